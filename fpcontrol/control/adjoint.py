@@ -1,0 +1,211 @@
+r"""Forward, tangent and reverse sweeps over the steps, for weights constant on pieces of time.
+
+The reverse sweep is the transpose of the steps that ran. It needs the weights only through the
+drift's values at the quadrature points: over one piece it collects the derivative with respect to
+those values, and one vector-Jacobian product of the network turns that into weights.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import checkpoint_schedules as cs
+import numpy as np
+
+from fpcontrol.control.network import NetworkDrift
+from fpcontrol.galerkin import Array, Galerkin
+from fpcontrol.timestepping import Scheme, Stepper
+
+Observe = Callable[[int, Array], None]
+Misfit = Callable[[int, Array], Array]
+
+
+class Sweeps:
+    """Runs a network's steps forward, along a tangent and in reverse. Collective.
+
+    A *window* holds consecutive levels, one row each, preceded by the level before them (at the
+    start of time: the first level again): the two rows from which the next initial guess is
+    extrapolated, so that a recomputed step repeats the first one bit by bit.
+
+    Args:
+        galerkin: The discretization.
+        drift: The network, for its structure; the weights are arguments of the sweeps.
+        diffusivity: :math:`D`.
+        steps: Number of steps, a multiple of the drift's pieces.
+        scheme, linear_solver, petsc_options: See ``Stepper``.
+        snapshots: Number of levels kept for the reverse sweep; all unless given.
+    """
+
+    def __init__(
+        self,
+        galerkin: Galerkin,
+        drift: NetworkDrift,
+        diffusivity: float,
+        steps: int,
+        scheme: Scheme,
+        linear_solver: str,
+        petsc_options: Mapping[str, Any] | None,
+        snapshots: int | None,
+    ) -> None:
+        self.galerkin, self.network, self.scale = galerkin, drift.network, drift.scale
+        self.pieces, self.steps, self.snapshots = drift.pieces, steps, snapshots
+        self.steps_per_piece = steps // drift.pieces
+        self._y = drift.scaled(galerkin.points)
+        dt = drift.t1 / steps
+        self.stepper = Stepper(galerkin, diffusivity, dt, scheme, linear_solver, petsc_options)
+        self._loaded: tuple[int, bytes] | None = None
+
+    def forward(self, weights: Array, window: Array, first: int, observe: Observe | None) -> None:
+        """Fill a window whose first two rows are given.
+
+        Args:
+            weights: ``(pieces, size)``.
+            window: Levels ``first - 1, first, ...``, local.
+            first: Number of the level in row 1.
+            observe: Called with each new level's number and values.
+        """
+        for i in range(1, len(window) - 1):
+            n = first + i - 1
+            self._load(weights, n // self.steps_per_piece)
+            self.stepper.step(window[i], 2.0 * window[i] - window[i - 1], window[i + 1])
+            if observe:
+                observe(n + 1, window[i + 1])
+
+    def tangent(
+        self, weights: Array, direction: Array, levels: Array, start: Array | None = None
+    ) -> Iterator[tuple[int, Array]]:
+        """Yield the derivative of every level along a direction in the weights.
+
+        Args:
+            weights, direction: ``(pieces, size)``.
+            levels: All levels of the forward run, ``(steps + 1, n_local)``.
+            start: Tangent of the start density, local; zero unless given.
+        """
+        g = self.galerkin
+        dot = np.zeros(g.n_local) if start is None else start.copy()
+        yield 0, dot
+        dv = np.empty(0)
+        for n in range(self.steps):
+            k = n // self.steps_per_piece
+            self._load(weights, k)
+            if n % self.steps_per_piece == 0:
+                dv = self.scale * self.network.jvp(weights[k], self._y, direction[k]).T
+            new = np.empty_like(dot)
+            u = self.stepper.stage(levels[n], levels[n + 1])
+            self.stepper.tangent_step(dot, u, dv, new)
+            dot = new
+            yield n + 1, dot
+
+    def derivative(
+        self, weights: Array, start: Array, misfit: Misfit, observe: Observe, levels: Array | None
+    ) -> Array:
+        """Derivative in the weights of a sum over levels of functions of the density.
+
+        Args:
+            weights: ``(pieces, size)``.
+            start: Start density, local.
+            misfit: For a level's number and values, the local array whose product with the mass
+                matrix is the cost's derivative in that level.
+            observe: Called once for every level of the first forward run, if there is one.
+            levels: The window of all levels if they are known already.
+
+        Returns:
+            Shape ``(pieces, size)``, summed over the ranks, the same on all.
+        """
+        reverse = _Reverse(self, weights, misfit)
+        window, first = np.stack([start, start]), 0
+        saved: dict[int, Array] = {}
+        watch: Observe | None = observe
+        for action in self._schedule():
+            match action:
+                case cs.Forward():
+                    last = min(action.n1, self.steps)
+                    if action.write_ics:
+                        saved[first] = window[-2:].copy()
+                    if levels is not None:
+                        window = levels
+                    elif action.write_adj_deps:
+                        window = self.extended(window[-2:], last - first)
+                        self.forward(weights, window, first, watch)
+                    else:
+                        window = self.advanced(weights, window[-2:], first, last, watch)
+                    first = last
+                case cs.EndForward():
+                    watch = None
+                case cs.Copy() | cs.Move():
+                    first = action.n
+                    window = saved[first] if isinstance(action, cs.Copy) else saved.pop(first)
+                case cs.Reverse():
+                    reverse.run(window, action.n1, action.n0)
+        return reverse.result()
+
+    def extended(self, rows: Array, count: int) -> Array:
+        """A window with room for ``count`` more levels after two given rows."""
+        window = np.empty((2 + count, rows.shape[1]))
+        window[:2] = rows
+        return window
+
+    def advanced(
+        self, weights: Array, rows: Array, first: int, last: int, observe: Observe | None
+    ) -> Array:
+        """The two rows at level ``last``, without keeping those between."""
+        for n in range(first, last):
+            window = self.extended(rows, 1)
+            self.forward(weights, window, n, observe)
+            rows = window[1:]
+        return rows
+
+    def _schedule(self) -> Iterator[cs.CheckpointAction]:
+        if self.snapshots is not None and self.snapshots < self.steps:
+            yield from cs.Revolve(self.steps, self.snapshots)
+        else:
+            yield cs.Forward(0, self.steps, False, True, cs.StorageType.WORK)
+            yield cs.EndForward()
+            yield cs.Reverse(self.steps, 0, True)
+
+    def _load(self, weights: Array, k: int) -> None:
+        """Refill the operator with piece ``k``, unless that is what it holds."""
+        key = (k, weights[k].tobytes())
+        if key != self._loaded:
+            v = self.scale * self.network.values(weights[k], self._y)
+            self.stepper.set_drift(v.T)
+            self._loaded = key
+
+
+class _Reverse:
+    """State of a reverse sweep: the dual, the last two adjoint stages, one piece's collection."""
+
+    def __init__(self, sweeps: Sweeps, weights: Array, misfit: Misfit) -> None:
+        g = sweeps.galerkin
+        self._sweeps, self._weights, self._misfit = sweeps, weights, misfit
+        self._dual: Array | None = None
+        self._z = np.zeros((2, g.n_local))
+        self._product = np.zeros((g.n_cells, g.dimension, g.n_points))
+        self._gradient = np.zeros_like(weights)
+
+    def run(self, window: Array, last: int, first: int) -> None:
+        """Go from level ``last`` back to ``first``; the window ends with level ``last``."""
+        sweeps, g, stepper = self._sweeps, self._sweeps.galerkin, self._sweeps.stepper
+        offset = len(window) - 1 - last  # row of level n is n + offset
+        if self._dual is None:
+            self._dual = stepper.apply_mass(self._misfit(last, window[-1]))
+        for n in range(last - 1, first - 1, -1):
+            k = n // sweeps.steps_per_piece
+            sweeps._load(self._weights, k)
+            old, new = window[n + offset], window[n + 1 + offset]
+            z = np.empty(g.n_local)
+            guess = 2.0 * self._z[0] - self._z[1]
+            self._dual = stepper.adjoint_step(self._dual, guess, z, self._misfit(n, old))
+            self._z[1], self._z[0] = self._z[0], z
+            u = g.evaluate(stepper.stage(old, new))
+            self._product += u[:, None, :] * g.reference_gradient(z)
+            if n % sweeps.steps_per_piece == 0:
+                s = stepper.weighted_derivative(self._product)
+                self._gradient[k] = sweeps.network.vjp(
+                    self._weights[k], sweeps._y, sweeps.scale * s.T
+                )
+                self._product[:] = 0.0
+
+    def result(self) -> Array:
+        """The derivative, summed over the ranks; rank 0's sum on all, so that all bits agree."""
+        comm = self._sweeps.galerkin.comm
+        return comm.bcast(comm.reduce(self._gradient, root=0), root=0)

@@ -1,0 +1,225 @@
+r"""Networks of limited width whose weights, piecewise constant in time, are the controls."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from dolfinx.mesh import Mesh
+from mpi4py import MPI
+from scipy.special import expit
+
+from fpcontrol.galerkin import Array
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A function and its derivative, the latter from ``z`` and the function's value there."""
+
+    value: Callable[[Array], Array]
+    slope: Callable[[Array, Array], Array]
+
+
+ACTIVATIONS = {
+    "tanh": Activation(np.tanh, lambda z, p: 1.0 - p * p),
+    "relu": Activation(lambda z: np.maximum(z, 0.0), lambda z, p: (z > 0.0).astype(float)),
+    "softplus": Activation(lambda z: np.logaddexp(0.0, z), lambda z, p: expit(z)),
+    "sigmoid": Activation(expit, lambda z, p: p * (1.0 - p)),
+    "sin": Activation(np.sin, lambda z, p: np.cos(z)),
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    r"""One hidden layer: :math:`f(y) = W\varphi(A y + b)` with ``W (d,m)``, ``A (m,d)``, ``b (m,)``.
+
+    The weights of one network are one flat array ``W, A, b``, each row by row. Points are given
+    component by component, ``y`` of shape ``(d, N)``, as are values.
+
+    Args:
+        dimension: ``d``.
+        width: Number of neurons ``m``.
+        activation: One of ``ACTIVATIONS``; ``relu`` has no second derivative, so gradients in its
+            weights hold only almost everywhere.
+    """
+
+    dimension: int
+    width: int
+    activation: str
+
+    @property
+    def size(self) -> int:
+        """Number of weights, ``m (2 d + 1)``."""
+        return self.width * (2 * self.dimension + 1)
+
+    def unpack(self, weights: Array) -> tuple[Array, Array, Array]:
+        """Views ``W (..., d, m)``, ``A (..., m, d)``, ``b (..., m)`` of ``weights (..., size)``."""
+        d, m, lead = self.dimension, self.width, weights.shape[:-1]
+        w, a, b = np.split(weights, [d * m, 2 * d * m], axis=-1)
+        return w.reshape(*lead, d, m), a.reshape(*lead, m, d), b
+
+    def values(self, weights: Array, y: Array) -> Array:
+        """``f(y)``, shape ``(d, N)``."""
+        w, _, _ = self.unpack(weights)
+        return w @ self._hidden(weights, y)[1]
+
+    def divergence(self, weights: Array, y: Array) -> Array:
+        """``sum_i df_i/dy_i``, shape ``(N,)``."""
+        w, a, _ = self.unpack(weights)
+        z, p = self._hidden(weights, y)
+        return np.einsum("im,mi->m", w, a) @ self._activation.slope(z, p)
+
+    def vjp(self, weights: Array, y: Array, s: Array) -> Array:
+        """Derivative of ``sum(s * f(y))`` in the weights, shape ``(size,)``, for ``s (d, N)``."""
+        w, _, _ = self.unpack(weights)
+        z, p = self._hidden(weights, y)
+        dz = (w.T @ s) * self._activation.slope(z, p)
+        return np.concatenate([(s @ p.T).ravel(), (dz @ y.T).ravel(), dz.sum(axis=1)])
+
+    def jvp(self, weights: Array, y: Array, direction: Array) -> Array:
+        """Derivative of ``f(y)`` along a direction in the weights, shape ``(d, N)``."""
+        w, _, _ = self.unpack(weights)
+        dw, da, db = self.unpack(direction)
+        z, p = self._hidden(weights, y)
+        return dw @ p + w @ (self._activation.slope(z, p) * (da @ y + db[:, None]))
+
+    @property
+    def _activation(self) -> Activation:
+        return ACTIVATIONS[self.activation]
+
+    def _hidden(self, weights: Array, y: Array) -> tuple[Array, Array]:
+        _, a, b = self.unpack(weights)
+        z = a @ y + b[:, None]
+        return z, self._activation.value(z)
+
+
+class NetworkDrift:
+    r"""Drift :math:`v(t,x) = s\,W(t)\,\varphi(A(t) y + b(t))`, :math:`y = (x - c)/s`.
+
+    ``c`` is the centre of the mesh's bounding box and ``s`` half its longest side, so that weights
+    are of order 1 in any unit of length. ``W``, ``A``, ``b`` are constant on ``pieces`` equal
+    intervals of ``[0, t1]``. Limited width: ``width`` equal to the dimension. Collective.
+
+    Args:
+        mesh: The mesh, for its dimension and bounding box.
+        width: Number of neurons.
+        pieces: Number of intervals.
+        t1: Last time.
+        activation: ``"tanh"``, ``"relu"``, ``"softplus"``, ``"sigmoid"`` or ``"sin"``.
+        seed: Seed of the initial weights: ``A`` standard normal, ``b`` normal with deviation 1/2,
+            the same on all pieces, and ``W = 0.1`` times standard normal.
+        weights: Flat float64 array, ``pieces * width * (2 d + 1)``, piece by piece ``W``, ``A``,
+            ``b``; drawn with ``seed`` unless given.
+
+    Attributes:
+        weights: The flat array.
+        network: One piece's ``Network``.
+
+    Raises:
+        ValueError: On all ranks, for a bad argument.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        width: int = 2,
+        pieces: int = 100,
+        t1: float = 1.0,
+        activation: str = "tanh",
+        seed: int = 0,
+        weights: Array | None = None,
+    ) -> None:
+        for name, value in (("width", width), ("pieces", pieces)):
+            if not isinstance(value, int | np.integer) or value < 1:
+                raise ValueError(f"{name} = {value!r} must be a positive integer.")
+        if not (np.isfinite(t1) and t1 > 0):
+            raise ValueError(f"t1 = {t1!r} must be a positive finite time.")
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"activation = {activation!r} is unknown; choose one of {tuple(ACTIVATIONS)}."
+            )
+        d = mesh.geometry.dim
+        x = mesh.geometry.x[:, :d]
+        low, high = x.min(axis=0, initial=np.inf), x.max(axis=0, initial=-np.inf)
+        mesh.comm.Allreduce(MPI.IN_PLACE, low, op=MPI.MIN)
+        mesh.comm.Allreduce(MPI.IN_PLACE, high, op=MPI.MAX)
+        self.centre, self.scale = 0.5 * (low + high), 0.5 * float((high - low).max())
+        self.mesh, self.pieces, self.t1, self.seed = mesh, int(pieces), float(t1), seed
+        self.network = Network(d, int(width), activation)
+        self.weights = (
+            self._initial_weights(seed) if weights is None else self.check_weights(weights)
+        )
+
+    def with_weights(self, weights: Array) -> "NetworkDrift":
+        """The same network with other weights. Collective."""
+        n = self.network
+        return NetworkDrift(
+            self.mesh, n.width, self.pieces, self.t1, n.activation, self.seed, weights
+        )
+
+    def check_weights(self, weights: Array) -> Array:
+        """Weights as a flat float64 array of the right length, or a ValueError."""
+        weights = np.asarray(weights, dtype=float).ravel()
+        n = self.pieces * self.network.size
+        if weights.size != n:
+            raise ValueError(
+                f"weights has {weights.size} entries; {n} are needed (pieces = {self.pieces} "
+                f"times {self.network.size} of a network of width {self.network.width} in "
+                f"dimension {self.network.dimension})."
+            )
+        if not np.isfinite(weights).all():
+            raise ValueError(
+                f"weights has {(~np.isfinite(weights)).sum()} entries that are not finite, the "
+                f"first at {np.flatnonzero(~np.isfinite(weights))[0]}."
+            )
+        return weights
+
+    def piece(self, t: float) -> int:
+        """Number of the interval that holds ``t``; the last one holds ``t1`` too.
+
+        Raises:
+            ValueError: If ``t`` is outside ``[0, t1]``.
+        """
+        if not 0.0 <= t <= self.t1 * (1.0 + 1e-12):
+            raise ValueError(f"t = {t!r} is outside [0, t1 = {self.t1:g}].")
+        return min(int(t / self.t1 * self.pieces), self.pieces - 1)
+
+    def piece_weights(self, t: float) -> Array:
+        """Weights of the interval that holds ``t``, a view."""
+        return self.weights.reshape(self.pieces, -1)[self.piece(t)]
+
+    def __call__(self, t: float, x: Array) -> Array:
+        """Drift at points, ``(N, d)`` to ``(N, d)``, length per time."""
+        return self.values(t, x)
+
+    def values(self, t: float, x: Array) -> Array:
+        """Drift at points, ``(N, d)`` to ``(N, d)``, length per time."""
+        return self.scale * self.network.values(self.piece_weights(t), self.scaled(x)).T
+
+    def divergence(self, t: float, x: Array) -> Array:
+        """Divergence of the drift at points ``(N, d)``, shape ``(N,)``, one over time."""
+        return self.network.divergence(self.piece_weights(t), self.scaled(x))
+
+    def vjp(self, t: float, x: Array, s: Array) -> Array:
+        """Derivative of ``sum(s * v(t, x))`` in the weights of the piece at ``t``; this rank's part.
+
+        Args:
+            t: Time.
+            x: Points, ``(N, d)``.
+            s: Dual values, ``(N, d)``.
+        """
+        return self.network.vjp(self.piece_weights(t), self.scaled(x), self.scale * s.T)
+
+    def jvp(self, t: float, x: Array, direction: Array) -> Array:
+        """Derivative of the drift along a direction in the weights of the piece at ``t``, ``(N, d)``."""
+        return self.scale * self.network.jvp(self.piece_weights(t), self.scaled(x), direction).T
+
+    def scaled(self, x: Array) -> Array:
+        """Coordinates ``y = (x - c)/s`` component by component, ``(N, d)`` to ``(d, N)``."""
+        return np.ascontiguousarray((x.T - self.centre[:, None]) / self.scale)
+
+    def _initial_weights(self, seed: int) -> Array:
+        rng, n, p = np.random.default_rng(seed), self.network, self.pieces
+        w = 0.1 * rng.standard_normal((p, n.dimension * n.width))
+        a = np.tile(rng.standard_normal(n.dimension * n.width), (p, 1))
+        b = np.tile(0.5 * rng.standard_normal(n.width), (p, 1))
+        return np.concatenate([w, a, b], axis=1).ravel()

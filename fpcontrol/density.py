@@ -1,0 +1,222 @@
+"""Densities on a mesh: positive, of mass 1."""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from dolfinx import fem, geometry
+from dolfinx.mesh import Mesh
+from mpi4py import MPI
+
+from fpcontrol.galerkin import Array, Galerkin, lagrange
+from fpcontrol.linear_solvers import LinearSolver
+from fpcontrol.parallel import together
+
+# Backward Euler steps of the smoothing heat flow. Its kernel (1 + tau K/n)^-n has the variance of
+# the Gaussian for every n; at 20 steps its peak in 2-D is 5 % (n/(n-1)) above the Gaussian's.
+HEAT_STEPS = 20
+
+
+def uniform(mesh: Mesh, degree: int = 2) -> fem.Function:
+    """The uniform density. Collective.
+
+    Args:
+        mesh: Mesh of intervals, triangles or tetrahedra.
+        degree: Polynomial degree, 1, 2 or 3.
+    """
+    return from_nodes(Galerkin(lagrange(mesh, degree)), lambda x: np.ones(len(x)))
+
+
+def interpolate(
+    mesh: Mesh, f: Callable[[Array], Array], degree: int = 2, floor: float = 0.0
+) -> fem.Function:
+    """A function interpolated and scaled to mass 1. Collective.
+
+    Args:
+        mesh: Mesh of intervals, triangles or tetrahedra.
+        f: ``f(x)`` with ``x`` of shape ``(3, N)``, as in dolfinx, to shape ``(N,)``; not negative.
+        degree: Polynomial degree, 1, 2 or 3.
+        floor: See ``with_floor``.
+
+    Raises:
+        ValueError: On all ranks, if ``f`` is negative, not finite or zero at all nodes.
+    """
+    density = from_nodes(Galerkin(lagrange(mesh, degree)), lambda x: f(x.T))
+    return with_floor(density, floor)
+
+
+def from_points(
+    mesh: Mesh,
+    points: Array,
+    masses: Array | None = None,
+    *,
+    bandwidth: float,
+    degree: int = 2,
+    floor: float = 0.0,
+) -> fem.Function:
+    r"""Weighted points smoothed by the no-flux heat flow on the domain, of mass 1. Collective.
+
+    Point masses evolve by :math:`\partial_t\rho = \Delta\rho`, :math:`\partial_n\rho = 0` until
+    :math:`t = \mathrm{bandwidth}^2/2`: far from the walls a Gaussian with standard deviation
+    ``bandwidth`` in each direction, and nothing leaks across a bay. Piecewise linear with lumped
+    mass and backward Euler, which keeps it positive, whatever the degree it is returned in.
+
+    A point outside the mesh but within one bandwidth of it (a harbour off a simplified coast) is
+    moved to the nearest cell; those farther are left out. Both are counted in a warning.
+
+    Args:
+        mesh: Mesh of intervals, triangles or tetrahedra.
+        points: Coordinates in the mesh's unit, ``(N, d)``, the same on all ranks.
+        masses: Mass of each point, ``(N,)``, not negative; equal unless given.
+        bandwidth: Standard deviation of the smoothing, in the mesh's unit.
+        degree: Polynomial degree, 1, 2 or 3.
+        floor: See ``with_floor``.
+
+    Raises:
+        ValueError: On all ranks, for negative or non-finite input, no mass, or no point inside.
+    """
+    d = mesh.topology.dim
+    with together(mesh.comm):
+        points = np.asarray(points, dtype=float)
+        if points.ndim != 2 or points.shape[1] != d or len(points) == 0:
+            raise ValueError(f"points has shape {points.shape}; (N, {d}) with N > 0 is needed.")
+        masses = np.ones(len(points)) if masses is None else np.asarray(masses, dtype=float)
+        if masses.shape != (len(points),):
+            raise ValueError(f"masses has shape {masses.shape}; ({len(points)},) is needed.")
+        if not (np.isfinite(points).all() and np.isfinite(masses).all()):
+            raise ValueError("points and masses must be finite.")
+        if masses.min() < 0 or masses.sum() <= 0:
+            raise ValueError(
+                f"masses from {masses.min():g} to {masses.max():g}: none may be negative and "
+                "their sum must be positive."
+            )
+        if not (np.isfinite(bandwidth) and bandwidth > 0):
+            raise ValueError(f"bandwidth = {bandwidth!r} must be a positive length.")
+    g = Galerkin(lagrange(mesh, 1))
+    rho = fem.Function(g.space)
+    rho.x.array[: g.n_owned] = _smoothed(g, _point_loads(g, points, masses, bandwidth), bandwidth)
+    rho.x.scatter_forward()
+    space = lagrange(mesh, degree)
+    density = fem.Function(space, name="density")
+    density.interpolate(rho)
+    density.x.scatter_forward()
+    return with_floor(normalized(density), floor)
+
+
+def with_floor(density: fem.Function, floor: float) -> fem.Function:
+    r"""Mix in the uniform density: :math:`(1-f)\rho + f/|\Omega|`. Collective.
+
+    Args:
+        density: A density.
+        floor: Fraction ``f`` of the mass that is spread evenly, in [0, 1]: the result is at least
+            ``f`` times the mean density.
+
+    Raises:
+        ValueError: On all ranks, if ``floor`` is outside [0, 1].
+    """
+    if not 0.0 <= floor <= 1.0:
+        raise ValueError(f"floor = {floor!r} must be a fraction in [0, 1].")
+    if floor > 0.0:
+        volume = Galerkin(density.function_space).volume
+        density.x.array[:] = (1.0 - floor) * density.x.array + floor / volume
+    return density
+
+
+def from_nodes(g: Galerkin, f: Callable[[Array], Array]) -> fem.Function:
+    """Density with nodal values proportional to ``f(x)``, ``x`` of shape ``(N, 3)``. Collective."""
+    density = fem.Function(g.space, name="density")
+    x = g.space.tabulate_dof_coordinates()
+    with together(g.comm):
+        values = np.asarray(f(x), dtype=float)
+        if values.shape not in ((len(x),), ()):
+            raise ValueError(
+                f"f(x) returned shape {values.shape} for x of shape {x.T.shape}; "
+                f"({len(x)},) is needed."
+            )
+        density.x.array[:] = values
+    return normalized(density, g)
+
+
+def normalized(density: fem.Function, g: Galerkin | None = None) -> fem.Function:
+    """Scale to mass 1. Collective.
+
+    Raises:
+        ValueError: On all ranks, if a nodal value is negative or not finite, or all are zero.
+    """
+    g = g or Galerkin(density.function_space)
+    values = density.x.array[: g.n_owned]
+    with together(g.comm):
+        if not np.isfinite(values).all():
+            raise ValueError("The density has values that are not finite.")
+        if len(values) and values.min() < 0.0:
+            raise ValueError(
+                f"The density is negative: {values.min():g} at a node. Clip it or add a floor."
+            )
+    mass = g.integral(density.x.array)
+    if mass <= 0.0:
+        raise ValueError(f"The density has mass {mass:g}; it must be positive somewhere.")
+    density.x.array[:] /= mass
+    return density
+
+
+def _smoothed(g: Galerkin, loads: Array, bandwidth: float) -> Array:
+    """Heat flow of point loads for the time bandwidth**2 / 2, owned entries."""
+    tau = 0.5 * bandwidth**2 / HEAT_STEPS
+    matrix = g.stiffness.copy()
+    matrix.scale(tau)
+    lumped = g.vector()
+    lumped.array[: g.n_owned] = g.integrals
+    lumped.petsc_vec.stateIncrease()
+    matrix.setDiagonal(matrix.getDiagonal() + lumped.petsc_vec)
+    solver = LinearSolver(matrix, "direct", dimension=3, prefix="fpcontrol_heat_")
+    b, x = g.vector(), g.vector()
+    b.array[: g.n_owned] = loads
+    for _ in range(HEAT_STEPS):
+        b.petsc_vec.stateIncrease()
+        solver.solve(b.petsc_vec, x.petsc_vec)
+        b.array[: g.n_owned] = g.integrals * x.array[: g.n_owned]
+    # Round-off, or the few obtuse angles of a mesh, can leave a zero slightly negative.
+    return np.maximum(x.array[: g.n_owned], 0.0)
+
+
+def _point_loads(g: Galerkin, points: Array, masses: Array, reach: float) -> Array:
+    """The dual vector of point masses, owned entries; reports points outside."""
+    mesh, d, n = g.mesh, g.dimension, len(points)
+    x = np.zeros((n, 3))
+    x[:, :d] = points
+    cell = np.full(n, -1, dtype=np.int32)
+    distance = np.full(n, np.inf)
+    if g.n_cells:
+        own = np.arange(g.n_cells, dtype=np.int32)
+        tree = geometry.bb_tree(mesh, d, entities=own)
+        middle = geometry.create_midpoint_tree(mesh, d, own)
+        cell = geometry.compute_closest_entity(tree, middle, mesh, x)
+        distance = np.sqrt(geometry.squared_distance(mesh, d, cell, x))
+    nearest = g.comm.allreduce(distance, op=MPI.MIN)
+    # A point on the border of two ranks' cells belongs to the lower rank.
+    owner = g.comm.allreduce(np.where(distance == nearest, g.comm.rank, g.comm.size), op=MPI.MIN)
+    size = np.ptp(mesh.geometry.x, axis=0).max() if len(mesh.geometry.x) else 0.0
+    inside = nearest <= 1e-10 * g.comm.allreduce(size, op=MPI.MAX)
+    kept = nearest <= max(reach, 0.0)
+    kept |= inside
+    total = masses.sum()
+    if not kept.any() or masses[kept].sum() <= 0:
+        raise ValueError(
+            f"None of the {n} points (or no mass) lies in the mesh or within one bandwidth, "
+            f"{reach:g}, of it; are points in the mesh's coordinates and unit?"
+        )
+    if g.comm.rank == 0 and not inside.all():
+        moved, lost = kept & ~inside, ~kept
+        warnings.warn(
+            f"{(~inside).sum()} of {n} points lie outside the mesh: {moved.sum()} within one "
+            f"bandwidth were moved to the nearest cell ({masses[moved].sum() / total:.2%} of the "
+            f"mass), {lost.sum()} were left out ({masses[lost].sum() / total:.2%}).",
+            stacklevel=3,
+        )
+    mine = kept & (owner == g.comm.rank)
+    y = g.to_reference(cell[mine], points[mine])
+    barycentric = np.clip(np.column_stack([1.0 - y.sum(axis=1), y]), 0.0, None)
+    barycentric /= barycentric.sum(axis=1, keepdims=True)
+    cells = np.zeros(g.dofs.shape)
+    np.add.at(cells, cell[mine], barycentric * masses[mine][:, None])
+    return g.assemble(cells)

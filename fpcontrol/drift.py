@@ -1,0 +1,92 @@
+"""Drifts: what the user may hand to the equation, and its values at the quadrature points.
+
+A drift is any callable ``drift(t, x)`` with ``x`` of shape ``(N, d)`` that returns shape
+``(N, d)``, length per time. Two optional methods let it say more:
+
+- ``piece(t) -> int``: it is constant in time wherever this number is; the operator is then
+  refilled (and factored) once a piece;
+- ``at_quadrature(t, galerkin) -> (N, d)``: it lives on the mesh and answers at the quadrature
+  points without a search.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fpcontrol.galerkin import Array, Galerkin
+from fpcontrol.parallel import together
+
+type Drift = Callable[[float, Array], Array]
+
+
+@dataclass(frozen=True)
+class Steady:
+    """A drift that does not depend on time: the operator is made and factored once.
+
+    Args:
+        field: Callable ``field(x)`` from shape ``(N, d)`` to ``(N, d)``.
+    """
+
+    field: Callable[[Array], Array]
+
+    def __call__(self, t: float, x: Array) -> Array:
+        """Drift at ``x``; ``t`` is not used."""
+        return self.field(x)
+
+    def piece(self, t: float) -> int:
+        """One piece for all times."""
+        return 0
+
+
+def zero() -> Steady:
+    """No drift: the heat flow."""
+    return Steady(np.zeros_like)
+
+
+class DriftSampler:
+    """Values of a drift at the quadrature points, checked, and only where they may have changed.
+
+    Args:
+        drift: The drift.
+        galerkin: The discretization that owns the points.
+    """
+
+    def __init__(self, drift: Drift, galerkin: Galerkin) -> None:
+        self._drift, self._galerkin = drift, galerkin
+        self._piece: int | None = None
+
+    def changed(self, t: float) -> Array | None:
+        """Drift at time ``t``, shape ``(N, d)``, or ``None`` if it is as at the last call. Collective.
+
+        Raises:
+            ValueError: On all ranks, if the drift's values have another shape or are not finite.
+            Exception: On all ranks, what the drift itself raises on any.
+        """
+        if hasattr(self._drift, "piece"):
+            piece = self._drift.piece(t)
+            if piece == self._piece:
+                return None
+            self._piece = piece
+        return sample(self._drift, t, self._galerkin)
+
+
+def sample(drift: Drift, t: float, galerkin: Galerkin) -> Array:
+    """Drift at the quadrature points, checked on all ranks, shape ``(N, d)``. Collective."""
+    x = galerkin.points
+    with together(galerkin.comm):
+        if hasattr(drift, "at_quadrature"):
+            v = drift.at_quadrature(t, galerkin)
+        else:
+            v = np.asarray(drift(t, x))
+        if v.shape != x.shape or v.dtype.kind not in "fiu":
+            raise ValueError(
+                f"drift(t, x) returned {v.dtype} values of shape {v.shape} at t = {t:g}; real "
+                f"values of the shape of x, {x.shape} (points, dimension), are needed."
+            )
+        if not np.isfinite(v).all():
+            i = int(np.flatnonzero(~np.isfinite(v).all(axis=1))[0])
+            raise ValueError(
+                f"drift(t, x) is not finite at t = {t:g}, x = {x[i]}: it returned {v[i]}."
+            )
+    return v

@@ -1,0 +1,207 @@
+"""The forward problem: a density carried by a drift and by noise, no flux through the walls."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dolfinx import fem
+from dolfinx.mesh import Mesh
+from mpi4py import MPI
+
+from fpcontrol.drift import Drift, DriftSampler
+from fpcontrol.galerkin import Array, Galerkin, lagrange
+from fpcontrol.progress import progress_bar
+from fpcontrol.timestepping import CrankNicolson, Scheme, Stepper
+
+METHODS = ("galerkin",)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Densities at all time levels; ``trajectory[i]`` is a dolfinx Function, ``len`` is steps + 1.
+
+    Attributes:
+        space: The finite-element space.
+        times: Shape ``(steps + 1,)``.
+        levels: Degrees of freedom of this rank (owned, then ghosts), ``(steps + 1, n_local)``.
+        mass: Integral of the density over the domain, ``(steps + 1,)``.
+        minimum: Smallest degree of freedom of the density, ``(steps + 1,)``.
+        iterations: Linear iterations of the whole run.
+    """
+
+    space: fem.FunctionSpace
+    times: Array
+    levels: Array
+    mass: Array
+    minimum: Array
+    iterations: int
+
+    def __len__(self) -> int:
+        """Number of time levels, steps + 1."""
+        return len(self.times)
+
+    def __getitem__(self, i: int) -> fem.Function:
+        """Density at level ``i`` (negative from the end)."""
+        density = fem.Function(self.space, name="density")
+        density.x.array[:] = self.levels[i]
+        return density
+
+    def __iter__(self) -> Iterator[fem.Function]:
+        """Densities from first to last."""
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def mass_defect(self) -> float:
+        """Largest relative change of the mass."""
+        return float(np.abs(self.mass / self.mass[0] - 1.0).max())
+
+
+class FokkerPlanck:
+    r"""Fokker-Planck equation with no-flux walls.
+
+    .. math::
+        \partial_t\rho = \nabla\cdot(D\nabla\rho - v\rho),\qquad
+        (D\nabla\rho - v\rho)\cdot n = 0,\qquad D = \sigma^2/2
+
+    Continuous finite elements in space (``galerkin``); the mass is constant to round-off. The
+    density is of order ``degree + 1`` in L2 on smooth data; positivity is not enforced
+    (``Trajectory.minimum`` reports it). Collective.
+
+    Args:
+        mesh: Mesh of intervals, triangles or tetrahedra.
+        drift: Callable ``drift(t, x)``, ``x`` of shape ``(N, d)``, to ``(N, d)``; asked at times
+            inside the steps only. ``fpc.drift.Steady(f)`` for one that does not depend on time.
+        sigma: Noise of the SDE ``dX = v dt + sigma dW``, length per time**0.5.
+        degree: Polynomial degree, 1, 2 or 3.
+        method: ``"galerkin"``.
+        quadrature_degree: See ``Galerkin``.
+        linear_solver: ``"auto"``, ``"gmres"`` or ``"direct"``, see ``LinearSolver``.
+        petsc_options: PETSc options without prefix; the prefix is ``fpcontrol_``.
+
+    Raises:
+        ValueError: On all ranks, for an argument that is not as above.
+    """
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        drift: Drift,
+        sigma: float,
+        *,
+        degree: int = 2,
+        method: str = "galerkin",
+        quadrature_degree: int | None = None,
+        linear_solver: str = "auto",
+        petsc_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if method not in METHODS:
+            raise ValueError(f"method = {method!r} is unknown; choose one of {METHODS}.")
+        if not callable(drift):
+            raise ValueError(f"drift = {drift!r} is not callable; give drift(t, x).")
+        self.sigma = check_sigma(sigma)
+        self.mesh, self.drift = mesh, drift
+        self.galerkin = Galerkin(lagrange(mesh, degree), quadrature_degree)
+        self._linear_solver, self._petsc_options = linear_solver, petsc_options
+
+    def solve(
+        self,
+        start: fem.Function,
+        t1: float,
+        steps: int,
+        *,
+        t0: float = 0.0,
+        scheme: Scheme | None = None,
+        progress: bool = False,
+    ) -> Trajectory:
+        """Carry a density from ``t0`` to ``t1``. Collective.
+
+        Args:
+            start: Density at ``t0``, on the equation's mesh and of its degree.
+            t1: Last time.
+            steps: Number of equal steps.
+            t0: First time.
+            scheme: ``CrankNicolson()`` unless given.
+            progress: Show progress on rank 0.
+
+        Returns:
+            The densities at all ``steps + 1`` levels.
+
+        Raises:
+            ValueError: On all ranks, for a bad argument or a drift with bad values.
+        """
+        steps = check_steps(steps)
+        if not (np.isfinite([t0, t1]).all() and t1 > t0):
+            raise ValueError(f"t1 = {t1!r} must be finite and later than t0 = {t0!r}.")
+        g = self.galerkin
+        check_density("start", start, g)
+        scheme = scheme or CrankNicolson()
+        times = np.linspace(t0, t1, steps + 1)
+        dt = (t1 - t0) / steps
+        stepper = Stepper(
+            g, 0.5 * self.sigma**2, dt, scheme, self._linear_solver, self._petsc_options
+        )
+        sampler = DriftSampler(self.drift, g)
+        levels = np.empty((steps + 1, g.n_local))
+        levels[0] = start.x.array
+        for n in progress_bar(range(steps), "forward", g.comm, progress):
+            v = sampler.changed(times[n] + scheme.node * dt)
+            if v is not None:
+                stepper.set_drift(v)
+            stepper.step(levels[n], extrapolated(levels, n), levels[n + 1])
+        return trajectory(g, times, levels, stepper.solver.iterations)
+
+
+def extrapolated(levels: Array, n: int) -> Array:
+    """Guess for level ``n + 1`` from the two before it: a function of this run alone."""
+    return levels[0] if n == 0 else 2.0 * levels[n] - levels[n - 1]
+
+
+def trajectory(g: Galerkin, times: Array, levels: Array, iterations: int) -> Trajectory:
+    """A trajectory with its masses and minima. Collective."""
+    owned = levels[:, : g.n_owned]
+    mass = g.comm.allreduce(owned @ g.integrals)
+    low = owned.min(axis=1) if g.n_owned else np.full(len(times), np.inf)
+    minimum = np.empty_like(low)
+    g.comm.Allreduce(low, minimum, op=MPI.MIN)
+    return Trajectory(g.space, times, levels, mass, minimum, iterations)
+
+
+def check_sigma(sigma: float) -> float:
+    """``sigma`` as a float, or a ValueError that says what is wrong with it."""
+    if not isinstance(sigma, int | float | np.number) or not np.isfinite(sigma) or sigma <= 0:
+        raise ValueError(
+            f"sigma = {sigma!r} must be a positive finite number. (Without noise, sigma = 0, a "
+            "mesh would add its own diffusion; that case is not offered by this class.)"
+        )
+    return float(sigma)
+
+
+def check_steps(steps: int, pieces: int = 1) -> int:
+    """``steps`` as an int, or a ValueError that says what is wrong with it."""
+    if not isinstance(steps, int | np.integer) or steps < 1:
+        raise ValueError(f"steps = {steps!r} must be a positive integer.")
+    if steps % pieces:
+        raise ValueError(
+            f"steps = {steps} is not a multiple of pieces = {pieces}; try "
+            f"{pieces * max(1, round(steps / pieces))}. A step must not straddle a switch."
+        )
+    return int(steps)
+
+
+def check_density(name: str, density: fem.Function, g: Galerkin) -> None:
+    """Refuse, on all ranks, what is not a density in the space of ``g``."""
+    if not isinstance(density, fem.Function):
+        raise ValueError(f"{name} = {density!r} is not a dolfinx Function; see fpc.density.")
+    space = density.function_space
+    if space.mesh.topology is not g.mesh.topology and space.mesh._cpp_object != g.mesh._cpp_object:
+        raise ValueError(f"{name} lives on another mesh than the equation.")
+    element = space.element.basix_element
+    if element != g.space.element.basix_element or space.dofmap.index_map_bs != 1:
+        raise ValueError(
+            f"{name} is of degree {element.degree}, the equation of degree {g.degree}; "
+            f"make it with degree={g.degree} or give the equation degree={element.degree}."
+        )
+    finite = g.comm.allreduce(bool(np.isfinite(density.x.array).all()), op=MPI.LAND)
+    if not finite:
+        raise ValueError(f"{name} has values that are not finite.")

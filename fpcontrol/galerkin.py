@@ -1,0 +1,265 @@
+r"""Continuous finite elements on affine simplices, refilled from arrays.
+
+The Fokker-Planck equation in weak form, for all :math:`w \in V_h`,
+
+.. math:: (\partial_t\rho, w) + D(\nabla\rho, \nabla w) - (v\rho, \nabla w) = 0,
+
+needs the drift :math:`v` only at quadrature points. All cells are affine images of one reference
+cell, so the element matrices of a drift are one matrix product of the drift's values with a table
+made once, and no form is compiled.
+"""
+
+import functools
+
+import basix
+import numpy as np
+from dolfinx import fem, geometry
+from dolfinx.la import InsertMode
+from dolfinx.la import vector as la_vector
+from dolfinx.mesh import Mesh
+from petsc4py import PETSc
+
+type Array = np.ndarray
+MAX_DEGREE = 3
+
+
+def lagrange(mesh: Mesh, degree: int) -> fem.FunctionSpace:
+    """Continuous Lagrange space of degree 1, 2 or 3 on a mesh of affine simplices. Collective.
+
+    Raises:
+        ValueError: On all ranks, if ``degree`` or the mesh's cells are others.
+    """
+    if degree not in range(1, MAX_DEGREE + 1):
+        raise ValueError(f"degree = {degree!r} is not offered; choose 1, 2 or 3.")
+    if mesh.topology.cell_name() not in ("interval", "triangle", "tetrahedron"):
+        raise ValueError(
+            f"mesh has {mesh.topology.cell_name()} cells; intervals, triangles or tetrahedra "
+            "are needed."
+        )
+    if mesh.geometry.dim != mesh.topology.dim or mesh.geometry.cmaps[0].degree != 1:
+        raise ValueError(
+            f"mesh has topological dimension {mesh.topology.dim}, geometric dimension "
+            f"{mesh.geometry.dim} and geometry of degree {mesh.geometry.cmaps[0].degree}; equal "
+            "dimensions and straight-sided cells (degree 1) are needed."
+        )
+    return fem.functionspace(mesh, ("Lagrange", degree))
+
+
+class Galerkin:
+    r"""A Lagrange space with its quadrature points, matrices and drift refill. Collective.
+
+    Arrays called *local* hold owned and then ghost degrees of freedom of this rank, ghosts up to
+    date. Points and drifts are those of the cells owned by this rank: cell by cell, quadrature
+    points in turn, ``N = n_cells * n_points``.
+
+    Args:
+        space: Lagrange space (``lagrange``).
+        quadrature_degree: Degree of exactness; ``2 * degree`` unless given: exact for the mass
+            matrix and for :math:`(v\rho,\nabla w)` with affine ``v``, and measured to keep the
+            full order for smooth drifts.
+
+    Attributes:
+        points: Quadrature points, shape ``(N, d)``.
+        quadrature_weights: Weights times cell volume, shape ``(N,)``.
+        mass_values, stiffness_values: Element matrices, shape ``(n_cells, n_basis**2)``.
+        integrals: ``(1, phi_i)`` for owned ``i``, shape ``(n_owned,)``.
+        volume: Volume of the domain.
+    """
+
+    def __init__(self, space: fem.FunctionSpace, quadrature_degree: int | None = None) -> None:
+        mesh, element = space.mesh, space.element.basix_element
+        self.space, self.mesh, self.comm = space, mesh, mesh.comm
+        self.dimension = d = mesh.topology.dim
+        self.degree = element.degree
+        self.quadrature_degree = (
+            2 * self.degree if quadrature_degree is None else quadrature_degree
+        )
+        self.index_map = space.dofmap.index_map
+        self.n_owned = self.index_map.size_local
+        self.n_local = self.n_owned + self.index_map.num_ghosts
+        self.n_cells = mesh.topology.index_map(d).size_local
+        self.dofs = np.ascontiguousarray(space.dofmap.list[: self.n_cells])
+
+        reference, w = basix.make_quadrature(element.cell_type, self.quadrature_degree)
+        table = element.tabulate(1, reference)[:, :, :, 0]  # (1 + d, points, basis functions)
+        self.n_points, self._reference_weights = len(w), w
+        self._value = table[0].T.copy()  # (basis, points)
+        self._gradient = table[1:].transpose(2, 0, 1).reshape(-1, d * self.n_points).copy()
+
+        x = mesh.geometry.x[mesh.geometry.dofmaps[0][: self.n_cells]][:, :, :d]
+        jacobian = (x[:, 1:] - x[:, :1]).transpose(0, 2, 1)  # (cells, d, d), dx_k / dxhat_a
+        self._inverse = np.linalg.inv(jacobian)  # (cells, a, k)
+        self._det = np.abs(np.linalg.det(jacobian))
+        self.points = (x[:, :1] + np.einsum("cka,qa->cqk", jacobian, reference)).reshape(-1, d)
+        self.quadrature_weights = np.outer(self._det, w).ravel()
+
+        # Advection of the reference cell: (a, q) x (i, j) -> w_q d_a phi_i(q) phi_j(q).
+        self._advection = np.einsum("q,aqi,qj->aqij", w, table[1:], table[0]).reshape(
+            d * self.n_points, -1
+        )
+        mass_hat = np.einsum("q,qi,qj->ij", w, table[0], table[0])
+        stiff_hat = np.einsum("q,aqi,bqj->abij", w, table[1:], table[1:]).reshape(d * d, -1)
+        metric = np.einsum("c,cak,cbk->cab", self._det, self._inverse, self._inverse)
+        self.mass_values = np.outer(self._det, mass_hat.ravel())
+        self.stiffness_values = metric.reshape(-1, d * d) @ stiff_hat
+        self.integrals = self.assemble(np.outer(self._det, w @ table[0]))
+        self.volume = self.sum(self.integrals.sum())
+
+    @functools.cached_property
+    def mass(self) -> PETSc.Mat:
+        """Mass matrix ``(phi_j, phi_i)``. Collective at first use."""
+        return self.matrix(self.mass_values)
+
+    @functools.cached_property
+    def stiffness(self) -> PETSc.Mat:
+        """Stiffness matrix ``(grad phi_j, grad phi_i)``. Collective at first use."""
+        return self.matrix(self.stiffness_values)
+
+    # -- vectors and matrices ------------------------------------------------------------------
+
+    def vector(self):  # type: ignore[no-untyped-def]
+        """New dolfinx vector: ``.array`` is local, ``.petsc_vec`` shares its memory."""
+        return la_vector(self.index_map, 1)
+
+    def sum(self, value: float) -> float:
+        """Sum of one number over the ranks. Collective."""
+        return float(self.comm.allreduce(value))
+
+    def inner(self, a: Array, b: Array) -> float:
+        """Sum over owned entries of ``a * b`` over the ranks. Collective."""
+        return self.sum(float(a[: self.n_owned] @ b[: self.n_owned]))
+
+    def integral(self, u: Array) -> float:
+        """Integral of a local array over the domain. Collective."""
+        return self.inner(self.integrals, u)
+
+    def assemble(self, cells: Array) -> Array:
+        """Owned entries of the dual vector with these cell parts, ``(n_cells, n_basis)``. Collective."""
+        result = self.vector()
+        result.array[:] = np.bincount(self.dofs.ravel(), cells.ravel(), minlength=self.n_local)
+        result.scatter_reverse(InsertMode.add)
+        return result.array[: self.n_owned].copy()
+
+    @functools.cached_property
+    def _pattern(self) -> tuple[Array, Array]:
+        numbers = self.index_map.local_to_global(np.arange(self.n_local, dtype=np.int32))
+        rows = np.repeat(numbers[self.dofs], self.dofs.shape[1], axis=1).ravel()
+        cols = np.tile(numbers[self.dofs], (1, self.dofs.shape[1])).ravel()
+        return rows.astype(PETSc.IntType), cols.astype(PETSc.IntType)
+
+    def matrix(self, values: Array) -> PETSc.Mat:
+        """PETSc matrix from element matrices, shape ``(n_cells, n_basis**2)``. Collective."""
+        a = PETSc.Mat().create(self.comm)
+        size = (self.n_owned, self.index_map.size_global)
+        a.setSizes((size, size))
+        a.setType(PETSc.Mat.Type.AIJ)
+        # PETSc overwrites the index arrays it is given: a second matrix needs its own copies.
+        rows, cols = self._pattern
+        a.setPreallocationCOO(rows.copy(), cols.copy())
+        self.refill(a, values)
+        return a
+
+    def refill(self, matrix: PETSc.Mat, values: Array) -> None:
+        """Replace all entries of a matrix made by ``matrix``. Collective."""
+        matrix.setValuesCOO(values.ravel(), addv=PETSc.InsertMode.INSERT_VALUES)
+
+    # -- functions at the quadrature points ----------------------------------------------------
+
+    def evaluate(self, u: Array) -> Array:
+        """Values of a local array at the points, shape ``(n_cells, n_points)``."""
+        return u[self.dofs] @ self._value
+
+    def reference_gradient(self, u: Array) -> Array:
+        """Reference-cell gradient at the points, shape ``(n_cells, d, n_points)``."""
+        return (u[self.dofs] @ self._gradient).reshape(self.n_cells, self.dimension, -1)
+
+    def gradient(self, u: Array) -> Array:
+        """Gradient of a local array at the points, shape ``(N, d)``."""
+        return self._pull_back(self.reference_gradient(u), self._inverse)
+
+    # -- functions at other points -------------------------------------------------------------
+
+    def locate(self, x: Array) -> Array:
+        """For points ``(N, d)`` a cell of this rank that holds each, or -1. Not collective."""
+        own = np.arange(self.n_cells, dtype=np.int32)
+        found = np.full(len(x), -1, dtype=np.int32)
+        if len(own) == 0 or len(x) == 0:
+            return found
+        points = np.zeros((len(x), 3))
+        points[:, : self.dimension] = x
+        tree = geometry.bb_tree(self.mesh, self.dimension, entities=own)
+        candidates = geometry.compute_collisions_points(tree, points)
+        cells = geometry.compute_colliding_cells(self.mesh, candidates, points)
+        offsets = cells.offsets
+        hit = offsets[1:] > offsets[:-1]
+        found[hit] = cells.array[offsets[:-1][hit]]
+        return found
+
+    def to_reference(self, cells: Array, x: Array) -> Array:
+        """Reference coordinates of points ``(N, d)`` in given cells, ``(N, d)``."""
+        origin = self.mesh.geometry.x[self.mesh.geometry.dofmaps[0][cells, 0]][:, : self.dimension]
+        return np.einsum("nak,nk->na", self._inverse[cells], x - origin)
+
+    def evaluate_at(self, cells: Array, x: Array, u: Array) -> tuple[Array, Array]:
+        """Values ``(N,)`` and gradients ``(N, d)`` of a local array at points in given cells."""
+        element = self.space.element.basix_element
+        table = element.tabulate(1, self.to_reference(cells, x))[:, :, :, 0]
+        nodes = u[self.dofs[cells]]
+        value, *slopes = (np.einsum("ni,ni->n", part, nodes) for part in table)
+        return value, np.einsum("an,nak->nk", np.array(slopes), self._inverse[cells])
+
+    # -- the drift -----------------------------------------------------------------------------
+
+    def advection_values(self, v: Array, out: Array | None = None) -> Array:
+        r"""Element matrices of :math:`B_{ij} = (v\,\phi_j, \nabla\phi_i)`.
+
+        Args:
+            v: Drift at ``points``, shape ``(N, d)``.
+            out: Where to write the result.
+
+        Returns:
+            Shape ``(n_cells, n_basis**2)``.
+        """
+        return np.matmul(self._push_forward(v), self._advection, out=out)
+
+    def advection_action(self, v: Array, u: Array) -> Array:
+        r"""The dual vector :math:`(v\,u, \nabla\phi_i)`, owned entries. Collective."""
+        flux = self._push_forward(v).reshape(self.n_cells, self.dimension, -1)
+        flux *= (self.evaluate(u) * self._reference_weights)[:, None, :]
+        return self.assemble(flux.reshape(self.n_cells, -1) @ self._gradient.T)
+
+    def advection_derivative(self, product: Array) -> Array:
+        r"""Derivative of :math:`z^\top B(v)\,u` with respect to the values of ``v``.
+
+        .. math:: s_q = w_q\,u(x_q)\,\nabla z(x_q)
+
+        Args:
+            product: ``u * reference gradient of z`` at the points (may be a sum of such
+                products), shape ``(n_cells, d, n_points)``.
+
+        Returns:
+            Shape ``(N, d)``.
+        """
+        weighted = product * (self._det[:, None] * self._reference_weights)[:, None, :]
+        return self._pull_back(weighted, self._inverse)
+
+    def _push_forward(self, v: Array) -> Array:
+        """det(J) J^{-1} v, shape (cells, d * points): the flux on the reference cell."""
+        d = self.dimension
+        flux = np.empty((self.n_cells, d, self.n_points))
+        parts = [v[:, k].reshape(self.n_cells, self.n_points) for k in range(d)]
+        for a in range(d):
+            np.multiply((self._det * self._inverse[:, a, 0])[:, None], parts[0], out=flux[:, a])
+            for k in range(1, d):
+                flux[:, a] += (self._det * self._inverse[:, a, k])[:, None] * parts[k]
+        return flux.reshape(self.n_cells, -1)
+
+    def _pull_back(self, g: Array, inverse: Array) -> Array:
+        """J^{-T} g, shape (N, d), stored component by component."""
+        d = self.dimension
+        out = np.empty((d, self.n_cells, self.n_points))
+        for k in range(d):
+            np.multiply(inverse[:, 0, k][:, None], g[:, 0], out=out[k])
+            for a in range(1, d):
+                out[k] += inverse[:, a, k][:, None] * g[:, a]
+        return out.reshape(d, -1).T

@@ -1,0 +1,142 @@
+"""Linear solvers for one operator that is refilled again and again, and for its transpose."""
+
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from petsc4py import PETSc
+
+METHODS = ("auto", "gmres", "direct")
+
+# A derivative is the discrete adjoint of the scheme only as far as the solves are exact; at this
+# tolerance the dot-product test of tangent against adjoint holds to 1e-11 of the norms.
+RTOL = 1e-12
+
+
+class LinearSolver:
+    r"""Solve :math:`A x = b` and :math:`A^\top x = b` with a PETSc Krylov or direct method.
+
+    The preconditioner or factorization is renewed only after the values of ``matrix`` changed.
+
+    Args:
+        matrix: Square PETSc matrix; may be refilled between solves.
+        method: ``"gmres"``: GMRES with incomplete LU (block Jacobi over the ranks), started from
+            the vector handed in. ``"direct"``: LU (MUMPS). ``"auto"``: direct on one rank in 1-D,
+            where elimination costs no more than a few products, GMRES otherwise.
+        dimension: Dimension of the mesh, for ``"auto"``.
+        petsc_options: PETSc options by name without prefix, such as ``{"ksp_rtol": 1e-8}``. They
+            go last, and so does the command line with the prefix ``fpcontrol_``.
+        prefix: PETSc options prefix.
+
+    Raises:
+        ValueError: On all ranks, if ``method`` is unknown.
+    """
+
+    def __init__(
+        self,
+        matrix: PETSc.Mat,
+        method: str = "auto",
+        *,
+        dimension: int = 2,
+        petsc_options: Mapping[str, Any] | None = None,
+        prefix: str = "fpcontrol_",
+    ) -> None:
+        if method not in METHODS:
+            raise ValueError(f"linear_solver = {method!r} is unknown; choose one of {METHODS}.")
+        if method == "auto":
+            method = "direct" if dimension == 1 and matrix.comm.size == 1 else "gmres"
+        self.method = method
+        self.iterations = 0
+        self.solves = 0
+        self._ksp = ksp = PETSc.KSP().create(matrix.comm)
+        ksp.setOperators(matrix)
+        ksp.setOptionsPrefix(prefix)
+        if method == "gmres":
+            ksp.setType("gmres")
+            ksp.setGMRESRestart(60)
+            ksp.setTolerances(rtol=RTOL, atol=1e-300, max_it=1000)
+            ksp.setInitialGuessNonzero(True)
+            ksp.getPC().setType("bjacobi" if matrix.comm.size > 1 else "ilu")
+        else:
+            ksp.setType("preonly")
+            ksp.getPC().setType("lu")
+            if matrix.comm.size > 1 or dimension > 1:
+                ksp.getPC().setFactorSolverType("mumps")
+        with _options(prefix, petsc_options or {}):
+            ksp.setFromOptions()
+
+    def solve(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """Solve ``A x = b``; ``x`` holds the initial guess. Collective.
+
+        Raises:
+            ArithmeticError: On all ranks, if the iteration fails to converge.
+        """
+        self._ksp.solve(b, x)
+        self._check()
+
+    def solve_transpose(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
+        """Solve ``A^T x = b``; ``x`` holds the initial guess. Collective.
+
+        Raises:
+            ArithmeticError: On all ranks, if the iteration fails to converge.
+        """
+        self._ksp.solveTranspose(b, x)
+        self._check()
+
+    def _check(self) -> None:
+        ksp = self._ksp
+        self.iterations += ksp.getIterationNumber()
+        self.solves += 1
+        if ksp.getConvergedReason() < 0:
+            raise ArithmeticError(
+                f"The linear solver {ksp.getType()} stopped after {ksp.getIterationNumber()} "
+                f"iterations at residual {ksp.getResidualNorm():.2e} (PETSc reason "
+                f"{ksp.getConvergedReason()}). Take more steps, linear_solver='direct', or other "
+                f"petsc_options (prefix {ksp.getOptionsPrefix()!r})."
+            )
+
+
+@contextmanager
+def _options(prefix: str, options: Mapping[str, Any]):  # type: ignore[no-untyped-def]
+    """Put options into PETSc's global table for the time of a ``setFromOptions``."""
+    table = PETSc.Options()
+    # What the command line says for a name wins over what the program says.
+    mine = {prefix + k: v for k, v in options.items() if not table.hasName(prefix + k)}
+    try:
+        for name, value in mine.items():
+            table.setValue(name, value)
+        yield
+    finally:
+        for name in mine:
+            table.delValue(name)
+
+
+def solve_neumann(stiffness: PETSc.Mat, b: PETSc.Vec, x: PETSc.Vec) -> None:
+    r"""Solve the pure Neumann problem :math:`K x = b` for compatible ``b``. Collective.
+
+    ``K`` has the constants as null space. With :math:`e` a unit vector and :math:`1^\top b = 0`,
+    the solution of :math:`(K + k\,e e^\top) x = b` has :math:`e^\top x = 0` and solves
+    :math:`K x = b`, because :math:`1^\top(K + k\,e e^\top) x = k\,e^\top x`; so a direct solver
+    needs no null-space treatment.
+
+    Args:
+        stiffness: Stiffness matrix; not changed.
+        b: Right-hand side with entries that sum to zero.
+        x: Solution, zero in the first degree of freedom.
+    """
+    pinned = stiffness.copy()
+    first, last = pinned.getOwnershipRange()
+    if first == 0 and last > 0:
+        pinned.setValue(0, 0, stiffness.getValue(0, 0), addv=PETSc.InsertMode.ADD_VALUES)
+    pinned.assemble()
+    solver = LinearSolver(pinned, "direct", dimension=3, prefix="fpcontrol_neumann_")
+    solver.solve(b, x)
+    # One step of iterative refinement: the Moser identity is checked at round-off.
+    residual = b.duplicate()
+    correction = b.duplicate()
+    pinned.mult(x, residual)
+    residual.aypx(-1.0, b)
+    solver.solve(residual, correction)
+    x.axpy(1.0, correction)
+
+

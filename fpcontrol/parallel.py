@@ -1,0 +1,43 @@
+"""Errors that every rank sees: found before a collective call is entered, raised on all ranks.
+
+A rank that raises alone leaves the others waiting in their next collective call for ever.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mpi4py import MPI
+
+
+def raise_together(comm: MPI.Comm, error: Exception | None) -> None:
+    """Raise on every rank if at least one rank passes an error. Collective.
+
+    The error of the lowest failing rank is raised everywhere, so that all ranks say the same.
+
+    Args:
+        comm: Communicator whose ranks all make this call.
+        error: What this rank found, or ``None``.
+
+    Raises:
+        Exception: The lowest failing rank's error, on all ranks.
+    """
+    first = comm.allreduce(comm.size if error is None else comm.rank, op=MPI.MIN)
+    if first == comm.size:
+        return
+    shared = comm.bcast(error, root=first)
+    raise error if comm.rank == first and error is not None else shared
+
+
+@contextmanager
+def together(comm: MPI.Comm) -> Iterator[None]:
+    """Run a block without collective calls; an error on any rank is raised on all. Collective.
+
+    Args:
+        comm: Communicator whose ranks all run this block.
+    """
+    error = None
+    try:
+        yield
+    except Exception as caught:
+        error = caught
+    raise_together(comm, error)

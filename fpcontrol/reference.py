@@ -1,0 +1,162 @@
+"""References: trajectories of densities that a controlled drift is to follow, with their drifts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from dolfinx import fem
+from mpi4py import MPI
+
+from fpcontrol.fokker_planck import check_density
+from fpcontrol.galerkin import Array, Galerkin
+from fpcontrol.linear_solvers import solve_neumann
+
+
+class MoserFlow:
+    r"""Straight line between two densities and a drift that moves along it. Collective.
+
+    With :math:`-\Delta\phi = (\rho_1 - \rho_0)/T`, :math:`\partial_n\phi = 0`, and
+    :math:`\rho_t = \rho_0 + (t/T)(\rho_1 - \rho_0)`,
+
+    .. math:: v = (\nabla\phi + D\nabla\rho_t)/\rho_t,\qquad D = \sigma^2/2 .
+
+    The potential is solved for in the space of the densities, and the drift is used at that
+    space's quadrature points, so that :math:`(v\rho_t,\nabla w) = (\nabla\phi + D\nabla\rho_t,
+    \nabla w)` for all :math:`w`: the discrete solution driven by ``drift`` is the discrete line,
+    to the accuracy of the solver, not of the mesh.
+
+    Args:
+        start: Density at time 0.
+        goal: Density at time ``t1``, in the same space.
+        t1: Last time ``T``.
+        sigma: Noise, length per time**0.5; zero gives the drift of the continuity equation.
+        quadrature_degree: See ``Galerkin``; the equation must use the same.
+
+    Attributes:
+        drift: ``drift(t, x)``, see ``MoserDrift``.
+
+    Raises:
+        ValueError: On all ranks, if a density is not positive at a quadrature point, if the two
+            are of different mass or space, or for a bad ``t1`` or ``sigma``.
+
+    References:
+        J. Moser, On the volume elements on a manifold, Trans. AMS 120 (1965).
+    """
+
+    def __init__(
+        self,
+        start: fem.Function,
+        goal: fem.Function,
+        t1: float,
+        sigma: float,
+        *,
+        quadrature_degree: int | None = None,
+    ) -> None:
+        if not (np.isfinite(t1) and t1 > 0):
+            raise ValueError(f"t1 = {t1!r} must be a positive finite time.")
+        if not (np.isfinite(sigma) and sigma >= 0):
+            raise ValueError(f"sigma = {sigma!r} must be a finite number, zero or positive.")
+        if not isinstance(start, fem.Function):
+            raise ValueError(f"start = {start!r} is not a dolfinx Function; see fpc.density.")
+        self.galerkin = g = Galerkin(start.function_space, quadrature_degree)
+        check_density("start", start, g)
+        check_density("goal", goal, g)
+        self.start, self.goal, self.t1, self.sigma = start, goal, float(t1), float(sigma)
+        mass = [g.integral(rho.x.array) for rho in (start, goal)]
+        if not np.isclose(*mass, rtol=1e-10):
+            raise ValueError(f"start and goal have masses {mass}; they must be equal.")
+        for name, rho in (("start", start), ("goal", goal)):
+            lowest = self._lowest(rho.x.array)
+            if lowest <= 0.0:
+                raise ValueError(
+                    f"{name} is not positive at the quadrature points (minimum {lowest:.3g}); the "
+                    "Moser drift divides by it. Add a floor (fpc.density.with_floor), refine the "
+                    "mesh, or use degree 1."
+                )
+        self._slope = (goal.x.array - start.x.array) / self.t1
+        self._potential = self._solve_potential()
+        self.drift = MoserDrift(self)
+
+    def coefficients(self, t: float) -> Array:
+        """Degrees of freedom of the density at time ``t``, local (owned, then ghosts)."""
+        self._check_time(t)
+        return self.start.x.array + t * self._slope
+
+    def density(self, t: float) -> fem.Function:
+        """Density at time ``t`` in ``[0, t1]``.
+
+        Raises:
+            ValueError: If ``t`` is outside.
+        """
+        density = fem.Function(self.galerkin.space, name="reference")
+        density.x.array[:] = self.coefficients(t)
+        return density
+
+    def _check_time(self, t: float) -> None:
+        if not -1e-9 * self.t1 <= t <= (1.0 + 1e-9) * self.t1:
+            raise ValueError(f"t = {t!r} is outside [0, t1 = {self.t1:g}].")
+
+    def _lowest(self, u: Array) -> float:
+        values = self.galerkin.evaluate(u)
+        return self.galerkin.comm.allreduce(float(values.min(initial=np.inf)), op=MPI.MIN)
+
+    def _solve_potential(self) -> Array:
+        g = self.galerkin
+        slope, b, phi = g.vector(), g.vector(), g.vector()
+        slope.array[:] = self._slope
+        g.mass.mult(slope.petsc_vec, b.petsc_vec)
+        b.array[: g.n_owned] -= g.integrals * (g.sum(b.array[: g.n_owned].sum()) / g.volume)
+        b.petsc_vec.stateIncrease()
+        solve_neumann(g.stiffness, b.petsc_vec, phi.petsc_vec)
+        phi.scatter_forward()
+        return phi.array.copy()
+
+
+@dataclass(frozen=True)
+class MoserDrift:
+    """Drift of a ``MoserFlow``; it lives on the mesh.
+
+    The equation asks it at the mesh's own quadrature points, without a search. Called as
+    ``drift(t, x)`` at other points it searches the cells of this rank for each of them, 8 to 16
+    microseconds a point, and refuses points that this rank does not own.
+    """
+
+    flow: MoserFlow
+
+    def at_quadrature(self, t: float, galerkin: Galerkin) -> Array:
+        """Drift at the quadrature points of a discretization in the flow's own space, ``(N, d)``.
+
+        Raises:
+            ValueError: If the discretization has other points.
+        """
+        own, flow = self.flow.galerkin, self.flow
+        if galerkin is not own and not np.array_equal(galerkin.points, own.points):
+            raise ValueError(
+                f"The Moser drift of degree {own.degree} with quadrature of degree "
+                f"{own.quadrature_degree} was asked at other points (degree {galerkin.degree}, "
+                f"quadrature {galerkin.quadrature_degree}); use the same mesh, degree and "
+                "quadrature_degree for the reference and the equation."
+            )
+        rho = flow.coefficients(t)
+        flux = own.gradient(flow._potential + 0.5 * flow.sigma**2 * rho)
+        return flux / own.evaluate(rho).reshape(-1, 1)
+
+    def __call__(self, t: float, x: Array) -> Array:
+        """Drift at points in cells owned by this rank, ``(N, d)`` to ``(N, d)``. Not collective.
+
+        Raises:
+            ValueError: On this rank, if ``t`` is outside ``[0, t1]`` or a point is in no cell
+                owned by this rank (the message lists how many and the first).
+        """
+        own, flow = self.flow.galerkin, self.flow
+        rho, potential = flow.coefficients(t), flow._potential
+        cells = own.locate(x)
+        if (missing := np.flatnonzero(cells < 0)).size:
+            raise ValueError(
+                f"{missing.size} of {len(x)} points lie in no cell owned by rank "
+                f"{own.comm.rank}, the first at {x[missing[0]]}."
+            )
+        _, slope = own.evaluate_at(cells, x, potential + 0.5 * flow.sigma**2 * rho)
+        value, _ = own.evaluate_at(cells, x, rho)
+        return slope / value[:, None]
+
+
