@@ -1,5 +1,6 @@
 """Control of the Fokker-Planck equation by networks of limited width, on any bounded domain."""
 
+import atexit as _atexit
 import os as _os
 import sys as _sys
 
@@ -7,12 +8,41 @@ import sys as _sys
 if "numpy" not in _sys.modules:
     _os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# dolfinx fails to import unless MPI is imported first.
+# petsc4py and dolfinx fail to import unless MPI is imported first.
 from mpi4py import MPI as _MPI  # noqa: F401
 
-from fpcontrol import density, drift, mesh
+from petsc4py import PETSc as _PETSc
+
+if _PETSc.ScalarType(0).dtype.kind == "c":
+    raise ImportError("fpcontrol needs PETSc with real numbers; this one is built with complex.")
+
+# petsc4py's exit handler is collective: a rank that fails alone would wait in it for ever and
+# never reach the abort of `python -m mpi4py`, while the other ranks wait for it.
+if hasattr(_PETSc, "_pre_finalize"):
+    _atexit.unregister(_PETSc._pre_finalize)
+
+from fpcontrol import density, drift, io, mesh, plotting, verification
 from fpcontrol.control.network import NetworkDrift
+from fpcontrol.control.optimize import Result, minimize
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.fokker_planck import FokkerPlanck, Trajectory
 from fpcontrol.reference import MoserFlow
 from fpcontrol.timestepping import BackwardEuler, CrankNicolson
+
+__all__ = [
+    "BackwardEuler",
+    "CrankNicolson",
+    "FokkerPlanck",
+    "MoserFlow",
+    "NetworkDrift",
+    "Result",
+    "TrackingProblem",
+    "Trajectory",
+    "density",
+    "drift",
+    "io",
+    "mesh",
+    "minimize",
+    "plotting",
+    "verification",
+]

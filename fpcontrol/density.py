@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 from fpcontrol.galerkin import Array, Galerkin, lagrange
 from fpcontrol.linear_solvers import LinearSolver
-from fpcontrol.parallel import together
+from fpcontrol.parallel import reduced, together
 
 # Backward Euler steps of the smoothing heat flow. Its kernel (1 + tau K/n)^-n has the variance of
 # the Gaussian for every n; at 20 steps its peak in 2-D is 5 % (n/(n-1)) above the Gaussian's.
@@ -192,9 +192,9 @@ def _point_loads(g: Galerkin, points: Array, masses: Array, reach: float) -> Arr
         middle = geometry.create_midpoint_tree(mesh, d, own)
         cell = geometry.compute_closest_entity(tree, middle, mesh, x)
         distance = np.sqrt(geometry.squared_distance(mesh, d, cell, x))
-    nearest = g.comm.allreduce(distance, op=MPI.MIN)
+    nearest = reduced(g.comm, distance, MPI.MIN)
     # A point on the border of two ranks' cells belongs to the lower rank.
-    owner = g.comm.allreduce(np.where(distance == nearest, g.comm.rank, g.comm.size), op=MPI.MIN)
+    owner = reduced(g.comm, np.where(distance == nearest, g.comm.rank, g.comm.size), MPI.MIN)
     size = np.ptp(mesh.geometry.x, axis=0).max() if len(mesh.geometry.x) else 0.0
     inside = nearest <= 1e-10 * g.comm.allreduce(size, op=MPI.MAX)
     kept = nearest <= max(reach, 0.0)
@@ -217,6 +217,6 @@ def _point_loads(g: Galerkin, points: Array, masses: Array, reach: float) -> Arr
     y = g.to_reference(cell[mine], points[mine])
     barycentric = np.clip(np.column_stack([1.0 - y.sum(axis=1), y]), 0.0, None)
     barycentric /= barycentric.sum(axis=1, keepdims=True)
-    cells = np.zeros(g.dofs.shape)
-    np.add.at(cells, cell[mine], barycentric * masses[mine][:, None])
-    return g.assemble(cells)
+    parts = np.zeros((g.n_cells, d + 1))
+    np.add.at(parts, cell[mine], barycentric * masses[mine][:, None])
+    return g.assemble(parts.T)

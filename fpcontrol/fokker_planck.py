@@ -11,7 +11,8 @@ from mpi4py import MPI
 
 from fpcontrol.drift import Drift, DriftSampler
 from fpcontrol.galerkin import Array, Galerkin, lagrange
-from fpcontrol.progress import progress_bar
+from fpcontrol.parallel import reduced
+from fpcontrol.progress import track
 from fpcontrol.timestepping import CrankNicolson, Scheme, Stepper
 
 METHODS = ("galerkin",)
@@ -144,7 +145,7 @@ class FokkerPlanck:
         sampler = DriftSampler(self.drift, g)
         levels = np.empty((steps + 1, g.n_local))
         levels[0] = start.x.array
-        for n in progress_bar(range(steps), "forward", g.comm, progress):
+        for n in track(range(steps), "forward", g.comm, progress):
             v = sampler.changed(times[n] + scheme.node * dt)
             if v is not None:
                 stepper.set_drift(v)
@@ -160,11 +161,9 @@ def extrapolated(levels: Array, n: int) -> Array:
 def trajectory(g: Galerkin, times: Array, levels: Array, iterations: int) -> Trajectory:
     """A trajectory with its masses and minima. Collective."""
     owned = levels[:, : g.n_owned]
-    mass = g.comm.allreduce(owned @ g.integrals)
+    mass = reduced(g.comm, owned @ g.integrals)
     low = owned.min(axis=1) if g.n_owned else np.full(len(times), np.inf)
-    minimum = np.empty_like(low)
-    g.comm.Allreduce(low, minimum, op=MPI.MIN)
-    return Trajectory(g.space, times, levels, mass, minimum, iterations)
+    return Trajectory(g.space, times, levels, mass, reduced(g.comm, low, MPI.MIN), iterations)
 
 
 def check_sigma(sigma: float) -> float:

@@ -49,8 +49,9 @@ class Galerkin:
     r"""A Lagrange space with its quadrature points, matrices and drift refill. Collective.
 
     Arrays called *local* hold owned and then ghost degrees of freedom of this rank, ghosts up to
-    date. Points and drifts are those of the cells owned by this rank: cell by cell, quadrature
-    points in turn, ``N = n_cells * n_points``.
+    date. Points and drifts are those of the cells owned by this rank, ``N = n_points * n_cells``:
+    the first quadrature point of all cells, then the second. (Cells come last in all inner arrays
+    too, so that numpy's inner loops are long; drifts are fastest stored component by component.)
 
     Args:
         space: Lagrange space (``lagrange``).
@@ -61,7 +62,7 @@ class Galerkin:
     Attributes:
         points: Quadrature points, shape ``(N, d)``.
         quadrature_weights: Weights times cell volume, shape ``(N,)``.
-        mass_values, stiffness_values: Element matrices, shape ``(n_cells, n_basis**2)``.
+        mass_values, stiffness_values: Element matrices, shape ``(n_basis**2, n_cells)``.
         integrals: ``(1, phi_i)`` for owned ``i``, shape ``(n_owned,)``.
         volume: Volume of the domain.
     """
@@ -78,31 +79,33 @@ class Galerkin:
         self.n_owned = self.index_map.size_local
         self.n_local = self.n_owned + self.index_map.num_ghosts
         self.n_cells = mesh.topology.index_map(d).size_local
-        self.dofs = np.ascontiguousarray(space.dofmap.list[: self.n_cells])
+        self.dofs = np.ascontiguousarray(space.dofmap.list[: self.n_cells].T)  # (basis, cells)
 
         reference, w = basix.make_quadrature(element.cell_type, self.quadrature_degree)
         table = element.tabulate(1, reference)[:, :, :, 0]  # (1 + d, points, basis functions)
         self.n_points, self._reference_weights = len(w), w
-        self._value = table[0].T.copy()  # (basis, points)
-        self._gradient = table[1:].transpose(2, 0, 1).reshape(-1, d * self.n_points).copy()
+        self._value = table[0].copy()  # (points, basis)
+        self._gradient = table[1:].reshape(d * self.n_points, -1).copy()  # (d * points, basis)
 
         x = mesh.geometry.x[mesh.geometry.dofmaps[0][: self.n_cells]][:, :, :d]
         jacobian = (x[:, 1:] - x[:, :1]).transpose(0, 2, 1)  # (cells, d, d), dx_k / dxhat_a
-        self._inverse = np.linalg.inv(jacobian)  # (cells, a, k)
+        self._inverse = np.linalg.inv(jacobian).transpose(1, 2, 0).copy()  # (a, k, cells)
         self._det = np.abs(np.linalg.det(jacobian))
-        self.points = (x[:, :1] + np.einsum("cka,qa->cqk", jacobian, reference)).reshape(-1, d)
-        self.quadrature_weights = np.outer(self._det, w).ravel()
+        self._cofactor = self._det * self._inverse
+        points = x[:, 0].T[:, None, :] + np.einsum("cka,qa->kqc", jacobian, reference)
+        self.points = points.reshape(d, -1).T
+        self.quadrature_weights = np.outer(w, self._det).ravel()
 
-        # Advection of the reference cell: (a, q) x (i, j) -> w_q d_a phi_i(q) phi_j(q).
-        self._advection = np.einsum("q,aqi,qj->aqij", w, table[1:], table[0]).reshape(
-            d * self.n_points, -1
+        # Advection of the reference cell: (i, j) x (a, q) -> w_q d_a phi_i(q) phi_j(q).
+        self._advection = np.einsum("q,aqi,qj->ijaq", w, table[1:], table[0]).reshape(
+            -1, d * self.n_points
         )
         mass_hat = np.einsum("q,qi,qj->ij", w, table[0], table[0])
         stiff_hat = np.einsum("q,aqi,bqj->abij", w, table[1:], table[1:]).reshape(d * d, -1)
-        metric = np.einsum("c,cak,cbk->cab", self._det, self._inverse, self._inverse)
-        self.mass_values = np.outer(self._det, mass_hat.ravel())
-        self.stiffness_values = metric.reshape(-1, d * d) @ stiff_hat
-        self.integrals = self.assemble(np.outer(self._det, w @ table[0]))
+        metric = np.einsum("akc,bkc->abc", self._cofactor, self._inverse)
+        self.mass_values = np.outer(mass_hat.ravel(), self._det)
+        self.stiffness_values = stiff_hat.T @ metric.reshape(d * d, -1)
+        self.integrals = self.assemble(np.outer(w @ table[0], self._det))
         self.volume = self.sum(self.integrals.sum())
 
     @functools.cached_property
@@ -134,7 +137,7 @@ class Galerkin:
         return self.inner(self.integrals, u)
 
     def assemble(self, cells: Array) -> Array:
-        """Owned entries of the dual vector with these cell parts, ``(n_cells, n_basis)``. Collective."""
+        """Owned entries of the dual vector with these cell parts, ``(n_basis, n_cells)``. Collective."""
         result = self.vector()
         result.array[:] = np.bincount(self.dofs.ravel(), cells.ravel(), minlength=self.n_local)
         result.scatter_reverse(InsertMode.add)
@@ -143,12 +146,13 @@ class Galerkin:
     @functools.cached_property
     def _pattern(self) -> tuple[Array, Array]:
         numbers = self.index_map.local_to_global(np.arange(self.n_local, dtype=np.int32))
-        rows = np.repeat(numbers[self.dofs], self.dofs.shape[1], axis=1).ravel()
-        cols = np.tile(numbers[self.dofs], (1, self.dofs.shape[1])).ravel()
+        n_basis = len(self.dofs)
+        rows = np.repeat(numbers[self.dofs], n_basis, axis=0).ravel()
+        cols = np.tile(numbers[self.dofs], (n_basis, 1)).ravel()
         return rows.astype(PETSc.IntType), cols.astype(PETSc.IntType)
 
     def matrix(self, values: Array) -> PETSc.Mat:
-        """PETSc matrix from element matrices, shape ``(n_cells, n_basis**2)``. Collective."""
+        """PETSc matrix from element matrices, shape ``(n_basis**2, n_cells)``. Collective."""
         a = PETSc.Mat().create(self.comm)
         size = (self.n_owned, self.index_map.size_global)
         a.setSizes((size, size))
@@ -166,12 +170,12 @@ class Galerkin:
     # -- functions at the quadrature points ----------------------------------------------------
 
     def evaluate(self, u: Array) -> Array:
-        """Values of a local array at the points, shape ``(n_cells, n_points)``."""
-        return u[self.dofs] @ self._value
+        """Values of a local array at the points, shape ``(n_points, n_cells)``."""
+        return self._value @ u[self.dofs]
 
     def reference_gradient(self, u: Array) -> Array:
-        """Reference-cell gradient at the points, shape ``(n_cells, d, n_points)``."""
-        return (u[self.dofs] @ self._gradient).reshape(self.n_cells, self.dimension, -1)
+        """Reference-cell gradient at the points, shape ``(d, n_points, n_cells)``."""
+        return (self._gradient @ u[self.dofs]).reshape(self.dimension, self.n_points, -1)
 
     def gradient(self, u: Array) -> Array:
         """Gradient of a local array at the points, shape ``(N, d)``."""
@@ -198,15 +202,15 @@ class Galerkin:
     def to_reference(self, cells: Array, x: Array) -> Array:
         """Reference coordinates of points ``(N, d)`` in given cells, ``(N, d)``."""
         origin = self.mesh.geometry.x[self.mesh.geometry.dofmaps[0][cells, 0]][:, : self.dimension]
-        return np.einsum("nak,nk->na", self._inverse[cells], x - origin)
+        return np.einsum("akn,nk->na", self._inverse[:, :, cells], x - origin)
 
     def evaluate_at(self, cells: Array, x: Array, u: Array) -> tuple[Array, Array]:
         """Values ``(N,)`` and gradients ``(N, d)`` of a local array at points in given cells."""
         element = self.space.element.basix_element
         table = element.tabulate(1, self.to_reference(cells, x))[:, :, :, 0]
-        nodes = u[self.dofs[cells]]
-        value, *slopes = (np.einsum("ni,ni->n", part, nodes) for part in table)
-        return value, np.einsum("an,nak->nk", np.array(slopes), self._inverse[cells])
+        nodes = u[self.dofs[:, cells]]
+        value, *slopes = (np.einsum("ni,in->n", part, nodes) for part in table)
+        return value, np.einsum("an,akn->nk", np.array(slopes), self._inverse[:, :, cells])
 
     # -- the drift -----------------------------------------------------------------------------
 
@@ -218,15 +222,15 @@ class Galerkin:
             out: Where to write the result.
 
         Returns:
-            Shape ``(n_cells, n_basis**2)``.
+            Shape ``(n_basis**2, n_cells)``.
         """
-        return np.matmul(self._push_forward(v), self._advection, out=out)
+        return np.matmul(self._advection, self._push_forward(v), out=out)
 
     def advection_action(self, v: Array, u: Array) -> Array:
         r"""The dual vector :math:`(v\,u, \nabla\phi_i)`, owned entries. Collective."""
-        flux = self._push_forward(v).reshape(self.n_cells, self.dimension, -1)
-        flux *= (self.evaluate(u) * self._reference_weights)[:, None, :]
-        return self.assemble(flux.reshape(self.n_cells, -1) @ self._gradient.T)
+        flux = self._push_forward(v).reshape(self.dimension, self.n_points, -1)
+        flux *= self.evaluate(u) * self._reference_weights[:, None]
+        return self.assemble(self._gradient.T @ flux.reshape(len(self._gradient), -1))
 
     def advection_derivative(self, product: Array) -> Array:
         r"""Derivative of :math:`z^\top B(v)\,u` with respect to the values of ``v``.
@@ -235,31 +239,30 @@ class Galerkin:
 
         Args:
             product: ``u * reference gradient of z`` at the points (may be a sum of such
-                products), shape ``(n_cells, d, n_points)``.
+                products), shape ``(d, n_points, n_cells)``.
 
         Returns:
             Shape ``(N, d)``.
         """
-        weighted = product * (self._det[:, None] * self._reference_weights)[:, None, :]
-        return self._pull_back(weighted, self._inverse)
+        return self._pull_back(product * self._reference_weights[:, None], self._cofactor)
 
     def _push_forward(self, v: Array) -> Array:
-        """det(J) J^{-1} v, shape (cells, d * points): the flux on the reference cell."""
+        """det(J) J^{-1} v, shape (d * points, cells): the flux on the reference cell."""
         d = self.dimension
-        flux = np.empty((self.n_cells, d, self.n_points))
-        parts = [v[:, k].reshape(self.n_cells, self.n_points) for k in range(d)]
+        flux = np.empty((d, self.n_points, self.n_cells))
+        part = v.T.reshape(d, self.n_points, self.n_cells)
         for a in range(d):
-            np.multiply((self._det * self._inverse[:, a, 0])[:, None], parts[0], out=flux[:, a])
+            np.multiply(self._cofactor[a, 0], part[0], out=flux[a])
             for k in range(1, d):
-                flux[:, a] += (self._det * self._inverse[:, a, k])[:, None] * parts[k]
-        return flux.reshape(self.n_cells, -1)
+                flux[a] += self._cofactor[a, k] * part[k]
+        return flux.reshape(d * self.n_points, -1)
 
     def _pull_back(self, g: Array, inverse: Array) -> Array:
         """J^{-T} g, shape (N, d), stored component by component."""
         d = self.dimension
-        out = np.empty((d, self.n_cells, self.n_points))
+        out = np.empty((d, self.n_points, self.n_cells))
         for k in range(d):
-            np.multiply(inverse[:, 0, k][:, None], g[:, 0], out=out[k])
+            np.multiply(inverse[0, k], g[0], out=out[k])
             for a in range(1, d):
-                out[k] += inverse[:, a, k][:, None] * g[:, a]
+                out[k] += inverse[a, k] * g[a]
         return out.reshape(d, -1).T

@@ -1,6 +1,6 @@
 """Linear solvers for one operator that is refilled again and again, and for its transpose."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,7 +62,7 @@ class LinearSolver:
             ksp.getPC().setType("lu")
             if matrix.comm.size > 1 or dimension > 1:
                 ksp.getPC().setFactorSolverType("mumps")
-        with _options(prefix, petsc_options or {}):
+        with petsc_options_set(prefix, petsc_options or {}):
             ksp.setFromOptions()
 
     def solve(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
@@ -97,7 +97,7 @@ class LinearSolver:
 
 
 @contextmanager
-def _options(prefix: str, options: Mapping[str, Any]):  # type: ignore[no-untyped-def]
+def petsc_options_set(prefix: str, options: Mapping[str, Any]) -> Iterator[None]:
     """Put options into PETSc's global table for the time of a ``setFromOptions``."""
     table = PETSc.Options()
     # What the command line says for a name wins over what the program says.

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
+from mpi4py import MPI
+
 import basix.ufl
 import dolfinx.mesh
 import numpy as np
 import ufl
 from dolfinx.io import XDMFFile
 from dolfinx.mesh import GhostMode, Mesh, MeshTags
-from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fpcontrol.parallel import raise_together, together
@@ -27,8 +28,8 @@ _CELLS = ("vertex", "interval", "triangle", "tetrahedron")
 class _Grid(NamedTuple):
     name: str
     topology: str  # XDMF's name of the cells, in lower case
-    size: int
-    has_geometry: bool
+    cells: int
+    nodes: int  # 0 if it shares those of another grid
     has_values: bool
 
 
@@ -119,7 +120,7 @@ def read(path: str | Path, comm: MPI.Comm) -> Mesh:
             f"{x.shape[1]} dimensions, with coordinates up to {beyond:g} beyond the first {tdim}"
         )
     element = basix.ufl.element("Lagrange", _CELLS[tdim], 1, shape=(tdim,), dtype=np.float64)
-    ghosts = dolfinx.mesh.create_cell_partitioner(GhostMode.shared_facet, 2)  # type: ignore[call-arg]
+    ghosts = dolfinx.mesh.create_cell_partitioner(GhostMode.shared_facet, 2)
     return dolfinx.mesh.create_mesh(comm, cells, ufl.Mesh(element), x[:, :tdim].copy(), ghosts)
 
 
@@ -137,7 +138,7 @@ def read_facet_tags(path: str | Path, mesh: Mesh, name: str | None = None) -> Me
     """
     comm, dim = mesh.comm, mesh.topology.dim - 1
     with together(comm):
-        grid = _tags_grid(Path(path), dim, name) if comm.rank == 0 else None
+        grid = _tags_grid(Path(path), mesh, name) if comm.rank == 0 else None
     name, _, size = comm.bcast(grid)[:3]
     mesh.topology.create_entities(dim)
     mesh.topology.create_connectivity(dim, dim + 1)
@@ -165,7 +166,7 @@ def _open(path: str | Path, comm: MPI.Comm) -> Iterator[XDMFFile]:
 
 
 def _mesh_grid(path: Path) -> _Grid:
-    grid = next((grid for grid in _grids(path) if grid.has_geometry), None)
+    grid = next((grid for grid in _grids(path) if grid.nodes), None)
     if grid is None:
         raise ValueError(f"{path} holds no mesh: no grid in it has both cells and coordinates")
     if grid.topology not in _TOPOLOGIES[1:]:
@@ -176,15 +177,22 @@ def _mesh_grid(path: Path) -> _Grid:
     return grid
 
 
-def _tags_grid(path: Path, dim: int, name: str | None) -> _Grid:
-    grids = _grids(path)
-    tags = [grid for grid in grids if grid.has_values and grid.topology == _TOPOLOGIES[dim]]
-    for grid in tags:
-        if name in (None, grid.name):
-            return grid
-    wanted = "tags of facets" if name is None else f"tags of facets named '{name}'"
-    found = ", ".join(f"'{grid.name}'" for grid in tags) or "none at all"
-    raise ValueError(f"{path} has no {wanted}; it has {found}")
+def _tags_grid(path: Path, mesh: Mesh, name: str | None) -> _Grid:
+    grids, facets = _grids(path), _TOPOLOGIES[mesh.topology.dim - 1]
+    tags = [grid for grid in grids if grid.has_values and grid.topology == facets]
+    wanted = next((grid for grid in tags if name in (None, grid.name)), None)
+    if wanted is None:
+        what = "tags of facets" if name is None else f"tags of facets named '{name}'"
+        found = ", ".join(f"'{grid.name}'" for grid in tags) or "none at all"
+        raise ValueError(f"{path} has no {what}; it has {found}")
+    # DOLFINx ends the run, without an exception, at a node number that the mesh does not have.
+    in_file, in_mesh = max(grid.nodes for grid in grids), mesh.geometry.index_map().size_global
+    if in_file != in_mesh:
+        raise ValueError(
+            f"{path} is of a mesh of {in_file} nodes, and this one has {in_mesh}; read the mesh "
+            "from the same file"
+        )
+    return wanted
 
 
 def _grids(path: Path) -> list[_Grid]:
@@ -205,12 +213,16 @@ def _grids(path: Path) -> list[_Grid]:
             grid.get("Name", ""),
             topology.get("TopologyType", "").lower(),
             int(topology.get("NumberOfElements", 0)),
-            grid.find("Geometry") is not None,
+            0 if (x := grid.find("Geometry/DataItem")) is None else _rows(x),
             grid.find("Attribute") is not None,
         )
         for grid in root.iterfind("Domain/Grid")
         if (topology := grid.find("Topology")) is not None
     ]
+
+
+def _rows(item: ElementTree.Element) -> int:
+    return int(item.get("Dimensions", "0").split()[0])
 
 
 def _checked(

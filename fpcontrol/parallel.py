@@ -6,6 +6,7 @@ A rank that raises alone leaves the others waiting in their next collective call
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from mpi4py import MPI
 
 
@@ -41,3 +42,10 @@ def together(comm: MPI.Comm) -> Iterator[None]:
     except Exception as caught:
         error = caught
     raise_together(comm, error)
+
+
+def reduced(comm: MPI.Comm, values: np.ndarray, op: MPI.Op = MPI.SUM) -> np.ndarray:
+    """Entrywise reduction of an array over the ranks, on all of them. Collective."""
+    result = np.empty_like(values)
+    comm.Allreduce(np.ascontiguousarray(values), result, op=op)
+    return result

@@ -1,7 +1,8 @@
 """Progress on rank 0: a bar on a terminal, a line now and then in a log."""
 
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 
 from mpi4py import MPI
 from tqdm import tqdm
@@ -9,21 +10,43 @@ from tqdm import tqdm
 LOG_SECONDS = 10.0
 
 
-def progress_bar(items: Iterable, label: str, comm: MPI.Comm, shown: bool = True) -> tqdm:
-    """Iterate with a bar on rank 0, nothing elsewhere.
+class Progress:
+    """A bar (terminal) or a line every ten seconds (log) on rank 0, on stderr.
 
     Args:
-        items: What to iterate over.
-        label: What the bar is called.
+        label: What it is called.
+        total: Number of updates to come.
         comm: Communicator whose rank 0 shows.
         shown: Whether to show at all.
     """
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        items,
-        desc=label,
-        disable=not shown or comm.rank != 0,
-        leave=terminal,
-        mininterval=0.2 if terminal else LOG_SECONDS,
-        ascii=not terminal,
-    )
+
+    def __init__(self, label: str, total: int, comm: MPI.Comm, shown: bool = True) -> None:
+        self._label, self._total, self._done = label, total, 0
+        self._shown = shown and comm.rank == 0
+        self._terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=total, desc=label, disable=not (self._shown and self._terminal))
+        self._last = time.monotonic()
+
+    def update(self, text: str = "") -> None:
+        """One more done; ``text`` says how things are."""
+        self._done += 1
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update()
+        now = time.monotonic()
+        if self._shown and not self._terminal and now - self._last > LOG_SECONDS:
+            self._last = now
+            print(f"{self._label} {self._done}/{self._total} {text}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+
+def track(items: Iterable[int], label: str, comm: MPI.Comm, shown: bool) -> Iterator[int]:
+    """Iterate over items with a ``Progress``."""
+    items = list(items)
+    progress = Progress(label, len(items), comm, shown)
+    for item in items:
+        yield item
+        progress.update()
+    progress.close()

@@ -1,5 +1,6 @@
 """References: trajectories of densities that a controlled drift is to follow, with their drifts."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +63,7 @@ class MoserFlow:
         check_density("goal", goal, g)
         self.start, self.goal, self.t1, self.sigma = start, goal, float(t1), float(sigma)
         mass = [g.integral(rho.x.array) for rho in (start, goal)]
-        if not np.isclose(*mass, rtol=1e-10):
+        if not math.isclose(mass[0], mass[1], rel_tol=1e-10):
             raise ValueError(f"start and goal have masses {mass}; they must be equal.")
         for name, rho in (("start", start), ("goal", goal)):
             lowest = self._lowest(rho.x.array)

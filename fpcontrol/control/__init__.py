@@ -1,0 +1,1 @@
+"""Network drifts as controls: the tracking problem, its adjoint, its minimization."""

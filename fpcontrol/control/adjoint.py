@@ -179,7 +179,7 @@ class _Reverse:
         self._sweeps, self._weights, self._misfit = sweeps, weights, misfit
         self._dual: Array | None = None
         self._z = np.zeros((2, g.n_local))
-        self._product = np.zeros((g.n_cells, g.dimension, g.n_points))
+        self._product = np.zeros((g.dimension, g.n_points, g.n_cells))
         self._gradient = np.zeros_like(weights)
 
     def run(self, window: Array, last: int, first: int) -> None:
@@ -197,7 +197,7 @@ class _Reverse:
             self._dual = stepper.adjoint_step(self._dual, guess, z, self._misfit(n, old))
             self._z[1], self._z[0] = self._z[0], z
             u = g.evaluate(stepper.stage(old, new))
-            self._product += u[:, None, :] * g.reference_gradient(z)
+            self._product += u * g.reference_gradient(z)
             if n % sweeps.steps_per_piece == 0:
                 s = stepper.weighted_derivative(self._product)
                 self._gradient[k] = sweeps.network.vjp(

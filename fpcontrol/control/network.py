@@ -9,6 +9,7 @@ from mpi4py import MPI
 from scipy.special import expit
 
 from fpcontrol.galerkin import Array
+from fpcontrol.parallel import reduced
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,7 @@ class NetworkDrift:
         pieces: Number of intervals.
         t1: Last time.
         activation: ``"tanh"``, ``"relu"``, ``"softplus"``, ``"sigmoid"`` or ``"sin"``.
-        seed: Seed of the initial weights: ``A`` standard normal, ``b`` normal with deviation 1/2,
-            the same on all pieces, and ``W = 0.1`` times standard normal.
+        seed: Seed of the initial weights, standard normal.
         weights: Flat float64 array, ``pieces * width * (2 d + 1)``, piece by piece ``W``, ``A``,
             ``b``; drawn with ``seed`` unless given.
 
@@ -139,9 +139,8 @@ class NetworkDrift:
             )
         d = mesh.geometry.dim
         x = mesh.geometry.x[:, :d]
-        low, high = x.min(axis=0, initial=np.inf), x.max(axis=0, initial=-np.inf)
-        mesh.comm.Allreduce(MPI.IN_PLACE, low, op=MPI.MIN)
-        mesh.comm.Allreduce(MPI.IN_PLACE, high, op=MPI.MAX)
+        low = reduced(mesh.comm, x.min(axis=0, initial=np.inf), MPI.MIN)
+        high = reduced(mesh.comm, x.max(axis=0, initial=-np.inf), MPI.MAX)
         self.centre, self.scale = 0.5 * (low + high), 0.5 * float((high - low).max())
         self.mesh, self.pieces, self.t1, self.seed = mesh, int(pieces), float(t1), seed
         self.network = Network(d, int(width), activation)
@@ -218,8 +217,5 @@ class NetworkDrift:
         return np.ascontiguousarray((x.T - self.centre[:, None]) / self.scale)
 
     def _initial_weights(self, seed: int) -> Array:
-        rng, n, p = np.random.default_rng(seed), self.network, self.pieces
-        w = 0.1 * rng.standard_normal((p, n.dimension * n.width))
-        a = np.tile(rng.standard_normal(n.dimension * n.width), (p, 1))
-        b = np.tile(0.5 * rng.standard_normal(n.width), (p, 1))
-        return np.concatenate([w, a, b], axis=1).ravel()
+        rng = np.random.default_rng(seed)
+        return rng.standard_normal(self.pieces * self.network.size)

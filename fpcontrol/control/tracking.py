@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from dolfinx import fem
 
-from fpcontrol.control.adjoint import Sweeps
+from fpcontrol.control.adjoint import Observe, Sweeps
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.fokker_planck import (
     Trajectory,
@@ -17,6 +17,7 @@ from fpcontrol.fokker_planck import (
     trajectory,
 )
 from fpcontrol.galerkin import Array
+from fpcontrol.parallel import reduced
 from fpcontrol.reference import MoserFlow
 from fpcontrol.timestepping import CrankNicolson, Scheme
 
@@ -128,7 +129,7 @@ class TrackingProblem:
         )
         self._running_scale = self.running_weight / (self._trapezoid @ self._reference_norms)
         self._terminal_scale = self.terminal_weight / self._reference_norms[-1]
-        self._kept: tuple[bytes, Array | None, Array] | None = None
+        self._kept: _Kept | None = None
 
     # -- J and its derivatives -----------------------------------------------------------------
 
@@ -152,7 +153,7 @@ class TrackingProblem:
             theta, self.start.x.array, self._misfit, observe, levels
         ).ravel()
         if self.snapshots is not None:
-            self._kept = (weights.tobytes(), None, self._sum_levels(squares))
+            self._kept = _Kept(weights.tobytes(), None, self._sum_levels(squares))
         dual += self.decay / self.drift.pieces * weights
         return self.errors(weights).value, dual
 
@@ -175,9 +176,10 @@ class TrackingProblem:
     def errors(self, weights: Array) -> Errors:
         """Cost and errors at flat weights. Collective."""
         weights = self.drift.check_weights(weights)
-        if self._kept is None or self._kept[0] != weights.tobytes():
-            self._run(weights)
-        squares = self._kept[2]  # type: ignore[index]
+        if self._kept is None or self._kept.key != weights.tobytes():
+            self._run(weights, keep=self.snapshots is None)
+        assert self._kept is not None
+        squares = self._kept.squares
         norms = self._reference_norms
         running = float(self._trapezoid @ squares / (self._trapezoid @ norms))
         terminal = float(squares[-1] / norms[-1])
@@ -215,6 +217,28 @@ class TrackingProblem:
             snapshots=self.snapshots,
         )
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What must agree for weights of one run to be those of another. Collective."""
+        g, n = self.galerkin, self.drift.network
+        middle = self.reference.coefficients(0.5 * self.drift.t1)
+        return {
+            "dimension": g.dimension,
+            "cells": g.mesh.topology.index_map(g.dimension).size_global,
+            "degree": g.degree,
+            "width": n.width,
+            "activation": n.activation,
+            "pieces": self.drift.pieces,
+            "t1": self.drift.t1,
+            "sigma": self.sigma,
+            "steps": self.steps,
+            "scheme": type(self.scheme).__name__,
+            "running_weight": self.running_weight,
+            "terminal_weight": self.terminal_weight,
+            "decay": self.decay,
+            "start_norm": g.inner(self.start.x.array, self.start.x.array),
+            "reference_norm": g.inner(middle, middle),
+        }
+
     # -- inner parts ---------------------------------------------------------------------------
 
     def _misfit(self, n: int, rho: Array) -> Array:
@@ -228,9 +252,9 @@ class TrackingProblem:
         return float(self.sweeps.stepper.apply_mass(u) @ u[: self.galerkin.n_owned])
 
     def _sum_levels(self, parts: list[float]) -> Array:
-        return self.galerkin.comm.allreduce(np.array(parts))
+        return reduced(self.galerkin.comm, np.array(parts))
 
-    def _observer(self):  # type: ignore[no-untyped-def]
+    def _observer(self) -> tuple[list[float], Observe]:
         squares = [0.0] * (self.steps + 1)
 
         def observe(n: int, rho: Array) -> None:
@@ -239,24 +263,32 @@ class TrackingProblem:
         observe(0, self.start.x.array)
         return squares, observe
 
-    def _run(self, weights: Array) -> None:
-        """Forward sweep; keeps the levels if there is no limit on them."""
+    def _run(self, weights: Array, keep: bool) -> None:
+        """Forward sweep; remembers the errors, and the levels if they are to be kept."""
         squares, observe = self._observer()
-        theta, start = weights.reshape(self.drift.pieces, -1), self.start.x.array
+        theta = weights.reshape(self.drift.pieces, -1)
+        rows = np.stack([self.start.x.array] * 2)
         window = None
-        if self.snapshots is None:
-            window = self.sweeps.extended(np.stack([start, start]), self.steps)
+        if keep:
+            window = self.sweeps.extended(rows, self.steps)
             self.sweeps.forward(theta, window, 0, observe)
         else:
-            self.sweeps.advanced(theta, np.stack([start, start]), 0, self.steps, observe)
-        self._kept = (weights.tobytes(), window, self._sum_levels(squares))
+            self.sweeps.advanced(theta, rows, 0, self.steps, observe)
+        self._kept = _Kept(weights.tobytes(), window, self._sum_levels(squares))
 
     def _window(self, weights: Array) -> Array:
         """All levels at these weights, from the last forward sweep if it was at them."""
-        if self._kept is None or self._kept[0] != weights.tobytes() or self._kept[1] is None:
-            squares, observe = self._observer()
-            start = self.start.x.array
-            window = self.sweeps.extended(np.stack([start, start]), self.steps)
-            self.sweeps.forward(weights.reshape(self.drift.pieces, -1), window, 0, observe)
-            self._kept = (weights.tobytes(), window, self._sum_levels(squares))
-        return self._kept[1]  # type: ignore[return-value]
+        kept = self._kept
+        if kept is None or kept.key != weights.tobytes() or kept.window is None:
+            self._run(weights, keep=True)
+        assert self._kept is not None and self._kept.window is not None
+        return self._kept.window
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The last forward sweep: for which weights, its levels, squared errors of the levels."""
+
+    key: bytes
+    window: Array | None
+    squares: Array

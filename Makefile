@@ -1,0 +1,57 @@
+# fpcontrol: `make` lists what there is to do. Every target first sets up what it needs in .venv.
+#
+#   ARGS=...    handed on to the demo, to pytest or to the benchmarks
+#   NP=...      MPI ranks of the demo and the benchmarks
+#   PYTHON=...  the Python (>= 3.12) to set up .venv on; the first that answers, if not given
+#
+# In an activated conda environment that has fenics-dolfinx, .venv borrows it and its MPI; keep it
+# activated for the later calls.
+
+.DEFAULT_GOAL := help
+NP := 2
+ARGS :=
+
+export PYTHON
+# BLAS would start as many threads as there are cores on every rank.
+export OMP_NUM_THREADS := 1
+# The mpirun that belongs to the environment's mpi4py, before any other of the machine's.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help demo test test-all lint format bench clean environment compiler
+
+help:  ## List the targets
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: environment  ## Steer the people of Great Britain on NP ranks; results in out/
+	mpirun -n $(NP) python -m mpi4py demos/demo_great_britain.py $(ARGS)
+
+test: compiler  ## Run the tests on 1, 2 and 3 ranks, except the slow ones
+	@.ci/run_tests "not slow" $(ARGS)
+
+test-all: compiler  ## Run all tests
+	@.ci/run_tests "" $(ARGS)
+
+lint: environment  ## Check style and types
+	python -m ruff check
+	python -m ruff format --check
+	python -m mypy
+
+format: environment  ## Let ruff format and mend what it can
+	python -m ruff format
+	python -m ruff check --fix
+
+bench: NP := 1
+bench: compiler  ## Run the benchmarks on one rank, or on NP
+	@set -e; for script in benchmarks/bench_*.py; do \
+	    echo "$$script"; mpirun -n $(NP) python -m mpi4py "$$script" $(ARGS); done
+
+clean:  ## Remove the environment and the caches; results in out/ stay
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+environment:
+	@.ci/install
+
+# The package compiles no forms; the tests and the benchmarks compare it with forms that are.
+compiler: environment
+	@python .ci/check_environment.py compiler headers

@@ -1,0 +1,350 @@
+"""Minimization of a tracking problem with PETSc TAO: history, stops, checkpoints."""
+
+import functools
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mpi4py import MPI
+from petsc4py import PETSc
+
+from fpcontrol.control.network import NetworkDrift
+from fpcontrol.control.tracking import Errors, TrackingProblem
+from fpcontrol.files import output_path, replacing
+from fpcontrol.fokker_planck import Trajectory
+from fpcontrol.galerkin import Array
+from fpcontrol.linear_solvers import petsc_options_set
+from fpcontrol.parallel import together
+from fpcontrol.progress import Progress
+
+# TAO's types that need values and derivatives only, with options that differ from TAO's own.
+METHODS: dict[str, dict[str, Any]] = {
+    "lmvm": {"tao_lmvm_mat_lmvm_scale_type": "scalar", "tao_lmvm_mat_lmvm_hist_size": 30},
+    "cg": {},
+}
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """State of the optimization after an iteration; ``evaluations`` and ``seconds`` so far."""
+
+    iteration: int
+    evaluations: int
+    value: float
+    relative_error: float
+    gradient_norm: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``minimize`` found.
+
+    Attributes:
+        problem: The problem.
+        weights: Best weights seen, flat.
+        value: J there.
+        history: One ``Iterate`` an iteration, those of a resumed run included.
+        reason: Why it stopped.
+        evaluations: Number of value-and-derivative evaluations.
+    """
+
+    problem: TrackingProblem
+    weights: Array
+    value: float
+    history: tuple[Iterate, ...]
+    reason: str
+    evaluations: int
+
+    @functools.cached_property
+    def errors(self) -> Errors:
+        """Errors at the weights found. Collective at first use."""
+        return self.problem.errors(self.weights)
+
+    @property
+    def relative_error(self) -> float:
+        """See ``Errors``. Collective at first use."""
+        return self.errors.relative_error
+
+    @property
+    def relative_sup_error(self) -> float:
+        """See ``Errors``. Collective at first use."""
+        return self.errors.relative_sup_error
+
+    @functools.cached_property
+    def trajectory(self) -> Trajectory:
+        """Controlled densities. Collective at first use."""
+        return self.problem.trajectory(self.weights)
+
+    @functools.cached_property
+    def drift(self) -> NetworkDrift:
+        """The network with the weights found. Collective at first use."""
+        return self.problem.drift.with_weights(self.weights)
+
+    def refined(self, steps: int) -> "Result":
+        """The same weights on another number of steps, for figures that are reported. Collective."""
+        problem = self.problem.refined(steps)
+        value = problem(self.weights)
+        return Result(problem, self.weights, value, self.history, self.reason, self.evaluations)
+
+
+class _Stop(Exception):
+    """Leaves TAO from inside an evaluation; the same on all ranks."""
+
+
+def minimize(
+    problem: TrackingProblem,
+    weights: Array | None = None,
+    *,
+    method: str = "lmvm",
+    max_iterations: int = 200,
+    max_evaluations: int | None = None,
+    gradient_tolerance: float = 1e-6,
+    target_error: float = 0.0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 10,
+    resume: str | os.PathLike[str] | None = None,
+    petsc_options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Result:
+    """Minimize J over the weights. Collective.
+
+    Every rank runs the same TAO solver on the same numbers. Ctrl-C ends the run after the
+    evaluation under way and returns the best weights so far, on all ranks; a second Ctrl-C ends
+    the program.
+
+    Args:
+        problem: The problem.
+        weights: Where to start, flat; the drift's own unless given.
+        method: TAO type, ``"lmvm"`` (limited-memory BFGS) or ``"cg"``.
+        max_iterations: Iterations of this call.
+        max_evaluations: Evaluations of value and derivative of this call.
+        gradient_tolerance: Stop at this fraction of the first gradient norm.
+        target_error: Stop at this relative error.
+        checkpoint: File (.npz) for the best weights and the history, replaced every
+            ``checkpoint_every`` iterations and at the end.
+        checkpoint_every: See ``checkpoint``.
+        resume: Checkpoint of this same problem to go on from. The optimizer's memory of curvature
+            starts anew.
+        petsc_options: TAO options without prefix; the prefix is ``fpcontrol_``.
+        progress: Show progress on rank 0.
+
+    Raises:
+        ValueError: On all ranks, for a bad argument or a checkpoint of another problem.
+        OSError: On all ranks, for a file that cannot be read or written.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method = {method!r} is unknown; choose one of {tuple(METHODS)}.")
+    for name, count in (
+        ("max_iterations", max_iterations),
+        ("max_evaluations", max_evaluations),
+        ("checkpoint_every", checkpoint_every),
+    ):
+        if count is not None and (not isinstance(count, int | np.integer) or count < 1):
+            raise ValueError(f"{name} = {count!r} must be a positive integer.")
+    comm = problem.galerkin.comm
+    target = None if checkpoint is None else output_path(checkpoint, comm)
+    history: list[Iterate] = []
+    if resume is not None:
+        weights, history = read_checkpoint(resume, problem)
+    start = problem.drift.check_weights(problem.drift.weights if weights is None else weights)
+    run = _Run(problem, history, max_evaluations, gradient_tolerance, target_error)
+    run.save_to, run.save_every = target, checkpoint_every
+    run.progress = Progress("minimize", max_iterations, comm, progress)
+
+    x = PETSc.Vec().createWithArray(start.copy(), comm=MPI.COMM_SELF)
+    tao = PETSc.TAO().create(MPI.COMM_SELF)
+    tao.setType(method)
+    tao.setOptionsPrefix("fpcontrol_")
+    tao.setObjectiveGradient(run.evaluate, x.duplicate())
+    tao.setConvergenceTest(run.iterated)
+    tao.setMaximumIterations(max_iterations)
+    tao.setMaximumFunctionEvaluations(10**9)
+    with petsc_options_set("fpcontrol_", METHODS[method] | dict(petsc_options or {})):
+        tao.setFromOptions()
+    with _interrupts(run):
+        try:
+            tao.solve(x)
+            reason = run.reason or _reason(tao.getConvergedReason(), max_iterations)
+        except PETSc.Error:
+            if run.error is None:
+                raise
+            if not isinstance(run.error, _Stop):
+                raise run.error from None
+            reason = str(run.error)
+    run.progress.close()
+    run.save()
+    return Result(
+        problem, run.best_weights, run.best_value, tuple(run.history), reason, run.evaluations
+    )
+
+
+class _Run:
+    """What TAO calls, and what it leaves behind."""
+
+    def __init__(
+        self,
+        problem: TrackingProblem,
+        history: list[Iterate],
+        max_evaluations: int | None,
+        gradient_tolerance: float,
+        target_error: float,
+    ) -> None:
+        self.problem, self.history = problem, history
+        self.best_value, self.best_weights = np.inf, np.empty(0)
+        self.reason: str | None = None
+        self.error: Exception | None = None
+        self.interrupted = False
+        self.save_to: Path | None = None
+        self.save_every = 1
+        self.progress: Progress | None = None
+        last = history[-1] if history else Iterate(0, 0, np.inf, np.inf, np.inf, 0.0)
+        self.evaluations = last.evaluations
+        self._first_iteration = last.iteration
+        self._limit = None if max_evaluations is None else last.evaluations + max_evaluations
+        self._clock = time.monotonic() - last.seconds
+        self._first_gradient = history[0].gradient_norm if history else None
+        self._gradient_tolerance, self._target_error = gradient_tolerance, target_error
+        self._best_error, self._best_gradient = np.inf, np.inf
+
+    def evaluate(self, tao: PETSc.TAO, x: PETSc.Vec, gradient: PETSc.Vec) -> float:
+        """Value and derivative for TAO. An exception here leaves TAO as PETSc error 101."""
+        try:
+            if self.problem.galerkin.comm.allreduce(self.interrupted, op=MPI.LOR):
+                raise _Stop("interrupted")
+            if self._limit is not None and self.evaluations >= self._limit:
+                raise _Stop("max_evaluations")
+            weights = x.getArray(readonly=True).copy()
+            value, dual = self.problem.value_and_derivative(weights)
+        except Exception as error:
+            self.error = error
+            raise
+        self.evaluations += 1
+        if value < self.best_value:
+            self.best_value, self.best_weights = value, weights
+            self._best_error = self.problem.errors(weights).relative_error
+            self._best_gradient = float(np.linalg.norm(dual))
+        gradient.array[:] = dual
+        return value
+
+    def iterated(self, tao: PETSc.TAO) -> None:
+        """Record an iteration and decide whether to stop; the same on all ranks."""
+        iteration = self._first_iteration + tao.getIterationNumber()
+        if iteration == self._first_iteration and self.history:
+            return  # Resumed: this iterate is the last one of the history.
+        seconds = self.problem.galerkin.comm.bcast(time.monotonic() - self._clock)
+        self.history.append(
+            Iterate(
+                iteration,
+                self.evaluations,
+                self.best_value,
+                self._best_error,
+                self._best_gradient,
+                seconds,
+            )
+        )
+        if self._first_gradient is None:
+            self._first_gradient = self._best_gradient
+        if self.progress and iteration:
+            self.progress.update(f"J {self.best_value:.3e} relative error {self._best_error:.4f}")
+        if iteration and iteration % self.save_every == 0:
+            self.save()
+        if self._best_error <= self._target_error:
+            self.reason = "target_error"
+        elif self._best_gradient <= self._gradient_tolerance * self._first_gradient:
+            self.reason = "gradient_tolerance"
+        if self.reason:
+            tao.setConvergedReason(PETSc.TAO.ConvergedReason.CONVERGED_USER)
+        elif tao.getIterationNumber() >= tao.getMaximumIterations():
+            tao.setConvergedReason(PETSc.TAO.ConvergedReason.DIVERGED_MAXITS)
+
+    def save(self) -> None:
+        """Write the checkpoint, if one is wanted. Collective."""
+        if self.save_to is None or not self.best_weights.size:
+            return
+        comm, fingerprint = self.problem.galerkin.comm, self.problem.fingerprint()
+        with replacing(self.save_to, comm) as beside:
+            if comm.rank == 0:
+                with open(beside, "wb") as file:
+                    np.savez(
+                        file,
+                        weights=self.best_weights,
+                        history=json.dumps([asdict(i) for i in self.history]),
+                        problem=json.dumps(fingerprint),
+                    )
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], problem: TrackingProblem
+) -> tuple[Array, list[Iterate]]:
+    """Weights and history of a checkpoint of this problem. Collective.
+
+    Raises:
+        OSError: On all ranks, if there is no such file or it is no checkpoint.
+        ValueError: On all ranks, if it belongs to another problem; the message says how it differs.
+    """
+    comm = problem.galerkin.comm
+    content = None
+    with together(comm):
+        if comm.rank == 0:
+            try:
+                with np.load(path) as file:
+                    content = (
+                        file["weights"],
+                        json.loads(str(file["history"])),
+                        json.loads(str(file["problem"])),
+                    )
+            except FileNotFoundError:
+                raise FileNotFoundError(f"resume = {str(path)!r}: there is no such file.") from None
+            except Exception as error:
+                raise OSError(f"resume = {str(path)!r} is not a checkpoint: {error}") from None
+    weights, history, theirs = comm.bcast(content)
+    ours = problem.fingerprint()
+    differing = [
+        f"{name} = {theirs.get(name)!r} there, {value!r} here"
+        for name, value in ours.items()
+        if not _same(theirs.get(name), value)
+    ]
+    if differing:
+        raise ValueError(f"resume = {str(path)!r} is of another problem: {'; '.join(differing)}.")
+    return weights, [Iterate(**i) for i in history]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return bool(np.isclose(a, b, rtol=1e-8))
+    return bool(a == b)
+
+
+def _reason(code: int, max_iterations: int) -> str:
+    names = {v: k for k, v in vars(PETSc.TAO.ConvergedReason).items() if k.isupper()}
+    if code == PETSc.TAO.ConvergedReason.DIVERGED_MAXITS:
+        return "max_iterations"
+    return names.get(code, str(code)).lower()
+
+
+@contextmanager
+def _interrupts(run: _Run) -> Iterator[None]:
+    """Turn the first Ctrl-C into a flag; the second one acts as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    usual = signal.getsignal(signal.SIGINT)
+
+    def flag(number: int, frame: Any) -> None:
+        run.interrupted = True
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, flag)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
