@@ -3,10 +3,11 @@
 import warnings
 from collections.abc import Callable
 
+from mpi4py import MPI
+
 import numpy as np
 from dolfinx import fem, geometry
 from dolfinx.mesh import Mesh
-from mpi4py import MPI
 
 from fpcontrol.galerkin import Array, Galerkin, lagrange
 from fpcontrol.linear_solvers import LinearSolver

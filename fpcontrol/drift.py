@@ -57,7 +57,7 @@ class DriftSampler:
         self._piece: int | None = None
 
     def changed(self, t: float) -> Array | None:
-        """Drift at time ``t``, shape ``(N, d)``, or ``None`` if it is as at the last call. Collective.
+        """Drift at time ``t``, ``(N, d)``, or ``None`` if it is as at the last call. Collective.
 
         Raises:
             ValueError: On all ranks, if the drift's values have another shape or are not finite.

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mpi4py import MPI
+
 import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh
-from mpi4py import MPI
 
 from fpcontrol.drift import Drift, DriftSampler
 from fpcontrol.galerkin import Array, Galerkin, lagrange

@@ -72,9 +72,7 @@ class Galerkin:
         self.space, self.mesh, self.comm = space, mesh, mesh.comm
         self.dimension = d = mesh.topology.dim
         self.degree = element.degree
-        self.quadrature_degree = (
-            2 * self.degree if quadrature_degree is None else quadrature_degree
-        )
+        self.quadrature_degree = 2 * self.degree if quadrature_degree is None else quadrature_degree
         self.index_map = space.dofmap.index_map
         self.n_owned = self.index_map.size_local
         self.n_local = self.n_owned + self.index_map.num_ghosts
@@ -137,7 +135,7 @@ class Galerkin:
         return self.inner(self.integrals, u)
 
     def assemble(self, cells: Array) -> Array:
-        """Owned entries of the dual vector with these cell parts, ``(n_basis, n_cells)``. Collective."""
+        """Owned entries of a dual vector from parts ``(n_basis, n_cells)``. Collective."""
         result = self.vector()
         result.array[:] = np.bincount(self.dofs.ravel(), cells.ravel(), minlength=self.n_local)
         result.scatter_reverse(InsertMode.add)

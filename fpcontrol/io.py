@@ -9,10 +9,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mpi4py import MPI
+
 import numpy as np
 from dolfinx import fem
 from dolfinx.io import VTXWriter
-from mpi4py import MPI
 from petsc4py import PETSc
 
 from fpcontrol.control.optimize import Result

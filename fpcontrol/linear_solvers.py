@@ -138,5 +138,3 @@ def solve_neumann(stiffness: PETSc.Mat, b: PETSc.Vec, x: PETSc.Vec) -> None:
     residual.aypx(-1.0, b)
     solver.solve(residual, correction)
     x.axpy(1.0, correction)
-
-

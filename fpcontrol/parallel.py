@@ -6,8 +6,9 @@ A rank that raises alone leaves the others waiting in their next collective call
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 from mpi4py import MPI
+
+import numpy as np
 
 
 def raise_together(comm: MPI.Comm, error: Exception | None) -> None:

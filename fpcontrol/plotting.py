@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 import numpy as np
 from dolfinx import fem
 from matplotlib import pyplot as plt
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -16,9 +17,9 @@ from fpcontrol.control.optimize import Result
 from fpcontrol.files import output_path, replacing
 from fpcontrol.galerkin import Array, Galerkin
 
-# Okabe and Ito's colours and cividis can be told apart with any colour vision.
+# Okabe and Ito's colours and viridis can be told apart with any colour vision.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
-COLORS = "cividis"
+COLORS = "viridis"
 SLICE = 120  # Points along each side of the slice through a box.
 
 
@@ -71,9 +72,9 @@ class _Canvas:
         ax.set_aspect("equal")
         ax.set_xticks([])
         ax.set_yticks([])
+        ax.spines[:].set_visible(False)
         if self.dimension == 3:
             return ax.imshow(values, origin="lower", extent=self._extent, **style)
-        ax.axis("off")
         x, y = self.x.T
         return ax.tripcolor(
             x, y, self.triangles, values, shading="gouraud", rasterized=True, **style
@@ -93,7 +94,7 @@ class _Canvas:
 
 def _subdivided_triangle(p: int) -> tuple[Array, Array]:
     """Lattice of the reference triangle and its p**2 small triangles."""
-    index = {}
+    index: dict[tuple[int, int], int] = {}
     for j in range(p + 1):
         for i in range(p + 1 - j):
             index[i, j] = len(index)
@@ -160,23 +161,23 @@ def tracking(result: Result, path: str | os.PathLike[str], *, times: int = 5) ->
 
 
 def _maps(canvas: _Canvas, pairs: list, times: Array) -> tuple[Figure, tuple[Any, Any]]:
-    top = max(np.nanmax(v) for v, _ in pairs)
+    # A square-root scale shows the low densities beside the peaks.
+    norm = PowerNorm(0.5, vmin=0.0, vmax=max(np.nanmax(v) for v, _ in pairs), clip=True)
     x = canvas.x if canvas.dimension == 2 else np.array([[0.0, 0.0], [1.0, 1.0]])
     aspect = float(np.ptp(x[:, 1]) / np.ptp(x[:, 0]))
     n = len(pairs)
     width = 2.4 * n
     height = min(2.2 * aspect, 4.5)
     figure = plt.figure(figsize=(width + 0.8, 2 * height + 3.2), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=[2 * height, 2.9])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[2 * height, 2.9])
+    upper, lower = parts
     axes = upper.subplots(2, n)
     for j, (pair, t) in enumerate(zip(pairs, times, strict=True)):
         for i in (0, 1):
-            drawn = canvas.draw(axes[i, j], pair[i], cmap=COLORS, vmin=0.0, vmax=top)
+            drawn = canvas.draw(axes[i, j], pair[i], cmap=COLORS, norm=norm)
         axes[0, j].set_title(f"t = {t:.3g}")
-    for i, name in enumerate(("reference", "controlled")):
-        axes[i, 0].text(
-            -0.08, 0.5, name, rotation=90, va="center", ha="right", transform=axes[i, 0].transAxes
-        )
+    for ax, name in zip(axes[:, 0], ("reference", "controlled"), strict=True):
+        ax.set_ylabel(name)
     upper.colorbar(drawn, ax=axes, shrink=0.7, aspect=40, label="density")
     return figure, lower.subplots(1, 2)
 
@@ -184,7 +185,8 @@ def _maps(canvas: _Canvas, pairs: list, times: Array) -> tuple[Figure, tuple[Any
 def _lines(canvas: _Canvas, pairs: list, times: Array) -> tuple[Figure, tuple[Any, Any]]:
     n = len(pairs)
     figure = plt.figure(figsize=(2.6 * n, 6.0), layout="constrained")
-    upper, lower = figure.subfigures(2, 1)
+    parts: Any = figure.subfigures(2, 1)
+    upper, lower = parts
     axes = upper.subplots(1, n, sharey=True)
     for ax, pair, t in zip(axes, pairs, times, strict=True):
         canvas.draw(ax, pair[0], color=BLUE, label="reference")

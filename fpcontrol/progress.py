@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from mpi4py import MPI
+
 from tqdm import tqdm
 
 LOG_SECONDS = 10.0

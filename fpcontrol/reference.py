@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from mpi4py import MPI
+
 import numpy as np
 from dolfinx import fem
-from mpi4py import MPI
 
 from fpcontrol.fokker_planck import check_density
 from fpcontrol.galerkin import Array, Galerkin
@@ -159,5 +160,3 @@ class MoserDrift:
         _, slope = own.evaluate_at(cells, x, potential + 0.5 * flow.sigma**2 * rho)
         value, _ = own.evaluate_at(cells, x, rho)
         return slope / value[:, None]
-
-

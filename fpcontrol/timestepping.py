@@ -74,7 +74,9 @@ class Stepper:
     ) -> None:
         self.galerkin, self.scheme, self.dt = galerkin, scheme, dt
         self.theta, self._scale = scheme.theta, scheme.theta * dt
-        self._constant = galerkin.mass_values + self._scale * diffusivity * galerkin.stiffness_values
+        self._constant = (
+            galerkin.mass_values + self._scale * diffusivity * galerkin.stiffness_values
+        )
         self._values = np.empty_like(self._constant)
         self._matrix = galerkin.matrix(self._constant)
         self.solver = LinearSolver(
@@ -130,8 +132,8 @@ class Stepper:
         For :math:`\lambda` dual to :math:`\rho_{n+1}` solves
 
         .. math::
-            A^\top z = \lambda/\theta - \frac{1^\top\lambda/\theta}{|\Omega|} M 1 ,\qquad
-            \lambda \leftarrow (1 - 1/\theta)\lambda + \frac{1^\top\lambda/\theta}{|\Omega|} M 1 + M (z + m)
+            A^\top z = \lambda/\theta - c M 1,\quad c = \frac{1^\top\lambda}{\theta|\Omega|},\qquad
+            \lambda \leftarrow (1 - 1/\theta)\lambda + c M 1 + M (z + m)
 
         so that the derivative of J in the drift's values is
         :math:`\theta\,dt\,z^\top B(\cdot)\,u`.

@@ -76,7 +76,8 @@ class Sweeps:
         """Yield the derivative of every level along a direction in the weights.
 
         Args:
-            weights, direction: ``(pieces, size)``.
+            weights: ``(pieces, size)``.
+            direction: ``(pieces, size)``.
             levels: All levels of the forward run, ``(steps + 1, n_local)``.
             start: Tangent of the start density, local; zero unless given.
         """

@@ -3,9 +3,10 @@ r"""Networks of limited width whose weights, piecewise constant in time, are the
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mpi4py import MPI
+
 import numpy as np
 from dolfinx.mesh import Mesh
-from mpi4py import MPI
 from scipy.special import expit
 
 from fpcontrol.galerkin import Array
@@ -31,10 +32,11 @@ ACTIVATIONS = {
 
 @dataclass(frozen=True)
 class Network:
-    r"""One hidden layer: :math:`f(y) = W\varphi(A y + b)` with ``W (d,m)``, ``A (m,d)``, ``b (m,)``.
+    r"""One hidden layer: :math:`f(y) = W\varphi(A y + b)`.
 
-    The weights of one network are one flat array ``W, A, b``, each row by row. Points are given
-    component by component, ``y`` of shape ``(d, N)``, as are values.
+    ``W`` has shape ``(d, m)``, ``A`` ``(m, d)``, ``b`` ``(m,)``. The weights of one network are one
+    flat array ``W, A, b``, each row by row. Points are given component by component, ``y`` of shape
+    ``(d, N)``, as are values.
 
     Args:
         dimension: ``d``.
@@ -199,7 +201,7 @@ class NetworkDrift:
         return self.network.divergence(self.piece_weights(t), self.scaled(x))
 
     def vjp(self, t: float, x: Array, s: Array) -> Array:
-        """Derivative of ``sum(s * v(t, x))`` in the weights of the piece at ``t``; this rank's part.
+        """Derivative of ``sum(s * v(t, x))`` in the weights of the piece at ``t``; a rank's part.
 
         Args:
             t: Time.
@@ -209,7 +211,7 @@ class NetworkDrift:
         return self.network.vjp(self.piece_weights(t), self.scaled(x), self.scale * s.T)
 
     def jvp(self, t: float, x: Array, direction: Array) -> Array:
-        """Derivative of the drift along a direction in the weights of the piece at ``t``, ``(N, d)``."""
+        """Derivative of the drift along a direction in one piece's weights, ``(N, d)``."""
         return self.scale * self.network.jvp(self.piece_weights(t), self.scaled(x), direction).T
 
     def scaled(self, x: Array) -> Array:

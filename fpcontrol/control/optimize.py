@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mpi4py import MPI
+
+import numpy as np
 from petsc4py import PETSc
 
 from fpcontrol.control.network import NetworkDrift
@@ -89,8 +90,31 @@ class Result:
         """The network with the weights found. Collective at first use."""
         return self.problem.drift.with_weights(self.weights)
 
+    def summary(self) -> str:
+        """Table of the figures of merit, with and without control. Collective."""
+        errors, trajectory = self.errors, self.trajectory
+        still = self.problem.errors(np.zeros_like(self.weights))
+        mean = float(trajectory.mass[0]) / self.problem.galerkin.volume
+        last = self.history[-1]
+        rows = [
+            ("", "without control", "with control"),
+            ("relative error", f"{still.relative_error:.4f}", f"{errors.relative_error:.4f}"),
+            (
+                "relative sup error",
+                f"{still.relative_sup_error:.4f}",
+                f"{errors.relative_sup_error:.4f}",
+            ),
+            ("error at the end", f"{still.final_error:.4f}", f"{errors.final_error:.4f}"),
+            ("minimum / mean density", "", f"{trajectory.minimum.min() / mean:.2g}"),
+            ("mass defect", "", f"{trajectory.mass_defect:.1e}"),
+            ("derivatives", "", f"{self.evaluations}"),
+            ("seconds", "", f"{last.seconds:.0f}"),
+            ("stopped by", "", self.reason),
+        ]
+        return "\n".join(f"{name:<24}{a:>16}{b:>20}" for name, a, b in rows)
+
     def refined(self, steps: int) -> "Result":
-        """The same weights on another number of steps, for figures that are reported. Collective."""
+        """The same weights on another number of steps, for reported figures. Collective."""
         problem = self.problem.refined(steps)
         value = problem(self.weights)
         return Result(problem, self.weights, value, self.history, self.reason, self.evaluations)

@@ -101,7 +101,9 @@ class TrackingProblem:
         if snapshots is not None and (not isinstance(snapshots, int) or snapshots < 1):
             raise ValueError(f"snapshots = {snapshots!r} must be a positive integer or None.")
         if not np.isclose(drift.t1, reference.t1, rtol=1e-12):
-            raise ValueError(f"drift.t1 = {drift.t1:g} differs from reference.t1 = {reference.t1:g}.")
+            raise ValueError(
+                f"drift.t1 = {drift.t1:g} differs from reference.t1 = {reference.t1:g}."
+            )
         self.reference, self.drift, self.galerkin = reference, drift, reference.galerkin
         if drift.mesh._cpp_object != self.galerkin.mesh._cpp_object:
             raise ValueError("drift and reference live on different meshes.")

@@ -1,0 +1,83 @@
+# %% [markdown]
+# # One neuron on an interval
+#
+# On [0, 1] the density $\rho_0 \propto 1 + 0.5\cos\pi x$ is to become
+# $\rho_1 \propto 0.3 + e^{-(x-.7)^2/0.01}$ along a straight line in L2, with a network of width 1:
+# three weights at a time. Small enough to play with: try `--activation sin`, `--pieces 1`,
+# `--diffusivity 0.01`.
+#
+# A few seconds on one rank:
+#
+#     mpirun -n 1 python -m mpi4py demos/demo_interval.py
+
+# %%
+from dataclasses import dataclass
+from pathlib import Path
+
+from mpi4py import MPI
+
+import numpy as np
+import tyro
+
+import fpcontrol as fpc
+
+
+@dataclass
+class Options:
+    """Steer a density on the unit interval with very few weights."""
+
+    iterations: int = 150
+    """Iterations of the optimizer."""
+    pieces: int = 20
+    """Intervals of time on which the weights are constant."""
+    width: int = 1
+    """Number of neurons."""
+    activation: str = "tanh"
+    """tanh, relu, softplus, sigmoid or sin."""
+    cells: int = 64
+    """Cells of the interval."""
+    degree: int = 2
+    """Degree of the elements."""
+    diffusivity: float = 0.05
+    """D = sigma**2 / 2."""
+    seed: int = 0
+    """Seed of the initial weights."""
+    out: Path = Path("out")
+    """Folder of the results."""
+    quick: bool = False
+    """A small run: 5 pieces, 20 iterations."""
+
+
+# %% [markdown]
+# ## Implementation
+
+
+# %%
+def main(options: Options) -> fpc.Result:
+    """Optimize, report, draw."""
+    comm = MPI.COMM_WORLD
+    if options.quick:
+        options.pieces, options.iterations = 5, 20
+    mesh = fpc.mesh.interval(comm, options.cells)
+    start = fpc.density.interpolate(mesh, lambda x: 1 + 0.5 * np.cos(np.pi * x[0]), options.degree)
+    goal = fpc.density.interpolate(
+        mesh, lambda x: 0.3 + np.exp(-((x[0] - 0.7) ** 2) / 0.01), options.degree
+    )
+    sigma = (2.0 * options.diffusivity) ** 0.5
+    reference = fpc.MoserFlow(start, goal, t1=1.0, sigma=sigma)
+    drift = fpc.NetworkDrift(
+        mesh, options.width, options.pieces, 1.0, options.activation, options.seed
+    )
+    problem = fpc.TrackingProblem(reference, drift, sigma, steps=8 * options.pieces)
+    result = fpc.minimize(problem, max_iterations=options.iterations)
+    summary = result.summary()
+    if comm.rank == 0:
+        print(summary)
+    fpc.plotting.tracking(result, options.out / "interval.png")
+    fpc.io.write_record(result, options.out / "interval.json")
+    fpc.io.write(result.trajectory, options.out / "interval.bp", reference=reference)
+    return result
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, console_outputs=MPI.COMM_WORLD.rank == 0))
