@@ -3,8 +3,8 @@
 #
 # On the unit square the uniform density is to grow two bumps along a straight line in L2,
 # $\rho_1 \propto 0.2 + 3 e^{-|x-(.3,.3)|^2/0.02} + 3 e^{-|x-(.7,.7)|^2/0.02}$,
-# with $D = 0.05$, $T = 1$ and a tanh network of width 2 that switches its ten weights 80 times. At any one time two neurons
-# can squeeze in two directions only; switching makes two bumps of it.
+# with $D = 0.05$, $T = 1$ and a tanh network of width 2 that switches its ten weights 80 times. At
+# any one time two neurons can squeeze in two directions only; switching makes two bumps of it.
 #
 # About four minutes on two ranks; `--iterations 300` gets most of the way in one:
 #

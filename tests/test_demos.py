@@ -1,0 +1,66 @@
+"""Every demo runs as its header says, and its figure is what it was measured to be."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEMOS = Path(__file__).parent.parent / "demos"
+MPIRUN = Path(sys.executable).parent / "mpirun"
+
+
+def run(name: str, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run a demo by mpirun."""
+    mpirun = str(MPIRUN) if MPIRUN.exists() else shutil.which("mpirun")
+    command = [mpirun, "-n", str(ranks), sys.executable, "-m", "mpi4py"]
+    return subprocess.run(
+        [*command, str(DEMOS / f"{name}.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+# Relative errors after the iterations of --quick. The optimizer amplifies round-off, so that they
+# hold to 2 %, on any number of ranks.
+@pytest.mark.parametrize(
+    ("name", "ranks", "relative_error"),
+    [
+        ("demo_interval", 1, 0.1609),
+        ("demo_two_bumps", 2, 0.2832),
+        ("demo_great_britain", 2, 0.5335),
+    ],
+)
+def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> None:
+    done = run(name, "--quick", "--out", str(tmp_path), ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    stem = name.removeprefix("demo_")
+    record = json.loads((tmp_path / f"{stem}.json").read_text())
+    assert record["figures"]["relative_error"] == pytest.approx(relative_error, rel=0.02)
+    assert record["figures"]["mass_defect"] < 1e-13
+    assert record["ranks"] == ranks
+    assert "with control" in done.stdout
+    assert (tmp_path / f"{stem}.png").stat().st_size > 10_000
+    assert (tmp_path / f"{stem}.bp").is_dir()
+
+
+def test_great_britain_resumes_from_airfields(tmp_path: Path) -> None:
+    arguments = ("--start", "airfields", "--quick", "--out", str(tmp_path))
+    first = run("demo_great_britain", *arguments)
+    assert first.returncode == 0, first.stderr
+    before = json.loads((tmp_path / "great_britain.json").read_text())["figures"]
+    second = run("demo_great_britain", *arguments, "--resume")
+    assert second.returncode == 0, second.stderr
+    after = json.loads((tmp_path / "great_britain.json").read_text())["figures"]
+    assert after["iterations"] == before["iterations"] + 15
+    assert after["relative_error"] < before["relative_error"]
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in DEMOS.glob("demo_*.py")))
+def test_help(name: str) -> None:
+    done = run(name, "--help", ranks=2)
+    assert done.returncode == 0
+    assert done.stdout.count("--iterations") == 1  # on one rank only
