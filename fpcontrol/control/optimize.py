@@ -1,14 +1,13 @@
 """Minimization of a tracking problem with PETSc TAO: history, stops, checkpoints."""
 
 import functools
-import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,13 @@ from mpi4py import MPI
 import numpy as np
 from petsc4py import PETSc
 
+from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpoint
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.tracking import Errors, TrackingProblem
-from fpcontrol.files import output_path, replacing
+from fpcontrol.files import output_path
 from fpcontrol.fokker_planck import Trajectory
 from fpcontrol.galerkin import Array
 from fpcontrol.linear_solvers import petsc_options_set
-from fpcontrol.parallel import together
 from fpcontrol.progress import Progress
 
 # TAO's types that need values and derivatives only, with options that differ from TAO's own.
@@ -31,18 +30,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "lmvm": {"tao_lmvm_mat_lmvm_scale_type": "scalar", "tao_lmvm_mat_lmvm_hist_size": 30},
     "cg": {},
 }
-
-
-@dataclass(frozen=True)
-class Iterate:
-    """State of the optimization after an iteration; ``evaluations`` and ``seconds`` so far."""
-
-    iteration: int
-    evaluations: int
-    value: float
-    relative_error: float
-    gradient_norm: float
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -180,9 +167,9 @@ def minimize(
     if resume is not None:
         weights, history = read_checkpoint(resume, problem)
     start = problem.drift.check_weights(problem.drift.weights if weights is None else weights)
-    run = _Run(problem, history, max_evaluations, gradient_tolerance, target_error)
-    run.save_to, run.save_every = target, checkpoint_every
-    run.progress = Progress("minimize", max_iterations, comm, progress)
+    bar = Progress("minimize", max_iterations, comm, progress)
+    run = _Run(problem, history, bar, target, checkpoint_every)
+    run.limit(max_evaluations, gradient_tolerance, target_error)
 
     x = PETSc.Vec().createWithArray(start.copy(), comm=MPI.COMM_SELF)
     tao = PETSc.TAO().create(MPI.COMM_SELF)
@@ -197,14 +184,14 @@ def minimize(
     with _interrupts(run):
         try:
             tao.solve(x)
-            reason = run.reason or _reason(tao.getConvergedReason(), max_iterations)
+            reason = run.reason or _reason(tao.getConvergedReason())
         except PETSc.Error:
             if run.error is None:
                 raise
             if not isinstance(run.error, _Stop):
                 raise run.error from None
             reason = str(run.error)
-    run.progress.close()
+    bar.close()
     run.save()
     return Result(
         problem, run.best_weights, run.best_value, tuple(run.history), reason, run.evaluations
@@ -218,26 +205,27 @@ class _Run:
         self,
         problem: TrackingProblem,
         history: list[Iterate],
-        max_evaluations: int | None,
-        gradient_tolerance: float,
-        target_error: float,
+        progress: Progress,
+        target: Path | None,
+        save_every: int,
     ) -> None:
         self.problem, self.history = problem, history
-        self.best_value, self.best_weights = np.inf, np.empty(0)
+        self._progress, self._target, self._save_every = progress, target, save_every
         self.reason: str | None = None
         self.error: Exception | None = None
         self.interrupted = False
-        self.save_to: Path | None = None
-        self.save_every = 1
-        self.progress: Progress | None = None
         last = history[-1] if history else Iterate(0, 0, np.inf, np.inf, np.inf, 0.0)
         self.evaluations = last.evaluations
         self._first_iteration = last.iteration
-        self._limit = None if max_evaluations is None else last.evaluations + max_evaluations
-        self._clock = time.monotonic() - last.seconds
         self._first_gradient = history[0].gradient_norm if history else None
-        self._gradient_tolerance, self._target_error = gradient_tolerance, target_error
+        self._clock = time.monotonic() - last.seconds
+        self.best_value, self.best_weights = np.inf, np.empty(0)
         self._best_error, self._best_gradient = np.inf, np.inf
+
+    def limit(self, evaluations: int | None, gradient_tolerance: float, error: float) -> None:
+        """Set what stops the run, apart from TAO's own count of iterations."""
+        self._limit = None if evaluations is None else self.evaluations + evaluations
+        self._gradient_tolerance, self._target_error = gradient_tolerance, error
 
     def evaluate(self, tao: PETSc.TAO, x: PETSc.Vec, gradient: PETSc.Vec) -> float:
         """Value and derivative for TAO. An exception here leaves TAO as PETSc error 101."""
@@ -277,9 +265,9 @@ class _Run:
         )
         if self._first_gradient is None:
             self._first_gradient = self._best_gradient
-        if self.progress and iteration:
-            self.progress.update(f"J {self.best_value:.3e} relative error {self._best_error:.4f}")
-        if iteration and iteration % self.save_every == 0:
+        if iteration:
+            self._progress.update(f"J {self.best_value:.3e} relative error {self._best_error:.4f}")
+        if iteration and iteration % self._save_every == 0:
             self.save()
         if self._best_error <= self._target_error:
             self.reason = "target_error"
@@ -292,63 +280,12 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint, if one is wanted. Collective."""
-        if self.save_to is None or not self.best_weights.size:
+        if self._target is None or not self.best_weights.size:
             return
-        comm, fingerprint = self.problem.galerkin.comm, self.problem.fingerprint()
-        with replacing(self.save_to, comm) as beside:
-            if comm.rank == 0:
-                with open(beside, "wb") as file:
-                    np.savez(
-                        file,
-                        weights=self.best_weights,
-                        history=json.dumps([asdict(i) for i in self.history]),
-                        problem=json.dumps(fingerprint),
-                    )
+        write_checkpoint(self._target, self.problem, self.best_weights, self.history)
 
 
-def read_checkpoint(
-    path: str | os.PathLike[str], problem: TrackingProblem
-) -> tuple[Array, list[Iterate]]:
-    """Weights and history of a checkpoint of this problem. Collective.
-
-    Raises:
-        OSError: On all ranks, if there is no such file or it is no checkpoint.
-        ValueError: On all ranks, if it belongs to another problem; the message says how it differs.
-    """
-    comm = problem.galerkin.comm
-    content = None
-    with together(comm):
-        if comm.rank == 0:
-            try:
-                with np.load(path) as file:
-                    content = (
-                        file["weights"],
-                        json.loads(str(file["history"])),
-                        json.loads(str(file["problem"])),
-                    )
-            except FileNotFoundError:
-                raise FileNotFoundError(f"resume = {str(path)!r}: there is no such file.") from None
-            except Exception as error:
-                raise OSError(f"resume = {str(path)!r} is not a checkpoint: {error}") from None
-    weights, history, theirs = comm.bcast(content)
-    ours = problem.fingerprint()
-    differing = [
-        f"{name} = {theirs.get(name)!r} there, {value!r} here"
-        for name, value in ours.items()
-        if not _same(theirs.get(name), value)
-    ]
-    if differing:
-        raise ValueError(f"resume = {str(path)!r} is of another problem: {'; '.join(differing)}.")
-    return weights, [Iterate(**i) for i in history]
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, float) and isinstance(b, float):
-        return bool(np.isclose(a, b, rtol=1e-8))
-    return bool(a == b)
-
-
-def _reason(code: int, max_iterations: int) -> str:
+def _reason(code: int) -> str:
     names = {v: k for k, v in vars(PETSc.TAO.ConvergedReason).items() if k.isupper()}
     if code == PETSc.TAO.ConvergedReason.DIVERGED_MAXITS:
         return "max_iterations"

@@ -1,0 +1,84 @@
+"""Checkpoints of an optimization: best weights, history, and which problem they belong to."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fpcontrol.control.tracking import TrackingProblem
+from fpcontrol.files import replacing
+from fpcontrol.galerkin import Array
+from fpcontrol.parallel import together
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """State of the optimization after an iteration; ``evaluations`` and ``seconds`` so far."""
+
+    iteration: int
+    evaluations: int
+    value: float
+    relative_error: float
+    gradient_norm: float
+    seconds: float
+
+
+def write_checkpoint(
+    path: Path, problem: TrackingProblem, weights: Array, history: list[Iterate]
+) -> None:
+    """Write weights and history of a problem to a path from ``output_path``. Collective."""
+    comm, fingerprint = problem.galerkin.comm, problem.fingerprint()
+    with replacing(path, comm) as beside:
+        if comm.rank == 0:
+            with open(beside, "wb") as file:
+                np.savez(
+                    file,
+                    weights=weights,
+                    history=json.dumps([asdict(i) for i in history]),
+                    problem=json.dumps(fingerprint),
+                )
+
+
+def read_checkpoint(
+    path: str | os.PathLike[str], problem: TrackingProblem
+) -> tuple[Array, list[Iterate]]:
+    """Weights and history of a checkpoint of this problem. Collective.
+
+    Raises:
+        OSError: On all ranks, if there is no such file or it is no checkpoint.
+        ValueError: On all ranks, if it belongs to another problem; the message says how it differs.
+    """
+    comm = problem.galerkin.comm
+    content = None
+    with together(comm):
+        if comm.rank == 0:
+            try:
+                with np.load(path) as file:
+                    content = (
+                        file["weights"],
+                        json.loads(str(file["history"])),
+                        json.loads(str(file["problem"])),
+                    )
+            except FileNotFoundError:
+                raise FileNotFoundError(f"resume = {str(path)!r}: there is no such file.") from None
+            except Exception as error:
+                raise OSError(f"resume = {str(path)!r} is not a checkpoint: {error}") from None
+    weights, history, theirs = comm.bcast(content)
+    ours = problem.fingerprint()
+    differing = [
+        f"{name} = {theirs.get(name)!r} there, {value!r} here"
+        for name, value in ours.items()
+        if not _same(theirs.get(name), value)
+    ]
+    if differing:
+        raise ValueError(f"resume = {str(path)!r} is of another problem: {'; '.join(differing)}.")
+    return weights, [Iterate(**i) for i in history]
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return bool(np.isclose(a, b, rtol=1e-8))
+    return bool(a == b)
