@@ -1,6 +1,7 @@
 """Every demo runs as its header says, and its figure is what it was measured to be."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,16 +13,20 @@ DEMOS = Path(__file__).parent.parent / "demos"
 MPIRUN = Path(sys.executable).parent / "mpirun"
 
 
-def run(name: str, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
-    """Run a demo by mpirun."""
-    mpirun = str(MPIRUN) if MPIRUN.exists() else shutil.which("mpirun")
-    command = [mpirun, "-n", str(ranks), sys.executable, "-m", "mpi4py"]
+def mpirun(ranks: int, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a script on a number of ranks."""
+    program = str(MPIRUN) if MPIRUN.exists() else shutil.which("mpirun")
     return subprocess.run(
-        [*command, str(DEMOS / f"{name}.py"), *arguments],
+        [str(program), "-n", str(ranks), sys.executable, "-m", "mpi4py", *command],
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+def run(name: str, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run a demo."""
+    return mpirun(ranks, str(DEMOS / f"{name}.py"), *arguments)
 
 
 # Relative errors after the iterations of --quick. The optimizer amplifies round-off, so that they
@@ -64,3 +69,18 @@ def test_help(name: str) -> None:
     done = run(name, "--help", ranks=2)
     assert done.returncode == 0
     assert done.stdout.count("--iterations") == 1  # on one rank only
+
+
+def test_readme_scripts(tmp_path: Path) -> None:
+    """The README's lines run as they stand, with fewer iterations."""
+    readme = DEMOS.parent / "README.md"
+    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), flags=re.DOTALL)
+    assert len(blocks) == 2
+    script = "\n".join(blocks).replace("max_iterations=200", "max_iterations=2")
+    script = script.replace('"meshes/', f'"{DEMOS.parent}/meshes/').replace(
+        '"out/', f'"{tmp_path}/'
+    )
+    (tmp_path / "script.py").write_text(script + "\nassert abs(trajectory.mass[-1] - 1) < 1e-12\n")
+    done = mpirun(2, str(tmp_path / "script.py"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "tracking.png").exists()
