@@ -27,9 +27,11 @@ from fpcontrol.control.optimize import Result, minimize
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.fokker_planck import FokkerPlanck, Trajectory
 from fpcontrol.reference import MoserFlow
-from fpcontrol.timestepping import BackwardEuler, CrankNicolson
+from fpcontrol.timestepping import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson
 
 __all__ = [
+    "SDIRK2",
+    "SDIRK4",
     "BackwardEuler",
     "CrankNicolson",
     "FokkerPlanck",

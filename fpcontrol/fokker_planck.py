@@ -147,10 +147,13 @@ class FokkerPlanck:
         levels = np.empty((steps + 1, g.n_local))
         levels[0] = start.x.array
         for n in track(range(steps), "forward", g.comm, progress):
-            v = sampler.changed(times[n] + scheme.node * dt)
-            if v is not None:
-                stepper.set_drift(v)
-            stepper.step(levels[n], extrapolated(levels, n), levels[n + 1])
+
+            def load(i: int, t: float = times[n]) -> None:
+                v = sampler.changed(t + scheme.c[i] * dt)
+                if v is not None:
+                    stepper.set_drift(v)
+
+            stepper.step(levels[n], extrapolated(levels, n), levels[n + 1], load=load)
         return trajectory(g, times, levels, stepper.solver.iterations)
 
 

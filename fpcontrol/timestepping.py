@@ -3,9 +3,9 @@ r"""Time schemes as values, and the step that runs forward, along a tangent, and
 Semi-discrete equation: :math:`M\dot\rho = -N(v)\rho` with :math:`N(v) = D K - B(v)`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,8 +18,39 @@ from fpcontrol.linear_solvers import LinearSolver
 INSIDE = 1e-9
 
 
+class Scheme:
+    r"""A singly diagonally implicit Runge-Kutta scheme, given by its Butcher tableau.
+
+    With :math:`\gamma = a_{ii}` equal for all stages, each stage solves with
+    :math:`M + \gamma\,dt\,N(v(t + c_i\,dt))`.
+
+    Attributes:
+        a: Lower triangular, ``(s, s)``.
+        b: Weights, ``(s,)``.
+        c: Nodes, ``(s,)``, inside the step: a drift may jump at its end.
+        embedded: Weights of the scheme of one order less for an error estimate, or ``None``.
+        order: Order of convergence for smooth solutions.
+    """
+
+    a: ClassVar[tuple[tuple[float, ...], ...]]
+    b: ClassVar[tuple[float, ...]]
+    c: ClassVar[tuple[float, ...]]
+    embedded: ClassVar[tuple[float, ...] | None] = None
+    order: ClassVar[int]
+
+    @property
+    def gamma(self) -> float:
+        """The diagonal entry of ``a``."""
+        return self.a[0][0]
+
+    @property
+    def name(self) -> str:
+        """Name of the scheme."""
+        return type(self).__name__
+
+
 @dataclass(frozen=True)
-class CrankNicolson:
+class CrankNicolson(Scheme):
     r"""Second order, A-stable: the implicit midpoint rule, one operator a step.
 
     .. math::
@@ -28,38 +59,84 @@ class CrankNicolson:
     Not L-stable: on rough data or at a switch of a drift with :math:`v\cdot n\neq 0` it rings.
     """
 
-    theta: float = 0.5
-    node: float = 0.5
+    a: ClassVar = ((0.5,),)
+    b: ClassVar = (1.0,)
+    c: ClassVar = (0.5,)
+    order: ClassVar = 2
 
 
 @dataclass(frozen=True)
-class BackwardEuler:
+class BackwardEuler(Scheme):
     r"""First order, L-stable: :math:`(M + dt\,N(v_1))\,\rho_{n+1} = M\rho_n`."""
 
-    theta: float = 1.0
-    node: float = 1.0 - INSIDE
+    a: ClassVar = ((1.0,),)
+    b: ClassVar = (1.0,)
+    c: ClassVar = (1.0 - INSIDE,)
+    order: ClassVar = 1
 
 
-Scheme = CrankNicolson | BackwardEuler
+_ALEXANDER = 1.0 - 0.5**0.5
+
+
+@dataclass(frozen=True)
+class SDIRK2(Scheme):
+    """Second order, L-stable, two stages: for rough data and for switching drifts.
+
+    References:
+        R. Alexander, Diagonally implicit Runge-Kutta methods for stiff O.D.E.'s, SIAM J. Numer.
+        Anal. 14 (1977).
+    """
+
+    a: ClassVar = ((_ALEXANDER, 0.0), (1.0 - _ALEXANDER, _ALEXANDER))
+    b: ClassVar = (1.0 - _ALEXANDER, _ALEXANDER)
+    c: ClassVar = (_ALEXANDER, 1.0 - INSIDE)
+    order: ClassVar = 2
+
+
+@dataclass(frozen=True)
+class SDIRK4(Scheme):
+    """Fourth order, L-stable, five stages, with an embedded scheme of order three.
+
+    References:
+        E. Hairer, G. Wanner, Solving Ordinary Differential Equations II, section IV.6, (6.16).
+    """
+
+    a: ClassVar = (
+        (1 / 4, 0.0, 0.0, 0.0, 0.0),
+        (1 / 2, 1 / 4, 0.0, 0.0, 0.0),
+        (17 / 50, -1 / 25, 1 / 4, 0.0, 0.0),
+        (371 / 1360, -137 / 2720, 15 / 544, 1 / 4, 0.0),
+        (25 / 24, -49 / 48, 125 / 16, -85 / 12, 1 / 4),
+    )
+    b: ClassVar = (25 / 24, -49 / 48, 125 / 16, -85 / 12, 1 / 4)
+    c: ClassVar = (1 / 4, 3 / 4, 11 / 20, 1 / 2, 1.0 - INSIDE)
+    embedded: ClassVar = (59 / 48, -17 / 96, 225 / 32, -85 / 12, 0.0)
+    order: ClassVar = 4
+
+
+Load = Callable[[int], None]
 
 
 class Stepper:
     r"""One time step, its tangent and its transpose, for an operator that is refilled. Collective.
 
-    With :math:`A = M + \theta\,dt\,N(v)`, a step is
+    With :math:`A_i = M + \gamma\,dt\,N(v(t + c_i dt))`, a step is, for the stages in turn,
 
     .. math::
-        A y = M\rho_n,\quad u = y + \frac{1^\top M(\rho_n - y)}{|\Omega|}\,1,\quad
-        \rho_{n+1} = \rho_n + (u - \rho_n)/\theta .
+        r_i &= \rho_n + \textstyle\sum_{j<i} a_{ij} d_j,\qquad A_i y_i = M r_i,\\
+        u_i &= y_i + \frac{1^\top M(r_i - y_i)}{|\Omega|}\,1,\qquad d_i = (u_i - r_i)/\gamma,
 
-    The middle part vanishes for an exact solve, because :math:`1^\top A = 1^\top M`; after an
-    iterative one it gives back the mass that the solver's tolerance lost.
+    and :math:`\rho_{n+1} = \rho_n + \sum b_i d_i`. The correction in :math:`u_i` vanishes for an
+    exact solve, because :math:`1^\top A = 1^\top M`; after an iterative one it gives back the mass
+    that the solver's tolerance lost.
+
+    Where the drift changes between stages, ``load(i)`` is called before stage ``i`` and sets it.
 
     Args:
         galerkin: The discretization.
         diffusivity: :math:`D = \sigma^2/2`, length**2 per time.
         dt: Time step.
-        scheme: ``CrankNicolson()`` or ``BackwardEuler()``.
+        scheme: Such as ``CrankNicolson()``.
         linear_solver, petsc_options: See ``LinearSolver``.
     """
 
@@ -73,7 +150,8 @@ class Stepper:
         petsc_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.galerkin, self.scheme, self.dt = galerkin, scheme, dt
-        self.theta, self._scale = scheme.theta, scheme.theta * dt
+        self.stages = len(scheme.b)
+        self._scale = scheme.gamma * dt
         self._constant = (
             galerkin.mass_values + self._scale * diffusivity * galerkin.stiffness_values
         )
@@ -94,71 +172,95 @@ class Stepper:
         self._values += self._constant
         self.galerkin.refill(self._matrix, self._values)
 
-    def stage(self, old: Array, new: Array) -> Array:
-        """Stage ``u`` of a step between two levels."""
-        return old + self.theta * (new - old) if self.theta != 1.0 else new
-
-    def step(self, rho: Array, guess: Array, out: Array) -> None:
+    def step(
+        self, rho: Array, guess: Array, out: Array, *, load: Load | None = None
+    ) -> list[Array]:
         """Advance one step. Collective.
 
         Args:
             rho: Density at the start of the step, local.
             guess: Initial guess for the density at its end, local.
             out: Density at the end of the step, local; ghosts updated.
-        """
-        self._y.array[:] = rho
-        self._mass(self._y, self._b)
-        self._solve(rho, self.stage(rho, guess), out)
+            load: Sets the drift of a stage.
 
-    def tangent_step(self, drho: Array, u: Array, dv: Array, out: Array) -> None:
-        r"""Derivative of ``step``: :math:`A\dot y = M\dot\rho_n + \theta\,dt\,B(\dot v)\,u`.
+        Returns:
+            The increments ``d_i``, local.
+        """
+        return self._run(rho, guess - rho, out, load, None)
+
+    def stage_values(self, rho: Array, new: Array, *, load: Load | None = None) -> list[Array]:
+        """Stages ``u_i`` of the step between two levels: one directly, several computed again."""
+        gamma = self.scheme.gamma
+        if self.stages == 1:
+            return [rho + gamma * (new - rho)]
+        increments = self._run(rho, new - rho, np.empty_like(rho), load, None)
+        return [self._before(i, rho, increments) + gamma * d for i, d in enumerate(increments)]
+
+    def tangent_step(
+        self, drho: Array, stages: list[Array], dv: Array, out: Array, *, load: Load | None = None
+    ) -> None:
+        r"""Derivative of ``step``: :math:`A_i\dot y_i = M\dot r_i + \gamma\,dt\,B(\dot v)\,u_i`.
 
         Args:
             drho: Tangent at the start of the step, local.
-            u: Stage of the step, local.
-            dv: Tangent of the drift at the points, shape ``(N, d)``.
+            stages: Stages of the step, local.
+            dv: Tangent of the drift at the points, shape ``(N, d)``, the same in all stages.
             out: Tangent at the end of the step, local.
+            load: Sets the drift of a stage.
         """
-        g = self.galerkin
-        self._y.array[:] = drho
-        self._mass(self._y, self._b)
-        self._b.array[: g.n_owned] += self._scale * g.advection_action(dv, u)
-        self._b.petsc_vec.stateIncrease()
-        self._solve(drho, drho, out)
+        sources = [self._scale * self.galerkin.advection_action(dv, u) for u in stages]
+        self._run(drho, np.zeros_like(drho), out, load, sources)
 
-    def adjoint_step(self, dual: Array, guess: Array, z: Array, misfit: Array) -> Array:
+    def adjoint_step(
+        self, dual: Array, z: Array, before: Array, misfit: Array, *, load: Load | None = None
+    ) -> Array:
         r"""Transpose of ``step``. Collective.
 
-        For :math:`\lambda` dual to :math:`\rho_{n+1}` solves
+        For :math:`\lambda` dual to :math:`\rho_{n+1}` and :math:`\delta_i = b_i\lambda` at first,
+        the stages in reverse solve
 
         .. math::
-            A^\top z = \lambda/\theta - c M 1,\quad c = \frac{1^\top\lambda}{\theta|\Omega|},\qquad
-            \lambda \leftarrow (1 - 1/\theta)\lambda + c M 1 + M (z + m)
+            A_i^\top z_i = \delta_i/\gamma - c_i M 1,\quad
+            c_i = \frac{1^\top\delta_i}{\gamma|\Omega|},\quad
+            s_i = M z_i + c_i M 1 - \delta_i/\gamma,\quad
+            \delta_j \leftarrow \delta_j + a_{ij} s_i\;(j<i),
 
-        so that the derivative of J in the drift's values is
-        :math:`\theta\,dt\,z^\top B(\cdot)\,u`.
+        and :math:`\lambda \leftarrow \lambda + \sum s_i + M m`. The derivative of J in the drift's
+        values is :math:`\gamma\,dt\sum z_i^\top B(\cdot)\,u_i`.
 
         Args:
             dual: Dual at the end of the step, owned entries.
-            guess: Initial guess for ``z``, local.
-            z: Where ``z`` is written, local; ghosts updated.
+            z: ``(stages, n_local)``; initial guesses, replaced by ``z_i``, ghosts updated.
+            before: ``z`` of the step treated before this one, for the guesses.
             misfit: ``m``, local: ``M m`` is the cost's own derivative in the density at the start
                 of the step.
+            load: Sets the drift of a stage.
 
         Returns:
             Dual at the start of the step, owned entries.
         """
-        g, n = self.galerkin, self.galerkin.n_owned
-        stage_dual = dual / self.theta
-        mass_part = g.integrals * (g.sum(stage_dual.sum()) / g.volume)
-        self._b.array[:n] = stage_dual - mass_part
-        self._b.petsc_vec.stateIncrease()
-        self._y.array[:] = guess
-        self._y.petsc_vec.stateIncrease()
-        self.solver.solve_transpose(self._b.petsc_vec, self._y.petsc_vec)
-        self._y.scatter_forward()
-        z[:] = self._y.array
-        return dual - stage_dual + mass_part + self.apply_mass(z + misfit)
+        g, n, scheme = self.galerkin, self.galerkin.n_owned, self.scheme
+        increments = [b * dual for b in scheme.b]
+        result = dual.copy()
+        for i in reversed(range(self.stages)):
+            if load:
+                load(i)
+            stage_dual = increments[i] / scheme.gamma
+            mass_part = g.integrals * (g.sum(stage_dual.sum()) / g.volume)
+            self._b.array[:n] = stage_dual - mass_part
+            self._b.petsc_vec.stateIncrease()
+            self._y.array[:] = 2.0 * z[i] - before[i]
+            self._y.petsc_vec.stateIncrease()
+            self.solver.solve_transpose(self._b.petsc_vec, self._y.petsc_vec)
+            self._y.scatter_forward()
+            before[i], z[i] = z[i], self._y.array
+            # The cost's own part goes through the last product with M.
+            image = self.apply_mass(z[i] if i else z[i] + misfit)
+            start = image + mass_part - stage_dual
+            result += start
+            for j in range(i):
+                increments[j] += scheme.a[i][j] * start
+        return result
 
     def apply_mass(self, u: Array) -> Array:
         """``M u`` for a local array, owned entries. Collective."""
@@ -167,21 +269,49 @@ class Stepper:
         return self._image.array[: self.galerkin.n_owned].copy()
 
     def weighted_derivative(self, product: Array) -> Array:
-        """Derivative in the drift's values from the sum over steps of ``u * grad z``."""
+        """Derivative in the drift's values from the sum over stages of ``u * grad z``."""
         return self._scale * self.galerkin.advection_derivative(product)
+
+    def _before(self, i: int, rho: Array, increments: list[Array]) -> Array:
+        """``r_i``."""
+        start = rho
+        for j in range(i):
+            start = start + self.scheme.a[i][j] * increments[j]
+        return start
+
+    def _run(
+        self,
+        rho: Array,
+        change: Array,
+        out: Array,
+        load: Load | None,
+        sources: list[Array] | None,
+    ) -> list[Array]:
+        """All stages of a step, with sources added to their right-hand sides."""
+        g, y, scheme, n = self.galerkin, self._y, self.scheme, self.galerkin.n_owned
+        increments: list[Array] = []
+        for i in range(self.stages):
+            if load:
+                load(i)
+            start = self._before(i, rho, increments)
+            y.array[:] = start
+            self._mass(y, self._b)
+            if sources is not None:
+                self._b.array[:n] += sources[i]
+                self._b.petsc_vec.stateIncrease()
+            y.array[:] = rho + scheme.c[i] * change
+            y.petsc_vec.stateIncrease()
+            self.solver.solve(self._b.petsc_vec, y.petsc_vec)
+            y.scatter_forward()
+            d = y.array - start
+            d -= g.integral(d) / g.volume
+            d /= scheme.gamma
+            increments.append(d)
+        out[:] = rho
+        for b, d in zip(scheme.b, increments, strict=True):
+            out += b * d
+        return increments
 
     def _mass(self, x: Any, out: Any) -> None:
         x.petsc_vec.stateIncrease()
         self.galerkin.mass.mult(x.petsc_vec, out.petsc_vec)
-
-    def _solve(self, rho: Array, guess: Array, out: Array) -> None:
-        """From the right-hand side in ``_b`` to the end of the step."""
-        g, y = self.galerkin, self._y
-        y.array[:] = guess
-        y.petsc_vec.stateIncrease()
-        self.solver.solve(self._b.petsc_vec, y.petsc_vec)
-        y.scatter_forward()
-        np.subtract(y.array, rho, out=out)
-        out -= g.integral(out) / g.volume
-        out /= self.theta
-        out += rho

@@ -91,8 +91,8 @@ class Sweeps:
             if n % self.steps_per_piece == 0:
                 dv = self.scale * self.network.jvp(weights[k], self._y, direction[k]).T
             new = np.empty_like(dot)
-            u = self.stepper.stage(levels[n], levels[n + 1])
-            self.stepper.tangent_step(dot, u, dv, new)
+            stages = self.stepper.stage_values(levels[n], levels[n + 1])
+            self.stepper.tangent_step(dot, stages, dv, new)
             dot = new
             yield n + 1, dot
 
@@ -173,13 +173,13 @@ class Sweeps:
 
 
 class _Reverse:
-    """State of a reverse sweep: the dual, the last two adjoint stages, one piece's collection."""
+    """State of a reverse sweep: dual, adjoint stages of two steps, collection of a piece."""
 
     def __init__(self, sweeps: Sweeps, weights: Array, misfit: Misfit) -> None:
         g = sweeps.galerkin
         self._sweeps, self._weights, self._misfit = sweeps, weights, misfit
         self._dual: Array | None = None
-        self._z = np.zeros((2, g.n_local))
+        self._z, self._before = np.zeros((2, sweeps.stepper.stages, g.n_local))
         self._product = np.zeros((g.dimension, g.n_points, g.n_cells))
         self._gradient = np.zeros_like(weights)
 
@@ -193,12 +193,11 @@ class _Reverse:
             k = n // sweeps.steps_per_piece
             sweeps._load(self._weights, k)
             old, new = window[n + offset], window[n + 1 + offset]
-            z = np.empty(g.n_local)
-            guess = 2.0 * self._z[0] - self._z[1]
-            self._dual = stepper.adjoint_step(self._dual, guess, z, self._misfit(n, old))
-            self._z[1], self._z[0] = self._z[0], z
-            u = g.evaluate(stepper.stage(old, new))
-            self._product += u * g.reference_gradient(z)
+            self._dual = stepper.adjoint_step(
+                self._dual, self._z, self._before, self._misfit(n, old)
+            )
+            for u, z in zip(stepper.stage_values(old, new), self._z, strict=True):
+                self._product += g.evaluate(u) * g.reference_gradient(z)
             if n % sweeps.steps_per_piece == 0:
                 s = stepper.weighted_derivative(self._product)
                 self._gradient[k] = sweeps.network.vjp(

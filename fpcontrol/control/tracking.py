@@ -233,7 +233,7 @@ class TrackingProblem:
             "t1": self.drift.t1,
             "sigma": self.sigma,
             "steps": self.steps,
-            "scheme": type(self.scheme).__name__,
+            "scheme": self.scheme.name,
             "running_weight": self.running_weight,
             "terminal_weight": self.terminal_weight,
             "decay": self.decay,
