@@ -12,14 +12,15 @@ from typing import Any
 
 from mpi4py import MPI
 
-import fpcontrol as fpc
 import numpy as np
 import timing
 import ufl
 from dolfinx import fem
+from plain_dolfinx import PlainDolfinx, QuadratureDrift, UflDrift
+
+import fpcontrol as fpc
 from fpcontrol.galerkin import Galerkin, lagrange
 from fpcontrol.timestepping import CrankNicolson, Stepper
-from plain_dolfinx import PlainDolfinx, QuadratureDrift, UflDrift
 
 COMM = MPI.COMM_WORLD
 SIGMA = 0.5
@@ -215,7 +216,7 @@ def refill(case: Case, k: int) -> dict[str, Any]:
     g = Galerkin(lagrange(case.mesh, case.degree))
     drift = cheap(case)
     v = drift(0.0, g.points)
-    stepper = Stepper(g, D, case.dt, CrankNicolson(), "gmres")
+    stepper = Stepper(g, case.dt, CrankNicolson(), "gmres")
     plains = cheap_plain(case, drift)
     peers = {
         (form, whole): PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, RTOL, whole)
@@ -228,7 +229,7 @@ def refill(case: Case, k: int) -> dict[str, Any]:
     def often(run: Any, times: int = 5) -> Any:
         return lambda: [run() for _ in range(times)]
 
-    runs: dict[Any, Any] = {"own": often(lambda: stepper.set_drift(v))}
+    runs: dict[Any, Any] = {"own": often(lambda: stepper.set_operator(v, D))}
     runs |= {key: often(peer.refill) for key, peer in peers.items()}
     times = timing.interleaved(COMM, runs, k)
     fastest = min(peers, key=lambda key: timing.median(times[key]))

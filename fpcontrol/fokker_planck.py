@@ -1,7 +1,7 @@
 """The forward problem: a density carried by a drift and by noise, no flux through the walls."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mpi4py import MPI
@@ -12,11 +12,13 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol.drift import Drift, DriftSampler
 from fpcontrol.galerkin import Array, Galerkin, lagrange
+from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel import reduced
 from fpcontrol.progress import track
 from fpcontrol.timestepping import CrankNicolson, Scheme, Stepper
 
 METHODS = ("galerkin",)
+MAX_DOUBLINGS = 12
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Trajectory:
         mass: Integral of the density over the domain, ``(steps + 1,)``.
         minimum: Smallest degree of freedom of the density, ``(steps + 1,)``.
         iterations: Linear iterations of the whole run.
+        time_error: Estimated relative error in time, if a tolerance was asked for.
     """
 
     space: fem.FunctionSpace
@@ -38,6 +41,7 @@ class Trajectory:
     mass: Array
     minimum: Array
     iterations: int
+    time_error: float | None = None
 
     def __len__(self) -> int:
         """Number of time levels, steps + 1."""
@@ -74,7 +78,8 @@ class FokkerPlanck:
         mesh: Mesh of intervals, triangles or tetrahedra.
         drift: Callable ``drift(t, x)``, ``x`` of shape ``(N, d)``, to ``(N, d)``; asked at times
             inside the steps only. ``fpc.drift.Steady(f)`` for one that does not depend on time.
-        sigma: Noise of the SDE ``dX = v dt + sigma dW``, length per time**0.5.
+        sigma: Noise of the SDE ``dX = v dt + sigma dW``, length per time**0.5; a number, or a
+            function of time.
         degree: Polynomial degree, 1, 2 or 3.
         method: ``"galerkin"``.
         quadrature_degree: See ``Galerkin``.
@@ -89,7 +94,7 @@ class FokkerPlanck:
         self,
         mesh: Mesh,
         drift: Drift,
-        sigma: float,
+        sigma: Sigma,
         *,
         degree: int = 2,
         method: str = "galerkin",
@@ -101,7 +106,7 @@ class FokkerPlanck:
             raise ValueError(f"method = {method!r} is unknown; choose one of {METHODS}.")
         if not callable(drift):
             raise ValueError(f"drift = {drift!r} is not callable; give drift(t, x).")
-        self.sigma = check_sigma(sigma)
+        self.noise = Noise(sigma)
         self.mesh, self.drift = mesh, drift
         self.galerkin = Galerkin(lagrange(mesh, degree), quadrature_degree)
         self._linear_solver, self._petsc_options = linear_solver, petsc_options
@@ -114,6 +119,7 @@ class FokkerPlanck:
         *,
         t0: float = 0.0,
         scheme: Scheme | None = None,
+        tolerance: float | None = None,
         progress: bool = False,
     ) -> Trajectory:
         """Carry a density from ``t0`` to ``t1``. Collective.
@@ -124,6 +130,9 @@ class FokkerPlanck:
             steps: Number of equal steps.
             t0: First time.
             scheme: ``CrankNicolson()`` unless given.
+            tolerance: If given, the steps are doubled until the estimated error in time is below
+                it: the largest L2 difference to the run with half the steps, over the largest
+                norm, divided by what the observed order makes of it (``Trajectory.time_error``).
             progress: Show progress on rank 0.
 
         Returns:
@@ -131,27 +140,70 @@ class FokkerPlanck:
 
         Raises:
             ValueError: On all ranks, for a bad argument or a drift with bad values.
+            ArithmeticError: On all ranks, if the solver fails or the tolerance is not reached.
         """
         steps = check_steps(steps)
         if not (np.isfinite([t0, t1]).all() and t1 > t0):
             raise ValueError(f"t1 = {t1!r} must be finite and later than t0 = {t0!r}.")
-        g = self.galerkin
-        check_density("start", start, g)
+        check_density("start", start, self.galerkin)
         scheme = scheme or CrankNicolson()
+        if tolerance is None:
+            return self._march(start, t0, t1, steps, scheme, progress)
+        if not (np.isfinite(tolerance) and tolerance > 0):
+            raise ValueError(f"tolerance = {tolerance!r} must be a positive number.")
+        return self._refine(start, t0, t1, steps, scheme, tolerance, progress)
+
+    def _refine(
+        self,
+        start: fem.Function,
+        t0: float,
+        t1: float,
+        steps: int,
+        scheme: Scheme,
+        tolerance: float,
+        progress: bool,
+    ) -> Trajectory:
+        """Double the steps until the error that two runs imply is below the tolerance."""
+        g, before = self.galerkin, None
+        coarse = self._march(start, t0, t1, steps, scheme, progress)
+        for _ in range(MAX_DOUBLINGS):
+            fine = self._march(start, t0, t1, 2 * (len(coarse) - 1), scheme, progress)
+            gaps = [norm(g, u) for u in fine.levels[::2] - coarse.levels]
+            gap = max(gaps) / max(norm(g, u) for u in fine.levels[::2])
+            # Successive gaps shrink by 2**order; a drift that switches lowers the order, so it is
+            # taken as observed, and as one before it can be.
+            ratio = 2.0 if before is None else float(np.clip(before / gap, 1.5, 2**scheme.order))
+            error = gap / (ratio - 1.0)
+            if error <= tolerance:
+                return replace(fine, time_error=error)
+            coarse, before = fine, gap
+        raise ArithmeticError(
+            f"tolerance = {tolerance:g} was not reached with {len(coarse) - 1} steps: the error "
+            f"is {error:.1e}. Begin with more steps, or use a scheme of higher order."
+        )
+
+    def _march(
+        self,
+        start: fem.Function,
+        t0: float,
+        t1: float,
+        steps: int,
+        scheme: Scheme,
+        progress: bool,
+    ) -> Trajectory:
+        """Equal steps."""
+        g = self.galerkin
         times = np.linspace(t0, t1, steps + 1)
         dt = (t1 - t0) / steps
-        stepper = Stepper(
-            g, 0.5 * self.sigma**2, dt, scheme, self._linear_solver, self._petsc_options
-        )
+        stepper = Stepper(g, dt, scheme, self._linear_solver, self._petsc_options)
         sampler = DriftSampler(self.drift, g)
         levels = np.empty((steps + 1, g.n_local))
         levels[0] = start.x.array
         for n in track(range(steps), "forward", g.comm, progress):
 
             def load(i: int, t: float = times[n]) -> None:
-                v = sampler.changed(t + scheme.c[i] * dt)
-                if v is not None:
-                    stepper.set_drift(v)
+                inside = t + scheme.c[i] * dt
+                stepper.set_operator(sampler.changed(inside), self.noise.diffusivity(inside))
 
             stepper.step(levels[n], extrapolated(levels, n), levels[n + 1], load=load)
         return trajectory(g, times, levels, stepper.solver.iterations)
@@ -170,14 +222,12 @@ def trajectory(g: Galerkin, times: Array, levels: Array, iterations: int) -> Tra
     return Trajectory(g.space, times, levels, mass, reduced(g.comm, low, MPI.MIN), iterations)
 
 
-def check_sigma(sigma: float) -> float:
-    """``sigma`` as a float, or a ValueError that says what is wrong with it."""
-    if not isinstance(sigma, int | float | np.number) or not np.isfinite(sigma) or sigma <= 0:
-        raise ValueError(
-            f"sigma = {sigma!r} must be a positive finite number. (Without noise, sigma = 0, a "
-            "mesh would add its own diffusion; that case is not offered by this class.)"
-        )
-    return float(sigma)
+def norm(g: Galerkin, u: Array) -> float:
+    """L2 norm of a local array. Collective."""
+    x, image = g.vector(), g.vector()
+    x.array[:] = u
+    g.mass.mult(x.petsc_vec, image.petsc_vec)
+    return g.inner(x.array, image.array) ** 0.5
 
 
 def check_steps(steps: int, pieces: int = 1) -> int:

@@ -11,6 +11,7 @@ from dolfinx import fem
 from fpcontrol.fokker_planck import check_density
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.linear_solvers import solve_neumann
+from fpcontrol.noise import Noise, Sigma
 
 
 class MoserFlow:
@@ -30,7 +31,8 @@ class MoserFlow:
         start: Density at time 0.
         goal: Density at time ``t1``, in the same space.
         t1: Last time ``T``.
-        sigma: Noise, length per time**0.5; zero gives the drift of the continuity equation.
+        sigma: Noise, length per time**0.5, a number or a function of time; zero gives the drift
+            of the continuity equation.
         quadrature_degree: See ``Galerkin``; the equation must use the same.
 
     Attributes:
@@ -49,20 +51,19 @@ class MoserFlow:
         start: fem.Function,
         goal: fem.Function,
         t1: float,
-        sigma: float,
+        sigma: Sigma,
         *,
         quadrature_degree: int | None = None,
     ) -> None:
         if not (np.isfinite(t1) and t1 > 0):
             raise ValueError(f"t1 = {t1!r} must be a positive finite time.")
-        if not (np.isfinite(sigma) and sigma >= 0):
-            raise ValueError(f"sigma = {sigma!r} must be a finite number, zero or positive.")
+        self.noise = Noise(sigma, zero=True)
         if not isinstance(start, fem.Function):
             raise ValueError(f"start = {start!r} is not a dolfinx Function; see fpc.density.")
         self.galerkin = g = Galerkin(start.function_space, quadrature_degree)
         check_density("start", start, g)
         check_density("goal", goal, g)
-        self.start, self.goal, self.t1, self.sigma = start, goal, float(t1), float(sigma)
+        self.start, self.goal, self.t1 = start, goal, float(t1)
         mass = [g.integral(rho.x.array) for rho in (start, goal)]
         if not math.isclose(mass[0], mass[1], rel_tol=1e-10):
             raise ValueError(f"start and goal have masses {mass}; they must be equal.")
@@ -139,7 +140,7 @@ class MoserDrift:
                 "quadrature_degree for the reference and the equation."
             )
         rho = flow.coefficients(t)
-        flux = own.gradient(flow._potential + 0.5 * flow.sigma**2 * rho)
+        flux = own.gradient(flow._potential + flow.noise.diffusivity(t) * rho)
         return flux / own.evaluate(rho).reshape(-1, 1)
 
     def __call__(self, t: float, x: Array) -> Array:
@@ -157,6 +158,6 @@ class MoserDrift:
                 f"{missing.size} of {len(x)} points lie in no cell owned by rank "
                 f"{own.comm.rank}, the first at {x[missing[0]]}."
             )
-        _, slope = own.evaluate_at(cells, x, potential + 0.5 * flow.sigma**2 * rho)
+        _, slope = own.evaluate_at(cells, x, potential + flow.noise.diffusivity(t) * rho)
         value, _ = own.evaluate_at(cells, x, rho)
         return slope / value[:, None]

@@ -130,11 +130,10 @@ class Stepper:
     exact solve, because :math:`1^\top A = 1^\top M`; after an iterative one it gives back the mass
     that the solver's tolerance lost.
 
-    Where the drift changes between stages, ``load(i)`` is called before stage ``i`` and sets it.
+    Where the operator changes between stages, ``load(i)`` is called before stage ``i`` and sets it.
 
     Args:
         galerkin: The discretization.
-        diffusivity: :math:`D = \sigma^2/2`, length**2 per time.
         dt: Time step.
         scheme: Such as ``CrankNicolson()``.
         linear_solver, petsc_options: See ``LinearSolver``.
@@ -143,7 +142,6 @@ class Stepper:
     def __init__(
         self,
         galerkin: Galerkin,
-        diffusivity: float,
         dt: float,
         scheme: Scheme,
         linear_solver: str = "auto",
@@ -152,10 +150,9 @@ class Stepper:
         self.galerkin, self.scheme, self.dt = galerkin, scheme, dt
         self.stages = len(scheme.b)
         self._scale = scheme.gamma * dt
-        self._constant = (
-            galerkin.mass_values + self._scale * diffusivity * galerkin.stiffness_values
-        )
-        self._values = np.empty_like(self._constant)
+        self._diffusivity = 0.0
+        self._constant = galerkin.mass_values.copy()
+        self._advection, self._values = np.zeros((2, *self._constant.shape))
         self._matrix = galerkin.matrix(self._constant)
         self.solver = LinearSolver(
             self._matrix,
@@ -165,12 +162,25 @@ class Stepper:
         )
         self._b, self._y, self._image = (galerkin.vector() for _ in range(3))
 
-    def set_drift(self, v: Array) -> None:
-        """Refill the operator from the drift at the quadrature points, shape ``(N, d)``."""
-        self.galerkin.advection_values(v, out=self._values)
-        self._values *= -self._scale
+    def set_operator(self, v: Array | None, diffusivity: float) -> None:
+        """Refill the operator, unless nothing has changed. Collective.
+
+        Args:
+            v: Drift at the quadrature points, ``(N, d)``; ``None``: as it was.
+            diffusivity: ``D = sigma**2/2``, length**2 per time.
+        """
+        g = self.galerkin
+        if v is None and diffusivity == self._diffusivity:
+            return
+        if diffusivity != self._diffusivity:
+            np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
+            self._constant += g.mass_values
+            self._diffusivity = diffusivity
+        if v is not None:
+            g.advection_values(v, out=self._advection)
+        np.multiply(self._advection, -self._scale, out=self._values)
         self._values += self._constant
-        self.galerkin.refill(self._matrix, self._values)
+        g.refill(self._matrix, self._values)
 
     def step(
         self, rho: Array, guess: Array, out: Array, *, load: Load | None = None
@@ -181,7 +191,7 @@ class Stepper:
             rho: Density at the start of the step, local.
             guess: Initial guess for the density at its end, local.
             out: Density at the end of the step, local; ghosts updated.
-            load: Sets the drift of a stage.
+            load: Sets the operator of a stage.
 
         Returns:
             The increments ``d_i``, local.
@@ -206,7 +216,7 @@ class Stepper:
             stages: Stages of the step, local.
             dv: Tangent of the drift at the points, shape ``(N, d)``, the same in all stages.
             out: Tangent at the end of the step, local.
-            load: Sets the drift of a stage.
+            load: Sets the operator of a stage.
         """
         sources = [self._scale * self.galerkin.advection_action(dv, u) for u in stages]
         self._run(drho, np.zeros_like(drho), out, load, sources)
@@ -234,7 +244,7 @@ class Stepper:
             before: ``z`` of the step treated before this one, for the guesses.
             misfit: ``m``, local: ``M m`` is the cost's own derivative in the density at the start
                 of the step.
-            load: Sets the drift of a stage.
+            load: Sets the operator of a stage.
 
         Returns:
             Dual at the start of the step, owned entries.

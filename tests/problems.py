@@ -78,7 +78,7 @@ class Manufactured:
     Args:
         dim: Dimension.
         sigma: Noise.
-        a, slope: Amplitude in (-1, 1) and its time derivative. Where ``a`` is affine, Crank-Nicolson
+        a, slope: Amplitude in (-1, 1) and its time derivative. With affine ``a`` Crank-Nicolson
             makes no error in time: the density at the middle is the mean of those at the ends.
         c: Strength of the rotation.
     """

@@ -13,7 +13,8 @@ import numpy as np
 
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.galerkin import Array, Galerkin
-from fpcontrol.timestepping import Scheme, Stepper
+from fpcontrol.noise import Noise
+from fpcontrol.timestepping import Load, Scheme, Stepper
 
 Observe = Callable[[int, Array], None]
 Misfit = Callable[[int, Array], Array]
@@ -29,7 +30,7 @@ class Sweeps:
     Args:
         galerkin: The discretization.
         drift: The network, for its structure; the weights are arguments of the sweeps.
-        diffusivity: :math:`D`.
+        noise: Noise of the equation.
         steps: Number of steps, a multiple of the drift's pieces.
         scheme, linear_solver, petsc_options: See ``Stepper``.
         snapshots: Number of levels kept for the reverse sweep; all unless given.
@@ -39,7 +40,7 @@ class Sweeps:
         self,
         galerkin: Galerkin,
         drift: NetworkDrift,
-        diffusivity: float,
+        noise: Noise,
         steps: int,
         scheme: Scheme,
         linear_solver: str,
@@ -51,7 +52,10 @@ class Sweeps:
         self.steps_per_piece = steps // drift.pieces
         self._y = drift.scaled(galerkin.points)
         dt = drift.t1 / steps
-        self.stepper = Stepper(galerkin, diffusivity, dt, scheme, linear_solver, petsc_options)
+        self.stepper = Stepper(galerkin, dt, scheme, linear_solver, petsc_options)
+        self._diffusivity = [
+            [noise.diffusivity(dt * (n + c)) for c in scheme.c] for n in range(steps)
+        ]
         self._loaded: tuple[int, bytes] | None = None
 
     def forward(self, weights: Array, window: Array, first: int, observe: Observe | None) -> None:
@@ -65,8 +69,8 @@ class Sweeps:
         """
         for i in range(1, len(window) - 1):
             n = first + i - 1
-            self._load(weights, n // self.steps_per_piece)
-            self.stepper.step(window[i], 2.0 * window[i] - window[i - 1], window[i + 1])
+            guess = 2.0 * window[i] - window[i - 1]
+            self.stepper.step(window[i], guess, window[i + 1], load=self.loader(weights, n))
             if observe:
                 observe(n + 1, window[i + 1])
 
@@ -87,12 +91,12 @@ class Sweeps:
         dv = np.empty(0)
         for n in range(self.steps):
             k = n // self.steps_per_piece
-            self._load(weights, k)
+            load = self.loader(weights, n)
             if n % self.steps_per_piece == 0:
                 dv = self.scale * self.network.jvp(weights[k], self._y, direction[k]).T
             new = np.empty_like(dot)
-            stages = self.stepper.stage_values(levels[n], levels[n + 1])
-            self.stepper.tangent_step(dot, stages, dv, new)
+            stages = self.stepper.stage_values(levels[n], levels[n + 1], load=load)
+            self.stepper.tangent_step(dot, stages, dv, new, load=load)
             dot = new
             yield n + 1, dot
 
@@ -163,13 +167,18 @@ class Sweeps:
             yield cs.EndForward()
             yield cs.Reverse(self.steps, 0, True)
 
-    def _load(self, weights: Array, k: int) -> None:
-        """Refill the operator with piece ``k``, unless that is what it holds."""
-        key = (k, weights[k].tobytes())
-        if key != self._loaded:
-            v = self.scale * self.network.values(weights[k], self._y)
-            self.stepper.set_drift(v.T)
-            self._loaded = key
+    def loader(self, weights: Array, n: int) -> Load:
+        """What sets the operator of the stages of step ``n``."""
+        k = n // self.steps_per_piece
+
+        def load(i: int) -> None:
+            key, v = (k, weights[k].tobytes()), None
+            if key != self._loaded:
+                v = self.scale * self.network.values(weights[k], self._y).T
+                self._loaded = key
+            self.stepper.set_operator(v, self._diffusivity[n][i])
+
+        return load
 
 
 class _Reverse:
@@ -191,12 +200,12 @@ class _Reverse:
             self._dual = stepper.apply_mass(self._misfit(last, window[-1]))
         for n in range(last - 1, first - 1, -1):
             k = n // sweeps.steps_per_piece
-            sweeps._load(self._weights, k)
+            load = sweeps.loader(self._weights, n)
             old, new = window[n + offset], window[n + 1 + offset]
             self._dual = stepper.adjoint_step(
-                self._dual, self._z, self._before, self._misfit(n, old)
+                self._dual, self._z, self._before, self._misfit(n, old), load=load
             )
-            for u, z in zip(stepper.stage_values(old, new), self._z, strict=True):
+            for u, z in zip(stepper.stage_values(old, new, load=load), self._z, strict=True):
                 self._product += g.evaluate(u) * g.reference_gradient(z)
             if n % sweeps.steps_per_piece == 0:
                 s = stepper.weighted_derivative(self._product)

@@ -12,12 +12,12 @@ from fpcontrol.control.network import NetworkDrift
 from fpcontrol.fokker_planck import (
     Trajectory,
     check_density,
-    check_sigma,
     check_steps,
     trajectory,
 )
 from fpcontrol.galerkin import Array
-from fpcontrol.parallel import reduced
+from fpcontrol.noise import Noise, Sigma
+from fpcontrol.parallel import reduced, together
 from fpcontrol.reference import MoserFlow
 from fpcontrol.timestepping import CrankNicolson, Scheme
 
@@ -57,7 +57,8 @@ class TrackingProblem:
     Args:
         reference: What to follow, on a mesh and in a space of its own (``MoserFlow``).
         drift: The network.
-        sigma: Noise of the controlled equation, length per time**0.5.
+        sigma: Noise of the controlled equation, length per time**0.5; a number, or a function of
+            time.
         steps: Number of time steps, a multiple of the drift's pieces; four steps a piece or more
             for figures that are reported.
         start: Start density, in the reference's space; the reference's own unless given.
@@ -77,7 +78,7 @@ class TrackingProblem:
         self,
         reference: MoserFlow,
         drift: NetworkDrift,
-        sigma: float,
+        sigma: Sigma,
         steps: int,
         *,
         start: fem.Function | None = None,
@@ -89,7 +90,7 @@ class TrackingProblem:
         petsc_options: Mapping[str, Any] | None = None,
         snapshots: int | None = None,
     ) -> None:
-        self.sigma = check_sigma(sigma)
+        self.sigma, self.noise = sigma, Noise(sigma)
         self.steps = check_steps(steps, drift.pieces)
         for name, weight in (
             ("running_weight", running_weight),
@@ -119,7 +120,7 @@ class TrackingProblem:
         self.sweeps = Sweeps(
             self.galerkin,
             drift,
-            0.5 * self.sigma**2,
+            self.noise,
             self.steps,
             self.scheme,
             linear_solver,
@@ -145,7 +146,7 @@ class TrackingProblem:
 
     def value_and_derivative(self, weights: Array) -> tuple[float, Array]:
         """J and its derivative from one forward and one reverse sweep. Collective."""
-        weights = self.drift.check_weights(weights)
+        weights = self._checked(weights)
         squares, observe = self._observer()
         levels = None
         if self.snapshots is None:
@@ -155,14 +156,13 @@ class TrackingProblem:
             theta, self.start.x.array, self._misfit, observe, levels
         ).ravel()
         if self.snapshots is not None:
-            self._kept = _Kept(weights.tobytes(), None, self._sum_levels(squares))
+            self._kept = _Kept(weights.tobytes(), None, self._sum_levels(squares), 0)
         dual += self.decay / self.drift.pieces * weights
         return self.errors(weights).value, dual
 
     def tangent(self, weights: Array, direction: Array) -> float:
         """Derivative of J along a direction from the tangent of the scheme. Collective."""
-        weights = self.drift.check_weights(weights)
-        direction = self.drift.check_weights(direction)
+        weights, direction = self._checked(weights), self._checked(direction)
         levels = self._window(weights)[1:]
         pieces = self.drift.pieces
         total = 0.0
@@ -177,7 +177,7 @@ class TrackingProblem:
 
     def errors(self, weights: Array) -> Errors:
         """Cost and errors at flat weights. Collective."""
-        weights = self.drift.check_weights(weights)
+        weights = self._checked(weights)
         if self._kept is None or self._kept.key != weights.tobytes():
             self._run(weights, keep=self.snapshots is None)
         assert self._kept is not None
@@ -197,10 +197,9 @@ class TrackingProblem:
 
     def trajectory(self, weights: Array) -> Trajectory:
         """The controlled densities at all levels. Collective."""
-        before = self.sweeps.stepper.solver.iterations
-        window = self._window(self.drift.check_weights(weights))
-        iterations = self.sweeps.stepper.solver.iterations - before
-        return trajectory(self.galerkin, self.times, window[1:], iterations)
+        window = self._window(self._checked(weights))
+        assert self._kept is not None
+        return trajectory(self.galerkin, self.times, window[1:], self._kept.iterations)
 
     def refined(self, steps: int) -> "TrackingProblem":
         """The same problem with another number of steps. Collective."""
@@ -231,7 +230,7 @@ class TrackingProblem:
             "activation": n.activation,
             "pieces": self.drift.pieces,
             "t1": self.drift.t1,
-            "sigma": self.sigma,
+            "sigma": self.noise.samples(self.drift.t1),
             "steps": self.steps,
             "scheme": self.scheme.name,
             "running_weight": self.running_weight,
@@ -242,6 +241,11 @@ class TrackingProblem:
         }
 
     # -- inner parts ---------------------------------------------------------------------------
+
+    def _checked(self, weights: Array) -> Array:
+        """Weights as a flat array, or an error on all ranks. Collective."""
+        with together(self.galerkin.comm):
+            return self.drift.check_weights(weights)
 
     def _misfit(self, n: int, rho: Array) -> Array:
         """Local array whose product with M is the derivative of J in level ``n``."""
@@ -270,13 +274,15 @@ class TrackingProblem:
         squares, observe = self._observer()
         theta = weights.reshape(self.drift.pieces, -1)
         rows = np.stack([self.start.x.array] * 2)
-        window = None
+        window, solver = None, self.sweeps.stepper.solver
+        before = solver.iterations
         if keep:
             window = self.sweeps.extended(rows, self.steps)
             self.sweeps.forward(theta, window, 0, observe)
         else:
             self.sweeps.advanced(theta, rows, 0, self.steps, observe)
-        self._kept = _Kept(weights.tobytes(), window, self._sum_levels(squares))
+        iterations = solver.iterations - before
+        self._kept = _Kept(weights.tobytes(), window, self._sum_levels(squares), iterations)
 
     def _window(self, weights: Array) -> Array:
         """All levels at these weights, from the last forward sweep if it was at them."""
@@ -289,8 +295,9 @@ class TrackingProblem:
 
 @dataclass(frozen=True)
 class _Kept:
-    """The last forward sweep: for which weights, its levels, squared errors of the levels."""
+    """The last forward sweep: its weights, levels, squared errors of levels, iterations."""
 
     key: bytes
     window: Array | None
     squares: Array
+    iterations: int

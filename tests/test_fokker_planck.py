@@ -1,0 +1,404 @@
+"""The forward problem: mass, exactness along the reference, orders, closed forms, operators."""
+
+import math
+from typing import Any
+
+from mpi4py import MPI
+
+import dolfinx.fem.petsc
+import numpy as np
+import pytest
+import ufl
+from dolfinx import fem
+from problems import SELF, WORLD, Manufactured, bump, cube, l2_error, orders
+
+import fpcontrol as fpc
+from fpcontrol.galerkin import Galerkin, lagrange
+
+# Dimension, degree, cells a side: small, with every dimension and degree together.
+SPACES = [
+    *((1, 1, 9), (1, 2, 6), (1, 3, 5)),
+    *((2, 1, 5), (2, 2, 4), (2, 3, 3)),
+    *((3, 1, 3), (3, 2, 2), (3, 3, 1)),
+]
+SCHEMES = [fpc.CrankNicolson(), fpc.BackwardEuler(), fpc.SDIRK2(), fpc.SDIRK4()]
+
+
+def schemes() -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+
+
+def spaces_and_schemes() -> pytest.MarkDecorator:
+    """Every space and every scheme, and the schemes in use most with every space."""
+    pairs = [(*space, scheme) for space in SPACES for scheme in SCHEMES[:2]]
+    pairs += [(*space, SCHEMES[2 + i % 2]) for i, space in enumerate(SPACES)]
+    return pytest.mark.parametrize(
+        ("dim", "degree", "n", "scheme"), pairs, ids=lambda part: getattr(part, "name", None)
+    )
+
+
+def stirring(t: float, x: np.ndarray) -> np.ndarray:
+    """A drift that changes in time, is no gradient and goes through the walls."""
+    return np.sin(3.0 * x[:, ::-1] + t) + 0.3
+
+
+# --- mass ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parallel([1, 2, 3])
+@spaces_and_schemes()
+def test_mass_is_constant(dim, degree, n, scheme):
+    mesh = cube(WORLD, dim, n)
+    equation = fpc.FokkerPlanck(mesh, stirring, 0.6, degree=degree, linear_solver="gmres")
+    trajectory = equation.solve(bump(mesh, degree, 0.3), 1.0, 20, scheme=scheme)
+    assert trajectory.mass_defect <= 1e-13
+    assert trajectory.mass == pytest.approx(1.0, abs=1e-13)
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(("dim", "degree", "n"), [(1, 3, 6), (2, 2, 4), (3, 1, 2)])
+def test_mass_is_constant_with_direct_solver(dim, degree, n):
+    mesh = cube(WORLD, dim, n)
+    equation = fpc.FokkerPlanck(mesh, stirring, 0.6, degree=degree, linear_solver="direct")
+    assert equation.solve(bump(mesh, degree, 0.3), 1.0, 20).mass_defect <= 1e-13
+
+
+@pytest.mark.parallel([1, 2])
+def test_mass_does_not_depend_on_the_tolerance_of_the_solver():
+    mesh = cube(WORLD, 2, 8)
+    equation = fpc.FokkerPlanck(
+        mesh, stirring, 0.6, linear_solver="gmres", petsc_options={"ksp_rtol": 1e-4}
+    )
+    # Without the correction along the constant, 1e-6 of the mass is lost.
+    assert equation.solve(bump(mesh, 2, 0.3), 1.0, 40).mass_defect <= 1e-13
+
+
+# --- the line between two densities --------------------------------------------------------------
+
+
+def moser_defect(dim: int, degree: int, n: int, scheme: Any, solver: str, **shape: float) -> float:
+    mesh = cube(WORLD, dim, n, **shape)
+    length, t1 = shape.get("size", 1.0), 2.5
+    sigma = 0.4 * length
+    flow = fpc.MoserFlow(bump(mesh, degree, 0.3), bump(mesh, degree, 0.7, 0.2), t1, sigma)
+    equation = fpc.FokkerPlanck(mesh, flow.drift, sigma, degree=degree, linear_solver=solver)
+    trajectory = equation.solve(flow.start, t1, 8, scheme=scheme)
+    line = np.array([flow.coefficients(t) for t in trajectory.times])
+    difference = np.abs(trajectory.levels - line).max()
+    return WORLD.allreduce(difference, op=MPI.MAX) / WORLD.allreduce(line.max(), op=MPI.MAX)
+
+
+@pytest.mark.parallel([1, 2, 3])
+@spaces_and_schemes()
+def test_moser_drift_gives_the_discrete_line(dim, degree, n, scheme):
+    # To the accuracy of the solver, not of these coarse meshes (1e-2).
+    assert moser_defect(dim, degree, n, scheme, "gmres") <= 1e-10
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(("dim", "degree", "n"), [(1, 2, 9), (2, 3, 3), (3, 1, 3)])
+def test_moser_drift_gives_the_discrete_line_with_direct_solver(dim, degree, n):
+    assert moser_defect(dim, degree, n, fpc.CrankNicolson(), "direct") <= 1e-12
+
+
+@pytest.mark.parallel([1, 2, 3])
+@schemes()
+def test_moser_drift_gives_the_discrete_line_in_kilometres(scheme):
+    assert moser_defect(2, 2, 5, scheme, "gmres", size=500.0, lower=-200.0) <= 1e-10
+
+
+# --- orders --------------------------------------------------------------------------------------
+
+
+def error_in_space(dim: int, degree: int, n: int) -> float:
+    solution = Manufactured(dim)
+    mesh = cube(WORLD, dim, n)
+    equation = fpc.FokkerPlanck(mesh, solution.drift, solution.sigma, degree=degree)
+    last = equation.solve(solution.start(mesh, degree), 0.5, 4)[-1]
+    return l2_error(last, lambda x: solution.density(0.5, x))
+
+
+def order_in_space(dim: int, degree: int, cells: list[int]) -> None:
+    observed = orders([error_in_space(dim, degree, n) for n in cells])
+    # The last halving; half an order of tolerance would hide the loss of an order on some cells.
+    assert observed[-1] == pytest.approx(degree + 1, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("dim", "degree", "cells"),
+    [
+        (1, 1, [16, 32]),
+        (1, 2, [16, 32]),
+        (1, 3, [16, 32]),
+        (2, 1, [16, 32]),
+        (2, 2, [8, 16]),
+        (2, 3, [6, 12]),
+        (3, 1, [8, 16]),
+        (3, 2, [5, 10]),
+        (3, 3, [4, 8]),
+    ],
+)
+def test_order_in_space_is_degree_plus_one(dim, degree, cells):
+    order_in_space(dim, degree, cells)
+
+
+@pytest.mark.parallel([2, 3])
+def test_order_in_space_on_ranks():
+    order_in_space(2, 2, [8, 16])
+
+
+def error_in_time(scheme: Any, steps: int, dim: int, n: int) -> float:
+    solution = Manufactured(
+        dim, a=lambda t: 0.6 * math.cos(3.0 * t), slope=lambda t: -1.8 * math.sin(3.0 * t)
+    )
+    mesh = cube(WORLD, dim, n)
+    equation = fpc.FokkerPlanck(mesh, solution.drift, solution.sigma, degree=3)
+    trajectory = equation.solve(solution.start(mesh, 3), 1.0, steps, scheme=scheme)
+    return l2_error(trajectory[-1], lambda x: solution.density(1.0, x))
+
+
+@pytest.mark.parametrize(("dim", "n"), [(1, 32), (2, 8)])
+@pytest.mark.parametrize(("scheme", "order"), [(fpc.CrankNicolson(), 2), (fpc.BackwardEuler(), 1)])
+def test_order_in_time(scheme, order, dim, n):
+    observed = orders([error_in_time(scheme, steps, dim, n) for steps in (10, 20, 40)])
+    assert observed[-1] == pytest.approx(order, abs=0.1)
+
+
+# --- closed forms --------------------------------------------------------------------------------
+
+
+@pytest.mark.parallel([1, 2, 3])
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_heat_flow_decays_mode_by_mode(dim):
+    sigma, t1, modes = 0.5, 0.4, [(0.5, 1), (0.3, 2)]
+
+    def exact(t: float, x: np.ndarray) -> np.ndarray:
+        first = x[:, 0]
+        decay = [a * np.exp(-0.5 * (sigma * k * np.pi) ** 2 * t) for a, k in modes]
+        return 1.0 + sum(
+            a * np.cos(k * np.pi * first) for a, (_, k) in zip(decay, modes, strict=True)
+        )
+
+    mesh = cube(WORLD, dim, [16, 8, 4][dim - 1])
+    start = fpc.density.interpolate(mesh, lambda x: exact(0.0, x.T), 3)
+    heat = fpc.FokkerPlanck(mesh, fpc.drift.zero(), sigma, degree=3)
+    error = l2_error(heat.solve(start, t1, 40)[-1], lambda x: exact(t1, x))
+    # Space and time on these meshes; a sigma wrong by 1 % makes 3e-3.
+    assert error < [2e-5, 5e-5, 6e-4][dim - 1]
+
+
+@pytest.mark.parallel([1, 2])
+def test_ornstein_uhlenbeck_process_is_gaussian_at_all_times():
+    sigma, t1, centre, variance = 1.2, 1.0, np.array([1.0, -0.5]), 0.5
+
+    def exact(t: float, x: np.ndarray) -> np.ndarray:
+        mean = centre * np.exp(-t)
+        s = variance * np.exp(-2.0 * t) + 0.5 * sigma**2 * (1.0 - np.exp(-2.0 * t))
+        return np.exp(-((x - mean) ** 2).sum(axis=1) / (2.0 * s)) / (2.0 * np.pi * s)
+
+    mesh = cube(WORLD, 2, 30, size=12.0, lower=-6.0)
+    start = fpc.density.interpolate(mesh, lambda x: exact(0.0, x[:2].T), 3)
+    equation = fpc.FokkerPlanck(mesh, fpc.drift.Steady(lambda x: -x), sigma, degree=3)
+    trajectory = equation.solve(start, t1, 40)
+    # The walls, six lengths away, hold 1e-9 of the mass; steps of 1/40 leave 1e-4.
+    for n in (20, 40):
+        t = trajectory.times[n]
+        assert l2_error(trajectory[n], lambda x, t=t: exact(t, x)) < 2e-4
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_gibbs_density_is_where_a_potential_drift_ends(dim):
+    sigma = 1.0
+    mesh = cube(SELF, dim, [40, 12][dim - 1])
+
+    def potential(x: np.ndarray) -> np.ndarray:
+        return np.cos(np.pi * x).sum(axis=0)
+
+    def drift(x: np.ndarray) -> np.ndarray:
+        return np.pi * np.sin(np.pi * x)
+
+    end = fpc.FokkerPlanck(mesh, fpc.drift.Steady(drift), sigma).solve(
+        fpc.density.uniform(mesh), 10.0, 20, scheme=fpc.BackwardEuler()
+    )[-1]
+    gibbs = fpc.density.interpolate(mesh, lambda x: np.exp(-2.0 / sigma**2 * potential(x[:dim])))
+    assert np.abs(end.x.array - gibbs.x.array).max() < 1e-3 * gibbs.x.array.max()
+
+
+# --- operators -----------------------------------------------------------------------------------
+
+
+def entrywise_difference(a: Any, b: Any) -> float:
+    """Largest difference of two PETSc matrices over the largest entry of the second."""
+
+    def largest(m: Any) -> float:
+        return WORLD.allreduce(np.abs(m.getValuesCSR()[2]).max(initial=0.0), op=MPI.MAX)
+
+    scale = largest(b)
+    difference = a.copy()
+    difference.axpy(-1.0, b)
+    return largest(difference) / scale
+
+
+def compiled(form: Any) -> Any:
+    matrix = dolfinx.fem.petsc.assemble_matrix(fem.form(form))
+    matrix.assemble()
+    return matrix
+
+
+@pytest.mark.parallel([1, 2, 3])
+@pytest.mark.parametrize(("dim", "degree", "n"), SPACES)
+def test_operators_are_those_of_compiled_forms(dim, degree, n):
+    space = lagrange(cube(WORLD, dim, n, size=1.7, lower=-0.4), degree)
+    g = Galerkin(space)
+    u, w = ufl.TrialFunction(space), ufl.TestFunction(space)
+    dx = ufl.dx(metadata={"quadrature_degree": 2 * degree})
+    x = ufl.SpatialCoordinate(space.mesh)
+    v = ufl.as_vector([1.0 + x[i] - 0.5 * x[(i + 1) % dim] for i in range(dim)])
+
+    def drift(p: np.ndarray) -> np.ndarray:
+        return np.stack([1.0 + p[:, i] - 0.5 * p[:, (i + 1) % dim] for i in range(dim)], axis=1)
+
+    advection = g.matrix(g.mass_values)
+    g.refill(advection, g.advection_values(drift(g.points)))
+    # Round-off of a sum of a few products.
+    assert entrywise_difference(g.mass, compiled(u * w * dx)) < 1e-14
+    assert entrywise_difference(g.stiffness, compiled(ufl.inner(ufl.grad(u), ufl.grad(w)) * dx)) < (
+        5e-14
+    )
+    assert entrywise_difference(advection, compiled(u * ufl.inner(v, ufl.grad(w)) * dx)) < 2e-14
+
+
+@pytest.mark.parallel([1, 2, 3])
+@pytest.mark.parametrize(("dim", "degree", "n"), SPACES)
+def test_derivative_in_the_drift_is_the_transpose_of_its_action(dim, degree, n):
+    g = Galerkin(lagrange(cube(WORLD, dim, n), degree))
+    rng = np.random.default_rng(WORLD.rank)
+    v = rng.standard_normal(g.points.shape)
+    x = g.space.tabulate_dof_coordinates()[:, :dim]
+    u, z = np.cos(x).prod(axis=1), np.sin(x + 0.5).sum(axis=1)  # the same on ghosts and owners
+    action = g.sum(float(z[: g.n_owned] @ g.advection_action(v, u)))
+    s = g.advection_derivative(g.evaluate(u) * g.reference_gradient(z))
+    assert action == pytest.approx(g.sum(float((s * v).sum())), rel=1e-13)
+    matrix = g.matrix(g.advection_values(v))
+    a, b = matrix.createVecs()
+    a.array[:] = u[: g.n_owned]
+    matrix.mult(a, b)
+    assert g.sum(float(z[: g.n_owned] @ b.array)) == pytest.approx(action, rel=1e-13)
+
+
+def test_two_matrices_have_indices_of_their_own():
+    g = Galerkin(lagrange(cube(SELF, 2, 3), 2))
+    first = g.matrix(g.mass_values)
+    before = first.getValuesCSR()[2].copy()
+    g.matrix(g.stiffness_values)
+    g.refill(first, g.mass_values)
+    assert np.array_equal(first.getValuesCSR()[2], before)
+
+
+# --- ranks, calls, trajectories ------------------------------------------------------------------
+
+
+@pytest.mark.parallel([2, 3])
+@pytest.mark.parametrize(("dim", "degree", "n"), [(1, 3, 7), (2, 2, 5), (3, 1, 3)])
+def test_density_is_that_of_one_rank(dim, degree, n):
+    def run(comm: MPI.Comm) -> fpc.Trajectory:
+        mesh = cube(comm, dim, n)
+        equation = fpc.FokkerPlanck(mesh, stirring, 0.6, degree=degree)
+        return equation.solve(bump(mesh, degree, 0.3), 1.0, 10)
+
+    alone, shared = run(SELF), run(WORLD)
+
+    def by_place(t: fpc.Trajectory) -> dict[tuple[float, ...], np.ndarray]:
+        x = t.space.tabulate_dof_coordinates()
+        return {tuple(np.round(p, 9) + 0.0): t.levels[:, i] for i, p in enumerate(x)}
+
+    expected, found = by_place(alone), by_place(shared)
+    worst = max(np.abs(found[p] - expected[p]).max() for p in found)
+    assert WORLD.allreduce(worst, op=MPI.MAX) <= 1e-9 * np.abs(alone.levels).max()
+    assert shared.mass == pytest.approx(alone.mass, rel=1e-13)
+    assert shared.minimum == pytest.approx(alone.minimum, abs=1e-9 * np.abs(alone.levels).max())
+
+
+class Counted:
+    """Counts the calls of a drift."""
+
+    def __init__(self, drift: Any) -> None:
+        self._drift, self.times = drift, []
+        if hasattr(drift, "piece"):
+            self.piece = drift.piece
+
+    def __call__(self, t: float, x: np.ndarray) -> np.ndarray:
+        self.times.append(t)
+        return self._drift(t, x)
+
+
+def calls(drift: Any, scheme: Any = None) -> list[float]:
+    counted = Counted(drift)
+    mesh = cube(SELF, 1, 4)
+    fpc.FokkerPlanck(mesh, counted, 1.0).solve(fpc.density.uniform(mesh), 1.0, 12, scheme=scheme)
+    return counted.times
+
+
+@schemes()
+def test_drift_is_asked_once_where_it_is_constant(scheme):
+    network = fpc.NetworkDrift(cube(SELF, 1, 4), 1, pieces=3)
+    assert len(calls(fpc.drift.Steady(np.ones_like), scheme)) == 1
+    assert len(calls(network, scheme)) == 3
+    assert len(calls(stirring, scheme)) == 12 * len(scheme.c)
+
+
+@schemes()
+def test_drift_is_asked_inside_the_steps_only(scheme):
+    position = 12.0 * np.array(calls(stirring, scheme))
+    inside = position - np.floor(position)
+    assert (np.floor(position) == np.repeat(np.arange(12), len(scheme.c))).all()
+    assert ((inside > 1e-10) & (inside < 1.0)).all()
+
+
+@schemes()
+def test_network_gives_the_same_as_a_drift_and_as_a_control(scheme):
+    mesh = cube(SELF, 2, 4)
+    start, goal = bump(mesh, 2, 0.3), bump(mesh, 2, 0.7)
+    network = fpc.NetworkDrift(mesh, 2, pieces=3, t1=0.6)
+    problem = fpc.TrackingProblem(
+        fpc.MoserFlow(start, goal, 0.6, 0.8), network, 0.8, 12, scheme=scheme
+    )
+    controlled = problem.trajectory(network.weights).levels
+    forward = fpc.FokkerPlanck(mesh, network, 0.8).solve(start, 0.6, 12, scheme=scheme).levels
+    assert np.abs(controlled - forward).max() < 1e-11 * controlled.max()
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_trajectory_is_a_sequence_of_densities():
+    mesh = cube(WORLD, 2, 4)
+    start = bump(mesh, 1, 0.3)
+    trajectory = fpc.FokkerPlanck(mesh, stirring, 0.6, degree=1).solve(start, 3.0, 8, t0=1.0)
+    assert len(trajectory) == len(trajectory.times) == len(list(trajectory)) == 9
+    assert trajectory.times == pytest.approx(np.linspace(1.0, 3.0, 9))
+    assert trajectory.mass.shape == trajectory.minimum.shape == (9,)
+    assert np.array_equal(trajectory[0].x.array, start.x.array)
+    assert np.array_equal(trajectory[-1].x.array, trajectory[8].x.array)
+    assert all(
+        np.array_equal(rho.x.array, trajectory.levels[i]) for i, rho in enumerate(trajectory)
+    )
+    lowest = [WORLD.allreduce(rho.x.array.min(), op=MPI.MIN) for rho in trajectory]
+    assert trajectory.minimum == pytest.approx(lowest)
+    with pytest.raises(IndexError):
+        trajectory[9]
+
+
+def test_minimum_reports_a_negative_density():
+    mesh = cube(SELF, 1, 20)
+    blow = fpc.drift.Steady(lambda x: np.full_like(x, 5.0))
+    trajectory = fpc.FokkerPlanck(mesh, blow, 0.1, degree=1).solve(bump(mesh, 1, 0.3), 1.0, 4)
+    assert trajectory.minimum.min() < 0.0
+
+
+@pytest.mark.parallel([1, 2])
+def test_solver_that_does_not_converge_is_an_error_on_all_ranks():
+    mesh = cube(WORLD, 2, 8)
+    equation = fpc.FokkerPlanck(
+        mesh, stirring, 0.6, linear_solver="gmres", petsc_options={"ksp_max_it": 1}
+    )
+    with pytest.raises(ArithmeticError, match=r"1 iterations.*linear_solver='direct'"):
+        equation.solve(bump(mesh, 2, 0.3), 1.0, 1)
