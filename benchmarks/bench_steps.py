@@ -26,7 +26,13 @@ COMM = MPI.COMM_WORLD
 SIGMA = 0.5
 D = 0.5 * SIGMA**2
 RTOL = 1e-10
-OPTIONS = {"ksp_rtol": RTOL}
+# Said in full to both, so that both run the same method whatever their defaults. The ordering by
+# reverse Cuthill-McKee halves the iterations of ILU(0) for degree 2.
+OPTIONS: dict[str, Any] = {"ksp_type": "gmres", "ksp_rtol": RTOL, "ksp_atol": 1e-300}
+if COMM.size == 1:
+    OPTIONS |= {"pc_type": "ilu", "pc_factor_mat_ordering_type": "rcm"}
+else:
+    OPTIONS |= {"pc_type": "asm", "pc_asm_overlap": 1, "sub_pc_factor_mat_ordering_type": "rcm"}
 # Both stop at RTOL in the preconditioned residual; the densities then differ by this much at most.
 SAME_DENSITY = 1e-8
 
@@ -117,13 +123,15 @@ def network_plain(case: Case, drift: fpc.NetworkDrift) -> dict[str, Any]:
 # -- what is measured ------------------------------------------------------------------------------
 
 
-def forward(case: Case, name: str, drift: Any, plains: dict[str, Any], per_piece: int, k: int):  # type: ignore[no-untyped-def]
+def forward(
+    case: Case, name: str, drift: Any, plains: dict[str, Any], per_piece: int, k: int
+) -> dict[str, Any]:
     """Forward runs. One run of one step is taken off each, and with it what is made only once."""
     equation = fpc.FokkerPlanck(
         case.mesh, drift, SIGMA, degree=case.degree, linear_solver="gmres", petsc_options=OPTIONS
     )
     peers = {
-        form: PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, RTOL)
+        form: PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, OPTIONS)
         for form, plain in plains.items()
     }
     runs: dict[str, Any] = {}
@@ -219,7 +227,7 @@ def refill(case: Case, k: int) -> dict[str, Any]:
     stepper = Stepper(g, case.dt, CrankNicolson(), "gmres")
     plains = cheap_plain(case, drift)
     peers = {
-        (form, whole): PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, RTOL, whole)
+        (form, whole): PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, OPTIONS, whole)
         for form, plain in plains.items()
         for whole in (False, True)
     }
@@ -344,14 +352,14 @@ def main() -> None:
         "settings": {
             "dt D/h^2": 1.0,
             "degree": options.degree,
-            "rtol": RTOL,
+            "petsc options": OPTIONS,
             "steps": steps,
             "repeats": k,
         },
         "tables": tables,
     }
     if COMM.rank == 0:
-        print(f"{COMM.size} rank(s), degree {options.degree}, {steps} steps, {result['settings']}")
+        print(f"{COMM.size} rank(s), {result['settings']}")
         unit = "microseconds per dof and step"
         print(timing.table(f"Forward, {unit}", tables["forward"]))
         print(timing.table(f"Value and derivative, network drift, {unit}", tables["derivative"]))

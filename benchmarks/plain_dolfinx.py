@@ -4,10 +4,10 @@ Forms are compiled once with the compiler's optimization on, the matrix is alloc
 the advection is assembled in each step, on top of a copy of the constant part (half as expensive as
 the whole form). As in fpcontrol the step is
 :math:`(M + \tfrac{dt}{2} N(v_{1/2})) u = M\rho_n`, :math:`\rho_{n+1} = 2u - \rho_n`, which needs
-one matrix, and GMRES with ILU(0) starts from the extrapolated density.
+one matrix, and GMRES starts from the extrapolated density.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import basix.ufl
@@ -71,7 +71,7 @@ class PlainDolfinx:
         diffusivity: ``D``.
         dt: Time step.
         quadrature_degree: Of all forms.
-        rtol: Of GMRES.
+        options: PETSc options of the Krylov solver.
         whole: Assemble mass and stiffness anew with the advection, instead of copying them.
     """
 
@@ -82,10 +82,10 @@ class PlainDolfinx:
         diffusivity: float,
         dt: float,
         quadrature_degree: int,
-        rtol: float,
+        options: Mapping[str, Any],
         whole: bool = False,
     ) -> None:
-        self.space, self.drift, self.dt, self.rtol = space, drift, dt, rtol
+        self.space, self.drift, self.dt, self._options = space, drift, dt, options
         rho, w = ufl.TrialFunction(space), ufl.TestFunction(space)
         dx = ufl.dx(metadata={"quadrature_degree": quadrature_degree, "quadrature_rule": "default"})
         constant = rho * w * dx + 0.5 * dt * diffusivity * ufl.dot(ufl.grad(rho), ufl.grad(w)) * dx
@@ -121,9 +121,11 @@ class PlainDolfinx:
         """
         ksp = PETSc.KSP().create(self.space.mesh.comm)
         ksp.setOperators(self._matrix)
-        ksp.setType("gmres")
-        ksp.getPC().setType("ilu" if self.space.mesh.comm.size == 1 else "bjacobi")
-        ksp.setTolerances(rtol=self.rtol, atol=1e-300)
+        table = PETSc.Options("plain_")
+        for name, value in self._options.items():
+            table[name] = value
+        ksp.setOptionsPrefix("plain_")
+        ksp.setFromOptions()
         ksp.setInitialGuessNonzero(True)
         rho = start.x.petsc_vec.copy()
         before, b, u = rho.copy(), rho.duplicate(), rho.duplicate()

@@ -21,7 +21,7 @@ if _PETSc.ScalarType(0).dtype.kind == "c":
 if hasattr(_PETSc, "_pre_finalize"):
     _atexit.unregister(_PETSc._pre_finalize)
 
-from fpcontrol import density, drift, io, mesh, plotting, verification
+from fpcontrol import density, distances, drift, io, mesh, plotting, verification
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.optimize import Result, minimize
 from fpcontrol.control.tracking import TrackingProblem
@@ -41,6 +41,7 @@ __all__ = [
     "TrackingProblem",
     "Trajectory",
     "density",
+    "distances",
     "drift",
     "io",
     "mesh",

@@ -12,6 +12,7 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol.drift import Drift, DriftSampler
 from fpcontrol.galerkin import Array, Galerkin, lagrange
+from fpcontrol.linear_solvers import check_linear_solver
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel import reduced
 from fpcontrol.progress import track
@@ -109,7 +110,8 @@ class FokkerPlanck:
         self.noise = Noise(sigma)
         self.mesh, self.drift = mesh, drift
         self.galerkin = Galerkin(lagrange(mesh, degree), quadrature_degree)
-        self._linear_solver, self._petsc_options = linear_solver, petsc_options
+        self._linear_solver = check_linear_solver(linear_solver)
+        self._petsc_options = petsc_options
 
     def solve(
         self,

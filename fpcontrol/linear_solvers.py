@@ -41,9 +41,7 @@ class LinearSolver:
         petsc_options: Mapping[str, Any] | None = None,
         prefix: str = "fpcontrol_",
     ) -> None:
-        if method not in METHODS:
-            raise ValueError(f"linear_solver = {method!r} is unknown; choose one of {METHODS}.")
-        if method == "auto":
+        if check_linear_solver(method) == "auto":
             method = "direct" if dimension == 1 and matrix.comm.size == 1 else "gmres"
         self.method = method
         self.iterations = 0
@@ -94,6 +92,13 @@ class LinearSolver:
                 f"{ksp.getConvergedReason()}). Take more steps, linear_solver='direct', or other "
                 f"petsc_options (prefix {ksp.getOptionsPrefix()!r})."
             )
+
+
+def check_linear_solver(method: str) -> str:
+    """``method``, or a ValueError that says what is allowed."""
+    if method not in METHODS:
+        raise ValueError(f"linear_solver = {method!r} is unknown; choose one of {METHODS}.")
+    return method
 
 
 @contextmanager

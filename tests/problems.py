@@ -1,7 +1,9 @@
 """Problems with known solutions, and small ones for everything else, shared by the tests."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mpi4py import MPI
@@ -135,3 +137,10 @@ def raised(error: type[Exception], call: Callable[[], Any]) -> str:
     assert WORLD.allgather(message) == [message] * WORLD.size, "ranks differ"
     assert message is not None, f"no {error.__name__}"
     return message
+
+
+def mpirun(script: Path, ranks: int = 2) -> list[str]:
+    """Command that runs a script on ranks, by the mpirun of this environment if it has one."""
+    beside = Path(sys.executable).parent / "mpirun"
+    launcher = str(beside) if beside.exists() else "mpirun"
+    return [launcher, "-n", str(ranks), sys.executable, "-m", "mpi4py", str(script)]

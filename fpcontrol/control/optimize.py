@@ -23,6 +23,7 @@ from fpcontrol.files import output_path
 from fpcontrol.fokker_planck import Trajectory
 from fpcontrol.galerkin import Array
 from fpcontrol.linear_solvers import petsc_options_set
+from fpcontrol.parallel import together
 from fpcontrol.progress import Progress
 
 # TAO's types that need values and derivatives only, with options that differ from TAO's own.
@@ -166,7 +167,8 @@ def minimize(
     history: list[Iterate] = []
     if resume is not None:
         weights, history = read_checkpoint(resume, problem)
-    start = problem.drift.check_weights(problem.drift.weights if weights is None else weights)
+    with together(comm):
+        start = problem.drift.check_weights(problem.drift.weights if weights is None else weights)
     bar = Progress("minimize", max_iterations, comm, progress)
     run = _Run(problem, history, bar, target, checkpoint_every)
     run.limit(max_evaluations, gradient_tolerance, target_error)

@@ -1,0 +1,298 @@
+"""Bad input is one clear error, of the right type and the same on every rank, and nothing hangs."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from problems import WORLD, bump, cube, mpirun, raised, tracking
+
+import fpcontrol as fpc
+
+LAST = WORLD.rank == WORLD.size - 1
+
+
+def equation(drift=None, **options) -> fpc.FokkerPlanck:
+    options = {"sigma": 0.5, "degree": 1} | options
+    return fpc.FokkerPlanck(cube(WORLD, 2, 4), drift or fpc.drift.zero(), **options)
+
+
+def solve(drift=None, **options) -> fpc.Trajectory:
+    e = equation(drift)
+    return e.solve(**{"start": bump(e.mesh, 1, 0.3), "t1": 1.0, "steps": 2} | options)
+
+
+def minimize(**options) -> fpc.Result:
+    return fpc.minimize(tracking(), **{"max_iterations": 1, "progress": False} | options)
+
+
+# --- numbers and names ---------------------------------------------------------------------------
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: equation(sigma=-1.0), "sigma = -1.0"),
+        (lambda: equation(sigma=0.0), "sigma = 0.0"),
+        (lambda: equation(sigma=0), "sigma = 0 "),
+        (lambda: equation(sigma=np.nan), "sigma = nan"),
+        (lambda: equation(sigma=np.inf), "sigma = inf"),
+        (lambda: equation(sigma="1"), "sigma = '1'"),
+        (lambda: tracking(sigma=-1.0), "sigma = -1.0"),
+        (lambda: equation(degree=0), "degree = 0"),
+        (lambda: equation(degree=4), "degree = 4"),
+        (lambda: equation(method="upwind"), "method = 'upwind'"),
+        (lambda: equation(drift=3.0), "drift = 3.0 is not callable"),
+        (lambda: solve(steps=0), "steps = 0"),
+        (lambda: solve(steps=-3), "steps = -3"),
+        (lambda: solve(steps=2.0), "steps = 2.0"),
+        (lambda: solve(t1=0.0), "t1 = 0.0"),
+        (lambda: solve(t1=np.nan), "t1 = nan"),
+        (lambda: solve(t0=2.0), "later than t0 = 2.0"),
+        (lambda: tracking(steps=0), "steps = 0"),
+        (lambda: tracking(steps=4.0), "steps = 4.0"),
+        (lambda: tracking(steps=5), "steps = 5 is not a multiple of pieces = 2"),
+        (lambda: tracking(pieces=0), "pieces = 0"),
+        (lambda: tracking(width=1.5), "width = 1.5"),
+        (lambda: tracking(activation="swish"), "activation = 'swish'"),
+        (lambda: tracking(linear_solver="jacobi"), "linear_solver = 'jacobi'"),
+        (lambda: equation(linear_solver="jacobi"), "linear_solver = 'jacobi'"),
+        (lambda: tracking(running_weight=-1.0), "running_weight = -1.0"),
+        (lambda: tracking(terminal_weight=np.nan), "terminal_weight = nan"),
+        (lambda: tracking(decay=-0.1), "decay = -0.1"),
+        (lambda: tracking(snapshots=0), "snapshots = 0"),
+        (lambda: tracking(t1=-1.0), "t1 = -1.0"),
+        (lambda: minimize(method="newton"), "method = 'newton'"),
+        (lambda: minimize(max_iterations=0), "max_iterations = 0"),
+        (lambda: minimize(max_evaluations=2.5), "max_evaluations = 2.5"),
+        (lambda: minimize(checkpoint_every=0), "checkpoint_every = 0"),
+    ],
+)
+def test_bad_arguments_are_named_with_their_values(call, message):
+    assert message in raised(ValueError, call)
+
+
+def test_number_of_steps_that_would_do_is_suggested():
+    with pytest.raises(ValueError, match="try 6"):
+        tracking(steps=7, pieces=3)
+
+
+# --- drifts --------------------------------------------------------------------------------------
+
+
+def wrong_shape(t, x):
+    return x[:, :1]
+
+
+def transposed(t, x):
+    return np.zeros_like(x).T
+
+
+def not_finite(t, x):
+    return np.where(x > 0.0, np.nan, x)
+
+
+def complex_values(t, x):
+    return x + 1j
+
+
+def text(t, x):
+    return np.full(x.shape, "fast")
+
+
+def good(t, x):
+    return np.zeros_like(x)
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("everywhere", [True, False], ids=["all ranks", "one rank"])
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (wrong_shape, "are needed"),
+        (transposed, "are needed"),
+        (not_finite, "is not finite at t = "),
+        (complex_values, "complex128 values"),
+        (text, "are needed"),
+        (lambda t, x: None, "are needed"),
+    ],
+)
+def test_bad_drifts_are_refused(bad, everywhere, message):
+    assert message in raised(ValueError, lambda: solve(bad if everywhere or LAST else good))
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("everywhere", [True, False], ids=["all ranks", "one rank"])
+def test_error_of_the_drift_itself_comes_out(everywhere):
+    def lost(t, x):
+        if everywhere or LAST:
+            raise LookupError("no wind at sea")
+        return np.zeros_like(x)
+
+    assert raised(LookupError, lambda: solve(lost)) == "no wind at sea"
+
+
+@pytest.mark.parallel([2])
+def test_drift_may_turn_bad_late():
+    assert "t = 0.75" in raised(
+        ValueError, lambda: solve(lambda t, x: np.full_like(x, np.nan if t > 0.5 and LAST else 0.0))
+    )
+
+
+# --- densities -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parallel([1, 2])
+def test_start_of_another_space_is_refused():
+    other = cube(WORLD, 2, 4)
+    assert "start lives on another mesh" in raised(
+        ValueError, lambda: solve(start=bump(other, 1, 0.3))
+    )
+    e = equation()
+    assert "start is of degree 2, the equation of degree 1" in raised(
+        ValueError, lambda: e.solve(bump(e.mesh, 2, 0.3), 1.0, 2)
+    )
+    assert "is not a dolfinx Function" in raised(ValueError, lambda: solve(start=np.ones(25)))
+    problem = tracking()
+    assert "start lives on another mesh" in raised(
+        ValueError,
+        lambda: fpc.TrackingProblem(
+            problem.reference, problem.drift, 0.5, 4, start=bump(other, 1, 0.3)
+        ),
+    )
+
+
+@pytest.mark.parallel([1, 2])
+def test_drift_of_another_mesh_or_time_is_refused():
+    reference = tracking().reference
+    strange = fpc.NetworkDrift(cube(WORLD, 2, 4), 2, 2)
+    assert "different meshes" in raised(
+        ValueError, lambda: fpc.TrackingProblem(reference, strange, 0.5, 4)
+    )
+    late = fpc.NetworkDrift(reference.galerkin.mesh, 2, 2, t1=2.0)
+    assert "drift.t1 = 2 differs from reference.t1 = 1" in raised(
+        ValueError, lambda: fpc.TrackingProblem(reference, late, 0.5, 4)
+    )
+
+
+@pytest.mark.parallel([1, 2])
+def test_start_that_is_not_finite_on_one_rank_is_refused():
+    e = equation()
+    start = bump(e.mesh, 1, 0.3)
+    if LAST:
+        start.x.array[0] = np.inf
+    assert "not finite" in raised(ValueError, lambda: e.solve(start, 1.0, 2))
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("use", ["value", "derivative", "tangent", "trajectory", "minimize", "new"])
+def test_bad_weights_are_refused(use):
+    problem = tracking()
+    right = problem.drift.weights
+    calls = {
+        "value": problem,
+        "derivative": problem.derivative,
+        "tangent": lambda w: problem.tangent(right, w),
+        "trajectory": problem.trajectory,
+        "minimize": lambda w: fpc.minimize(problem, w, max_iterations=1, progress=False),
+        "new": problem.drift.with_weights,
+    }
+    call, bad = calls[use], right.copy()
+    bad[7] = np.nan
+    assert "19 entries; 20 are needed" in raised(ValueError, lambda: call(right[:-1]))
+    assert "1 entries that are not finite, the first at 7" in raised(ValueError, lambda: call(bad))
+
+
+@pytest.mark.parallel(2)
+@pytest.mark.parametrize("use", ["value", "derivative", "tangent", "trajectory", "minimize", "new"])
+def test_weights_bad_on_one_rank_are_refused_on_all(use):
+    problem = tracking()
+    weights = problem.drift.weights.copy()
+    if LAST:
+        weights[0] = np.nan
+    calls = {
+        "value": lambda: problem(weights),
+        "derivative": lambda: problem.derivative(weights),
+        "tangent": lambda: problem.tangent(problem.drift.weights, weights),
+        "trajectory": lambda: problem.trajectory(weights),
+        "minimize": lambda: fpc.minimize(problem, weights, max_iterations=1, progress=False),
+        "new": lambda: problem.drift.with_weights(weights),
+    }
+    assert "not finite" in raised(ValueError, calls[use])
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blocked(tmp_path: Path) -> Path:
+    """A folder that cannot be made, not even by root: its parent is a file."""
+    if WORLD.rank == 0:
+        (tmp_path / "file").write_text("")
+    WORLD.barrier()
+    return tmp_path / "file" / "out"
+
+
+@pytest.mark.parallel([1, 2])
+def test_missing_files_are_named(tmp_path):
+    path = tmp_path / "island.xdmf"
+    assert str(path) in raised(FileNotFoundError, lambda: fpc.mesh.read(path, WORLD))
+    points = tmp_path / "towns.csv"
+    assert str(points) in raised(FileNotFoundError, lambda: fpc.io.read_points(points, WORLD))
+
+
+@pytest.mark.parallel([1, 2])
+def test_folders_that_cannot_be_made_are_named(blocked):
+    result = minimize()
+    calls = [
+        lambda: fpc.plotting.tracking(result, blocked / "a.png"),
+        lambda: fpc.plotting.density(result.trajectory[0], blocked / "a.png"),
+        lambda: fpc.io.write(result.trajectory, blocked / "a.bp"),
+        lambda: fpc.io.write_record(result, blocked / "a.json"),
+        lambda: minimize(checkpoint=blocked / "a.npz"),
+    ]
+    for call in calls:
+        message = raised(OSError, call)
+        assert str(blocked) in message
+        assert "Choose another path" in message
+
+
+@pytest.mark.parallel([1, 2])
+def test_fields_in_an_unknown_format_are_refused(tmp_path):
+    trajectory = solve()
+    path = tmp_path / "a.vtu"
+    assert "must end in .bp" in raised(ValueError, lambda: fpc.io.write(trajectory, path))
+
+
+# --- programs ------------------------------------------------------------------------------------
+
+FAILING = """
+from mpi4py import MPI
+import fpcontrol as fpc
+
+mesh = fpc.mesh.rectangle(MPI.COMM_WORLD, (4, 4))
+if MPI.COMM_WORLD.rank == 1:
+    raise RuntimeError("rank 1 has had enough")
+fpc.density.uniform(mesh)
+MPI.COMM_WORLD.barrier()
+"""
+
+
+def test_program_that_fails_on_one_rank_ends(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(FAILING)
+    done = subprocess.run(mpirun(script), capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "rank 1 has had enough" in done.stderr
+
+
+def test_ranks_are_real():
+    # The tests above mean nothing if a launcher starts two programs of one rank each.
+    code = "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"
+    command = [*mpirun(Path("-"))[:-2], "mpi4py", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["2", "2"]

@@ -1,0 +1,301 @@
+"""The optimization: descent, what stops it, checkpoints, interruption."""
+
+import dataclasses
+import itertools
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from problems import SELF, WORLD, mpirun, raised, tracking
+
+import fpcontrol as fpc
+
+TESTS = Path(__file__).parent
+
+
+def quiet(problem: fpc.TrackingProblem, **options) -> fpc.Result:
+    return fpc.minimize(problem, **{"max_iterations": 12, "progress": False} | options)
+
+
+def count_derivatives(problem: fpc.TrackingProblem, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by one with every evaluation of value and derivative."""
+    calls: list[int] = []
+    evaluate = problem.value_and_derivative
+
+    def counted(weights):
+        calls.append(len(calls) + 1)
+        return evaluate(weights)
+
+    monkeypatch.setattr(problem, "value_and_derivative", counted)
+    return calls
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("method", ["lmvm", "cg"])
+def test_cost_goes_down_and_history_tells_how(method, monkeypatch):
+    problem = tracking()
+    calls = count_derivatives(problem, monkeypatch)
+    result = quiet(problem, method=method)
+    history = result.history
+    assert result.value < 0.5 * problem(problem.drift.weights)
+    assert problem(result.weights) == result.value == history[-1].value
+    assert result.relative_error == history[-1].relative_error
+    # J is half the relative error squared, and nothing else here.
+    assert result.value == pytest.approx(0.5 * result.relative_error**2, rel=1e-12)
+    assert [i.iteration for i in history] == list(range(13))
+    assert result.reason == "max_iterations"
+    assert result.evaluations == history[-1].evaluations == len(calls)
+    for before, after in itertools.pairwise(history):
+        assert after.evaluations > before.evaluations
+        assert after.value <= before.value
+        assert after.seconds >= before.seconds
+    dual = problem.derivative(result.weights)
+    assert history[-1].gradient_norm == pytest.approx(np.linalg.norm(dual), rel=1e-12)
+    # What every rank holds is the same to the last bit.
+    mine = (result.weights.tobytes(), history, result.reason)
+    assert WORLD.allgather(mine) == [mine] * WORLD.size
+
+
+@pytest.mark.parallel([1, 2])
+def test_weights_to_start_from_can_be_given():
+    problem = tracking()
+    zero = np.zeros_like(problem.drift.weights)
+    assert quiet(problem, weights=zero, max_iterations=1).history[0].value == problem(zero)
+    assert not zero.any()
+
+
+@pytest.mark.parallel([1, 2])
+def test_stops_at_the_target_error():
+    first = quiet(tracking()).history
+    target = 0.5 * (first[3].relative_error + first[4].relative_error)
+    result = quiet(tracking(), target_error=target)
+    assert (result.reason, len(result.history)) == ("target_error", 5)
+    assert result.relative_error <= target < result.history[-2].relative_error
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("limit", [1, 2, 7])
+def test_never_evaluates_more_often_than_allowed(limit, monkeypatch):
+    problem = tracking()
+    calls = count_derivatives(problem, monkeypatch)
+    result = quiet(problem, max_iterations=100, max_evaluations=limit)
+    assert len(calls) == result.evaluations == limit
+    assert result.reason == "max_evaluations"
+    assert problem(result.weights) == result.value <= result.history[0].value
+
+
+@pytest.mark.parallel([1, 2])
+def test_stops_at_a_fraction_of_the_first_gradient():
+    result = quiet(tracking(), max_iterations=100, gradient_tolerance=0.1)
+    norms = [i.gradient_norm for i in result.history]
+    assert result.reason == "gradient_tolerance"
+    assert norms[-1] <= 0.1 * norms[0] < norms[-2]
+
+
+@pytest.mark.parallel([2, 3])
+def test_first_twenty_iterations_are_those_of_one_rank():
+    alone, shared = (quiet(tracking(comm, n=5), max_iterations=20) for comm in (SELF, WORLD))
+    for one, other in zip(alone.history, shared.history, strict=True):
+        assert (other.iteration, other.evaluations) == (one.iteration, one.evaluations)
+        # The optimizer amplifies the round-off that summation over ranks makes.
+        assert other.value == pytest.approx(one.value, rel=1e-6)
+
+
+@pytest.mark.parallel([1, 2])
+def test_refined_result_has_the_same_weights_on_more_steps():
+    result = quiet(tracking(), max_iterations=3)
+    fine = result.refined(16)
+    assert np.array_equal(fine.weights, result.weights)
+    assert fine.problem.steps == 16
+    assert len(fine.trajectory) == 17
+    assert fine.value == fine.problem(result.weights) != result.value
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_resumed_run_goes_on_where_the_first_one_ended(tmp_path):
+    path = tmp_path / "new" / "run.npz"
+    first = quiet(tracking(), max_iterations=6, checkpoint=path)
+    problem = tracking()
+    second = quiet(problem, max_iterations=4, resume=path, checkpoint=path)
+    assert second.history[:7] == first.history
+    assert [i.iteration for i in second.history] == list(range(11))
+    assert second.value < first.value
+    assert second.history[7].evaluations > first.evaluations
+    assert second.history[7].seconds >= first.history[-1].seconds
+    third = quiet(tracking(), max_iterations=1, resume=path)
+    assert third.history[:11] == second.history
+    assert sorted(p.name for p in path.parent.iterdir()) == ["run.npz"]
+
+
+@pytest.mark.parallel([1, 2])
+def test_resumed_run_stops_against_the_first_gradient_of_all(tmp_path):
+    path = tmp_path / "run.npz"
+    first = quiet(tracking(), max_iterations=6, checkpoint=path)
+    fraction = 1.01 * first.history[-1].gradient_norm / first.history[0].gradient_norm
+    second = quiet(tracking(), resume=path, gradient_tolerance=fraction, max_iterations=50)
+    assert second.reason == "gradient_tolerance"
+    assert second.history[-1].gradient_norm <= fraction * first.history[0].gradient_norm
+
+
+@pytest.mark.parallel([1, 2])
+def test_checkpoint_is_written_every_so_many_iterations(tmp_path, monkeypatch):
+    from fpcontrol.control import optimize
+
+    lengths = []
+    write = optimize.write_checkpoint
+
+    def spy(path, problem, weights, history):
+        lengths.append(len(history) - 1)
+        write(path, problem, weights, history)
+
+    monkeypatch.setattr(optimize, "write_checkpoint", spy)
+    quiet(tracking(), max_iterations=8, checkpoint=tmp_path / "run.npz", checkpoint_every=3)
+    assert lengths == [3, 6, 8]
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"degree": 2}, "degree = 1 there, 2 here"),
+        ({"n": 5}, "cells = 32 there, 50 here"),
+        ({"sigma": 0.9}, "sigma = [0.8, "),
+        ({"activation": "sin"}, "activation = 'tanh' there, 'sin' here"),
+        ({"width": 3}, "width = 2 there, 3 here"),
+        ({"pieces": 4}, "pieces = 2 there, 4 here"),
+        ({"decay": 0.1}, "decay = 0.0 there, 0.1 here"),
+        ({"own_start": True}, "start_norm = "),
+        ({"scheme": fpc.BackwardEuler()}, "scheme = 'CrankNicolson' there, 'BackwardEuler' here"),
+    ],
+    ids=str,
+)
+def test_checkpoint_of_another_problem_is_refused(change, named, tmp_path):
+    path = tmp_path / "run.npz"
+    quiet(tracking(), max_iterations=1, checkpoint=path)
+    other = tracking(**change)
+    message = raised(ValueError, lambda: quiet(other, resume=path))
+    assert "is of another problem" in message
+    assert named in message
+
+
+@pytest.mark.parallel([1, 2])
+def test_missing_and_corrupted_checkpoints_are_refused(tmp_path):
+    path, problem = tmp_path / "run.npz", tracking()
+    assert "no such file" in raised(FileNotFoundError, lambda: quiet(problem, resume=path))
+    quiet(problem, max_iterations=1, checkpoint=path)
+    whole = path.read_bytes()
+    for content in (b"", b"no archive", whole[: len(whole) // 2]):
+        WORLD.barrier()
+        if WORLD.rank == 0:
+            path.write_bytes(content)
+        WORLD.barrier()
+        assert "is not a checkpoint" in raised(OSError, lambda: quiet(problem, resume=path))
+
+
+@pytest.mark.parallel([1, 2])
+def test_checkpoint_that_cannot_be_written_is_an_error_before_the_first_step(tmp_path, monkeypatch):
+    if WORLD.rank == 0:
+        (tmp_path / "file").write_text("")
+    WORLD.barrier()
+    problem = tracking()
+    calls = count_derivatives(problem, monkeypatch)
+    path = tmp_path / "file" / "run.npz"
+    assert "Choose another path" in raised(OSError, lambda: quiet(problem, checkpoint=path))
+    assert not calls
+
+
+# --- interruption --------------------------------------------------------------------------------
+
+
+@pytest.mark.parallel([1, 2])
+def test_error_inside_an_evaluation_comes_out_as_it_was(monkeypatch):
+    problem = tracking()
+    evaluate, calls = problem.value_and_derivative, []
+
+    def failing(weights):
+        calls.append(1)
+        if len(calls) == 4:
+            raise ArithmeticError("no convergence")
+        return evaluate(weights)
+
+    monkeypatch.setattr(problem, "value_and_derivative", failing)
+    assert raised(ArithmeticError, lambda: quiet(problem)) == "no convergence"
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_interrupt_on_one_rank_ends_the_run_on_all(tmp_path, monkeypatch):
+    problem, path = tracking(), tmp_path / "run.npz"
+    evaluate, calls = problem.value_and_derivative, []
+
+    def interrupted(weights):
+        calls.append(1)
+        if len(calls) == 5 and WORLD.rank == WORLD.size - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(weights)
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(problem, "value_and_derivative", interrupted)
+    result = quiet(problem, max_iterations=100, checkpoint=path)
+    assert (result.reason, result.evaluations, len(calls)) == ("interrupted", 5, 5)
+    assert problem(result.weights) == result.value < result.history[0].value
+    assert signal.getsignal(signal.SIGINT) is handler
+    resumed = quiet(tracking(), max_iterations=1, resume=path)
+    assert resumed.value <= result.value
+
+
+SCRIPT = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from problems import WORLD, tracking
+import fpcontrol as fpc
+
+folder = Path({folder!r})
+(folder / f"pid{{WORLD.rank}}").write_text(str(os.getpid()))
+problem = tracking(n=6, steps=20)
+result = fpc.minimize(
+    problem, max_iterations=10**6, gradient_tolerance=0.0, checkpoint=folder / "run.npz",
+    checkpoint_every=1, progress=False,
+)
+text = f"{{result.reason}} {{result.value.hex()}} {{result.value < result.history[0].value}}"
+(folder / f"end{{WORLD.rank}}").write_text(text)
+"""
+
+
+@pytest.mark.parametrize("whom", ["one rank", "all ranks"])
+def test_interrupted_program_ends_well_on_all_ranks(whom, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(tests=str(TESTS), folder=str(tmp_path)))
+    with subprocess.Popen(mpirun(script)) as program:
+        try:
+            deadline = time.monotonic() + 60.0
+            while not (tmp_path / "run.npz").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            pids = [int((tmp_path / f"pid{r}").read_text()) for r in range(2)]
+            for pid in pids[1:] if whom == "one rank" else pids:
+                os.kill(pid, signal.SIGINT)
+            assert program.wait(60.0) == 0
+        finally:
+            program.kill()
+    ends = [(tmp_path / f"end{r}").read_text() for r in range(2)]
+    assert ends[0] == ends[1]
+    assert ends[0].startswith("interrupted ")
+    assert ends[0].endswith(" True")
+    problem = tracking(SELF, n=6, steps=20)
+    value = float.fromhex(ends[0].split()[1])
+    resumed = quiet(problem, max_iterations=1, resume=tmp_path / "run.npz")
+    assert resumed.value <= value * (1.0 + 1e-9)
+
+
+def test_iterate_is_plain_numbers():
+    # They go into JSON, in checkpoints and in records.
+    last = quiet(tracking(SELF), max_iterations=1).history[-1]
+    kinds = {type(value) for value in dataclasses.asdict(last).values()}
+    assert kinds == {int, float}

@@ -1,0 +1,239 @@
+"""What is left on disk, whole or not at all: fields, records, pictures; tables that are read."""
+
+import json
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from dolfinx.io import VTXWriter
+from problems import SELF, WORLD, bump, cube, raised, tracking
+
+import fpcontrol as fpc
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder, hidden files too, once all ranks are done."""
+    WORLD.barrier()
+    return sorted(path.name for path in folder.iterdir())
+
+
+def tracked(**options) -> fpc.Result:
+    problem = tracking(**({"n": 3} | options))
+    return fpc.minimize(problem, max_iterations=2, progress=False)
+
+
+# --- fields --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parallel([1, 2, 3])
+@pytest.mark.parametrize(("dim", "degree"), [(1, 3), (2, 2), (3, 1)])
+def test_fields_are_written(dim, degree, tmp_path):
+    result = tracked(dim=dim, degree=degree, n=3)
+    path = tmp_path / "deep" / "fields.bp"
+    fpc.io.write(result.trajectory, path, reference=result.problem.reference)
+    assert names(path.parent) == ["fields.bp"]
+    # A .bp folder without its index and its data cannot be opened.
+    assert {"md.idx", "data.0"} <= set(names(path))
+    assert all((path / name).stat().st_size > 0 for name in ("md.idx", "data.0"))
+
+
+@pytest.mark.parallel([1, 2])
+def test_fields_hold_every_level_the_reference_and_the_error(tmp_path, monkeypatch):
+    seen = []
+
+    class Spy(VTXWriter):
+        def __init__(self, comm, path, fields):
+            self.fields = fields
+            super().__init__(comm, path, fields)
+
+        def write(self, t: float) -> None:
+            seen.append((t, {f.name: f.x.array.copy() for f in self.fields}))
+            super().write(t)
+
+    monkeypatch.setattr(fpc.io, "VTXWriter", Spy)
+    result = tracked()
+    trajectory, reference = result.trajectory, result.problem.reference
+    fpc.io.write(trajectory, tmp_path / "fields.bp", reference=reference)
+    assert [t for t, _ in seen] == list(trajectory.times)
+    for level, (t, fields) in zip(trajectory.levels, seen, strict=True):
+        line = reference.coefficients(t)
+        assert np.array_equal(fields["density"], level)
+        assert np.array_equal(fields["reference"], line)
+        assert fields["error"] == pytest.approx(level - line, abs=1e-15)
+
+
+@pytest.mark.parallel([1, 2])
+def test_every_so_many_levels_and_the_last(tmp_path, monkeypatch):
+    times = []
+
+    class Spy(VTXWriter):
+        def write(self, t: float) -> None:
+            times.append(t)
+            super().write(t)
+
+    monkeypatch.setattr(fpc.io, "VTXWriter", Spy)
+    trajectory = tracked(steps=8).trajectory
+    fpc.io.write(trajectory, tmp_path / "fields.bp", every=3)
+    assert times == pytest.approx(trajectory.times[[0, 3, 6, 8]])
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
+    trajectory, path = tracked().trajectory, tmp_path / "fields.bp"
+    fpc.io.write(trajectory, path)
+    before = {name: (path / name).read_bytes() for name in names(path)}
+
+    class Failing(VTXWriter):
+        def write(self, t: float) -> None:
+            super().write(t)
+            if t > 0.4:
+                raise OSError("No space left on device")
+
+    monkeypatch.setattr(fpc.io, "VTXWriter", Failing)
+    assert "No space" in raised(OSError, lambda: fpc.io.write(trajectory, path, every=2))
+    assert names(tmp_path) == ["fields.bp"]
+    assert {name: (path / name).read_bytes() for name in names(path)} == before
+    monkeypatch.undo()
+    fpc.io.write(trajectory, path, every=2)
+    assert names(tmp_path) == ["fields.bp"]
+    assert (path / "data.0").read_bytes() != before["data.0"]
+
+
+# --- records -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_record_tells_what_was_run_and_what_came_out(tmp_path):
+    result = tracked(degree=2)
+    path = tmp_path / "run.json"
+    fpc.io.write_record(result, path, {"note": "tried"})
+    WORLD.barrier()
+    record = json.loads(path.read_text())
+    assert set(record) == {"problem", "figures", "history", "ranks", "versions", "note"}
+    problem, figures, history = record["problem"], record["figures"], record["history"]
+    g = result.problem.galerkin
+    assert problem["dofs"] == g.index_map.size_global == 49
+    assert (problem["degree"], problem["steps"], problem["pieces"]) == (2, 4, 2)
+    assert (problem["width"], problem["activation"], problem["seed"]) == (2, "tanh", 3)
+    assert figures["relative_error"] == result.relative_error
+    assert figures["relative_sup_error"] == result.relative_sup_error
+    assert figures["value"] == result.value
+    assert figures["minimum_density"] == result.trajectory.minimum.min()
+    assert figures["mass_defect"] == result.trajectory.mass_defect <= 1e-13
+    assert (figures["iterations"], figures["stopped_by"]) == (2, "max_iterations")
+    assert figures["evaluations"] == result.evaluations
+    assert history["value"] == [i.value for i in result.history]
+    assert record["ranks"] == WORLD.size
+    assert {"python", "petsc", "numpy"} <= set(record["versions"])
+    assert names(tmp_path) == ["run.json"]
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def check_picture(path: Path, folder: list[str]) -> None:
+    """A picture with something on it, and nothing half-written beside it."""
+    assert names(path.parent) == folder
+    pixels = matplotlib.image.imread(path)
+    assert min(pixels.shape[:2]) > 100
+    # White paper alone has no spread.
+    assert pixels[..., :3].std() > 0.02
+
+
+@pytest.mark.parallel([1, 3])
+@pytest.mark.parametrize(("dim", "degree"), [(1, 1), (1, 3), (2, 1), (2, 2), (2, 3), (3, 1)])
+def test_density_is_drawn(dim, degree, tmp_path):
+    mesh = cube(WORLD, dim, 3)
+    path = tmp_path / "new" / "density.png"
+    fpc.plotting.density(bump(mesh, degree, 0.3), path, title="a hill")
+    check_picture(path, ["density.png"])
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(("dim", "degree"), [(1, 2), (2, 1), (3, 1)])
+def test_tracking_is_drawn(dim, degree, tmp_path):
+    path = tmp_path / "tracking.png"
+    fpc.plotting.tracking(tracked(dim=dim, degree=degree, n=2), path, times=3)
+    check_picture(path, ["tracking.png"])
+
+
+@pytest.mark.parallel([2])
+def test_picture_does_not_depend_on_the_ranks(tmp_path):
+    for comm, name in ((SELF, f"alone{WORLD.rank}.png"), (WORLD, "shared.png")):
+        fpc.plotting.density(bump(cube(comm, 2, 6), 2, 0.3), tmp_path / name)
+    WORLD.barrier()
+    alone, shared = (matplotlib.image.imread(tmp_path / n) for n in ("alone0.png", "shared.png"))
+    # Triangles are drawn in another order, which shows along their edges.
+    assert np.abs(alone - shared).mean() < 2e-3
+
+
+@pytest.mark.parallel([1, 2])
+def test_failed_picture_keeps_what_was_there(tmp_path, monkeypatch):
+    path, rho = tmp_path / "density.png", bump(cube(WORLD, 2, 3), 1, 0.3)
+    fpc.plotting.density(rho, path)
+    WORLD.barrier()
+    before = path.read_bytes()
+
+    def failing(self, target, **options) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", failing)
+    assert "No space" in raised(OSError, lambda: fpc.plotting.density(rho, path))
+    assert names(tmp_path) == ["density.png"]
+    assert path.read_bytes() == before
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def table(folder: Path, text: str) -> Path:
+    path = folder / "towns.csv"
+    if WORLD.rank == 0:
+        path.write_text(text)
+    WORLD.barrier()
+    return path
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_points_are_read_with_their_masses(tmp_path):
+    text = "name,latitude,people,longitude\nA,51.5,9e6,-0.1\nB,55.9,5e5,-3.2\n"
+    path = table(tmp_path, text)
+    points, masses = fpc.io.read_points(path, WORLD, masses="people")
+    assert points.tolist() == [[-0.1, 51.5], [-3.2, 55.9]]
+    assert masses.tolist() == [9e6, 5e5]
+    assert fpc.io.read_points(path, WORLD)[1].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parallel([1, 2])
+def test_points_are_projected(tmp_path):
+    pytest.importorskip("pyproj")
+    projection = "+proj=laea +lat_0=54 +lon_0=-2 +units=km"
+    path = table(tmp_path, "longitude,latitude\n-2,54\n-2,55\n")
+    record = tmp_path / "mesh.json"
+    if WORLD.rank == 0:
+        record.write_text(json.dumps({"projection": projection}))
+    WORLD.barrier()
+    for given in (projection, record):
+        points, _ = fpc.io.read_points(path, WORLD, projection=given)
+        # A degree of latitude is 111.3 km at 54 degrees north.
+        assert points == pytest.approx(np.array([[0.0, 0.0], [0.0, 111.3]]), abs=0.05)
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("longitude,lat\n1,2\n", "no column 'latitude'"),
+        ("longitude,latitude\n", "or no rows"),
+        ("longitude,latitude\n1,north\n", "not a number"),
+        ("longitude,latitude\n1\n", "not a number"),
+        ("", "no column"),
+    ],
+)
+def test_bad_tables_are_refused(text, message, tmp_path):
+    path = table(tmp_path, text)
+    refusal = raised(ValueError, lambda: fpc.io.read_points(path, WORLD))
+    assert message in refusal
+    assert str(path) in refusal

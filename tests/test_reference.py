@@ -1,0 +1,166 @@
+"""The reference: a straight line in L2 and its drift."""
+
+import numpy as np
+import pytest
+from problems import WORLD, bump, cube, raised
+
+import fpcontrol as fpc
+from fpcontrol.galerkin import Galerkin
+
+
+def flow(dim: int = 2, degree: int = 2, n: int = 4, **options) -> fpc.MoserFlow:
+    mesh = cube(WORLD, dim, n)
+    options = {"t1": 2.0, "sigma": 0.5} | options
+    return fpc.MoserFlow(bump(mesh, degree, 0.3), bump(mesh, degree, 0.7), **options)
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_density_goes_from_start_to_goal_along_a_line():
+    f = flow()
+    assert np.array_equal(f.density(0.0).x.array, f.start.x.array)
+    assert f.density(2.0).x.array == pytest.approx(f.goal.x.array, rel=1e-14)
+    middle = 0.75 * f.start.x.array + 0.25 * f.goal.x.array
+    assert f.density(0.5).x.array == pytest.approx(middle, rel=1e-14)
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("t", [-0.1, 2.1, np.nan])
+def test_times_outside_are_refused(t):
+    f = flow()
+    for call in (f.density, lambda t: f.drift(t, f.galerkin.points)):
+        with pytest.raises(ValueError, match=r"outside \[0, t1 = 2\]"):
+            call(t)
+
+
+@pytest.mark.parallel([1, 2, 3])
+@pytest.mark.parametrize(("dim", "degree"), [(1, 3), (2, 2), (3, 1)])
+def test_drift_at_points_is_that_at_the_quadrature_points(dim, degree):
+    f = flow(dim, degree, 3)
+    g = f.galerkin
+    own = f.drift.at_quadrature(0.7, g)
+    assert own.shape == g.points.shape
+    # Solved and evaluated the same; only the way to the reference cell differs.
+    assert f.drift(0.7, g.points) == pytest.approx(own, rel=1e-9, abs=1e-10)
+
+
+@pytest.mark.parallel([1, 2])
+def test_continuity_equation_holds_pointwise_where_it_is_known():
+    # On an interval the flux of the line is the integral of -(rho1 - rho0)/T: no equation to solve.
+    mesh = cube(WORLD, 1, 64)
+    start = fpc.density.interpolate(mesh, lambda x: 1.0 + 0.5 * np.cos(np.pi * x[0]), 3)
+    goal = fpc.density.interpolate(mesh, lambda x: 1.0 - 0.5 * np.cos(np.pi * x[0]), 3)
+    f = fpc.MoserFlow(start, goal, 2.0, 0.6)
+    x = f.galerkin.points
+    t, D = 0.5, 0.5 * 0.6**2
+    a = 0.5 * (1.0 - t)
+    exact = (0.5 * np.sin(np.pi * x) / np.pi - D * a * np.pi * np.sin(np.pi * x)) / (
+        1.0 + a * np.cos(np.pi * x)
+    )
+    assert np.abs(f.drift.at_quadrature(t, f.galerkin) - exact).max(initial=0.0) < 1e-5
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_points_of_other_ranks_or_outside_are_refused():
+    f = flow(dim=2, degree=1)
+    points = np.vstack([f.galerkin.points[:2], [[1.5, 0.5]]])
+    with pytest.raises(ValueError, match=r"1 of 3 points .*\[1.5 0.5\]"):
+        f.drift(0.5, points)
+    everywhere = np.vstack(WORLD.allgather(f.galerkin.points))
+    if WORLD.size > 1:
+        with pytest.raises(ValueError, match=f"no cell owned by rank {WORLD.rank}"):
+            f.drift(0.5, everywhere)
+
+
+@pytest.mark.parallel([1, 2])
+def test_equation_with_other_points_is_refused():
+    f = flow()
+    start = bump(f.galerkin.mesh, 1, 0.3)
+    equation = fpc.FokkerPlanck(f.galerkin.mesh, f.drift, 0.5, degree=1)
+    assert "degree 1, quadrature 2" in raised(ValueError, lambda: equation.solve(start, 1.0, 2))
+    equation = fpc.FokkerPlanck(f.galerkin.mesh, f.drift, 0.5, degree=2, quadrature_degree=5)
+    assert "quadrature 5" in raised(ValueError, lambda: equation.solve(f.start, 1.0, 2))
+
+
+@pytest.mark.parallel([1, 2])
+def test_without_noise_the_drift_is_that_of_the_continuity_equation():
+    f, noisy = (flow(sigma=sigma) for sigma in (0.0, 0.5))
+    g = f.galerkin
+    rho = noisy.coefficients(0.7)
+    noise = 0.5 * 0.5**2 * noisy.galerkin.gradient(rho)
+    difference = noisy.drift.at_quadrature(0.7, noisy.galerkin) - f.drift.at_quadrature(0.7, g)
+    assert difference == pytest.approx(
+        noise / noisy.galerkin.evaluate(rho).reshape(-1, 1), abs=1e-10
+    )
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("place", ["start", "goal"])
+def test_density_that_dips_below_zero_between_nodes_is_refused(place):
+    # A narrow bump over a floor of 1e-3: positive at the nodes of P2, not between them.
+    mesh = cube(WORLD, 2, 8)
+    narrow = fpc.density.interpolate(
+        mesh, lambda x: 1e-3 + np.exp(-((x - 0.47) ** 2)[:2].sum(axis=0) / 0.01), 2
+    )
+    assert narrow.x.array.min(initial=1.0) > 0.0
+    even = fpc.density.uniform(mesh)
+    pair = (narrow, even) if place == "start" else (even, narrow)
+    message = raised(ValueError, lambda: fpc.MoserFlow(*pair, 1.0, 0.5))
+    assert message.startswith(f"{place} is not positive at the quadrature points (minimum -")
+    fpc.MoserFlow(*(fpc.density.with_floor(rho, 0.3) for rho in pair), 1.0, 0.5)
+
+
+@pytest.mark.parallel([1, 2])
+def test_masses_that_differ_are_refused():
+    mesh = cube(WORLD, 2, 4)
+    start, goal = bump(mesh, 2, 0.3), bump(mesh, 2, 0.7)
+    goal.x.array[:] *= 1.001
+    assert "must be equal" in raised(ValueError, lambda: fpc.MoserFlow(start, goal, 1.0, 0.5))
+
+
+@pytest.mark.parallel([1, 2])
+def test_densities_of_other_spaces_are_refused():
+    mesh = cube(WORLD, 2, 4)
+    start = bump(mesh, 2, 0.3)
+    other = bump(cube(WORLD, 2, 4), 2, 0.3)
+    linear = bump(mesh, 1, 0.3)
+    refused = [(other, "goal lives on another mesh"), (linear, "goal is of degree 1")]
+    for goal, message in [*refused, (0.5, "goal = 0.5 is not a dolfinx Function")]:
+        assert message in raised(ValueError, lambda goal=goal: fpc.MoserFlow(start, goal, 1.0, 0.5))
+    assert "start = None" in raised(ValueError, lambda: fpc.MoserFlow(None, start, 1.0, 0.5))
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"t1": 0.0}, "t1 = 0.0"),
+        ({"t1": np.inf}, "t1 = inf"),
+        ({"sigma": -0.1}, "sigma = -0.1"),
+        ({"sigma": np.nan}, "sigma = nan"),
+    ],
+    ids=str,
+)
+def test_bad_numbers_are_refused(change, message):
+    assert message in raised(ValueError, lambda: flow(n=2, **change))
+
+
+@pytest.mark.parallel([2, 3])
+def test_nan_on_one_rank_is_refused_on_all():
+    mesh = cube(WORLD, 2, 4)
+    start, goal = bump(mesh, 2, 0.3), bump(mesh, 2, 0.7)
+    if WORLD.rank == 1:
+        goal.x.array[0] = np.nan
+    assert "goal has values" in raised(ValueError, lambda: fpc.MoserFlow(start, goal, 1.0, 0.5))
+
+
+@pytest.mark.parallel([1, 2])
+def test_reference_of_one_rank_mesh_is_usable_as_start_of_an_equation():
+    f = flow(n=3)
+    equation = fpc.FokkerPlanck(f.galerkin.mesh, f.drift, 0.5)
+    trajectory = equation.solve(f.density(0.5), 2.0, 4, t0=0.5)
+    goal = Galerkin(f.galerkin.space).evaluate(f.goal.x.array)
+    end = equation.galerkin.evaluate(trajectory[-1].x.array)
+    assert end == pytest.approx(goal, abs=1e-10)
