@@ -19,6 +19,8 @@ from dolfinx.la import vector as la_vector
 from dolfinx.mesh import Mesh
 from petsc4py import PETSc
 
+from fpcontrol.parallel import lasting
+
 type Array = np.ndarray
 MAX_DEGREE = 3
 
@@ -151,7 +153,12 @@ class Galerkin:
 
     def matrix(self, values: Array) -> PETSc.Mat:
         """PETSc matrix from element matrices, shape ``(n_basis**2, n_cells)``. Collective."""
-        a = PETSc.Mat().create(self.comm)
+        # What Python drops, PETSc keeps until all ranks of its communicator clean up together. A
+        # mesh takes its own communicator with it: matrices on that would pile up for ever, and
+        # after some hundred meshes MPI would have no communicator left.
+        comm = lasting(self.comm)
+        PETSc.garbage_cleanup(comm)
+        a = PETSc.Mat().create(comm)
         size = (self.n_owned, self.index_map.size_global)
         a.setSizes((size, size))
         a.setType(PETSc.Mat.Type.AIJ)

@@ -50,3 +50,9 @@ def reduced(comm: MPI.Comm, values: np.ndarray, op: MPI.Op = MPI.SUM) -> np.ndar
     result = np.empty_like(values)
     comm.Allreduce(np.ascontiguousarray(values), result, op=op)
     return result
+
+
+def lasting(comm: MPI.Comm) -> MPI.Comm:
+    """The world's communicator if it has the ranks of ``comm``, else ``comm``."""
+    same = MPI.Comm.Compare(comm, MPI.COMM_WORLD) in (MPI.IDENT, MPI.CONGRUENT)
+    return MPI.COMM_WORLD if same else comm
