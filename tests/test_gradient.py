@@ -11,7 +11,7 @@ from fpcontrol.verification import difference_test, dot_test, taylor_test
 
 # Every value of every option, most pairs of values, by name of what is special about the case.
 GMRES: dict[str, dict[str, Any]] = {
-    "interval": {"dim": 1, "degree": 2, "n": 8},
+    "interval": {"dim": 1, "degree": 2, "n": 6, "sigma": 0.5, "terminal_weight": 1.0},
     "interval-euler": {"dim": 1, "degree": 1, "n": 8, "scheme": fpc.BackwardEuler(), "decay": 0.1},
     "interval-1-snapshot": {
         "dim": 1,
@@ -41,7 +41,6 @@ GMRES: dict[str, dict[str, Any]] = {
         "scheme": fpc.BackwardEuler(),
         "snapshots": 3,
     },
-    "interval-sdirk4": {"dim": 1, "degree": 2, "n": 6, "scheme": fpc.SDIRK4(), "pieces": 1},
     "square-sdirk2": {"dim": 2, "degree": 1, "scheme": fpc.SDIRK2(), "terminal_weight": 0.5},
     "cube-terminal": {
         "dim": 3,
@@ -69,9 +68,11 @@ DIRECT: dict[str, dict[str, Any]] = {
         "snapshots": 2,
     },
     "cube": {"dim": 3, "degree": 2, "n": 2, "activation": "sin", "snapshots": 3},
+    "interval-sdirk4": {"dim": 1, "degree": 2, "n": 4, "scheme": fpc.SDIRK4(), "sigma": 0.5},
     "square-sdirk4": {"dim": 2, "degree": 2, "n": 3, "scheme": fpc.SDIRK4(), "snapshots": 1},
 }
 RELU: dict[str, dict[str, Any]] = {
+    "interval-sdirk4": {"dim": 1, "degree": 2, "n": 6, "scheme": fpc.SDIRK4()},
     "interval": {"dim": 1, "degree": 3, "n": 6, "pieces": 1},
     "square": {"dim": 2, "degree": 2, "n": 3, "scheme": fpc.BackwardEuler()},
     "cube": {"dim": 3, "degree": 1, "n": 2, "snapshots": 2},
