@@ -97,7 +97,9 @@ def moser_defect(dim: int, degree: int, n: int, scheme: Any, solver: str, **shap
     trajectory = equation.solve(flow.start, t1, 8, scheme=scheme)
     line = np.array([flow.coefficients(t) for t in trajectory.times])
     difference = np.abs(trajectory.levels - line).max()
-    return WORLD.allreduce(difference, op=MPI.MAX) / WORLD.allreduce(line.max(), op=MPI.MAX)
+    defect = WORLD.allreduce(difference, op=MPI.MAX) / WORLD.allreduce(line.max(), op=MPI.MAX)
+    print(f"{dim}-D P{degree} {scheme} {solver}: {defect:.1e}")
+    return defect
 
 
 @pytest.mark.parallel([1, 2])
@@ -137,7 +139,9 @@ def error_in_space(dim: int, degree: int, n: int) -> float:
 
 
 def order_in_space(dim: int, degree: int, cells: list[int]) -> None:
-    observed = orders([error_in_space(dim, degree, n) for n in cells])
+    errors = [error_in_space(dim, degree, n) for n in cells]
+    observed = orders(errors)
+    print(f"{dim}-D P{degree} cells {cells} errors {errors} order {observed[-1]:.3f}")
     # The last halving; half an order of tolerance would hide the loss of an order on some cells.
     assert observed[-1] == pytest.approx(degree + 1, abs=0.2)
 
@@ -178,7 +182,9 @@ def error_in_time(scheme: Any, steps: int, dim: int, n: int) -> float:
 @pytest.mark.parametrize(("dim", "n"), [(1, 32), (2, 8)])
 @pytest.mark.parametrize(("scheme", "order"), [(fpc.CrankNicolson(), 2), (fpc.BackwardEuler(), 1)])
 def test_order_in_time(scheme, order, dim, n):
-    observed = orders([error_in_time(scheme, steps, dim, n) for steps in (10, 20, 40)])
+    errors = [error_in_time(scheme, steps, dim, n) for steps in (10, 20, 40)]
+    observed = orders(errors)
+    print(f"{dim}-D {scheme} errors {errors} order {observed[-1]:.3f}")
     assert observed[-1] == pytest.approx(order, abs=0.1)
 
 
