@@ -8,6 +8,7 @@ columns.
 """
 
 import argparse
+import functools
 from typing import Any
 
 from mpi4py import MPI
@@ -267,7 +268,6 @@ def overhead(case: Case, k: int) -> dict[str, Any]:
         reference, drift, SIGMA, case.steps, linear_solver="gmres", petsc_options=OPTIONS
     )
     stepper = problem.sweeps.stepper
-    inside: dict[str, float] = {}
 
     # The solver is wrapped: the time outside it is the time of a step less the time within.
     class Timed:
@@ -287,18 +287,16 @@ def overhead(case: Case, k: int) -> dict[str, Any]:
     found: dict[str, list[float]] = {n: [] for n in ("forward", "solve", "reverse", "solve T")}
     for i in range(k + 1):
         weights = drift.weights * (1.0 + 1e-9 * i)
-        solver.seconds = 0.0
-        value = timing.seconds(COMM, lambda w=weights: problem(w))
-        inside = {"solve": solver.seconds}
-        solver.seconds = 0.0
-        # The forward run at these weights is remembered: this is the reverse sweep alone.
-        reverse = timing.seconds(COMM, lambda w=weights: problem.derivative(w))
-        inside["solve T"] = solver.seconds
-        if i:
-            found["forward"].append(value)
-            found["solve"].append(inside["solve"])
-            found["reverse"].append(reverse)
-            found["solve T"].append(inside["solve T"])
+        # The forward run is remembered: at the same weights the derivative is the reverse sweep.
+        for sweep, solve, run in (
+            ("forward", "solve", problem),
+            ("reverse", "solve T", problem.derivative),
+        ):
+            solver.seconds = 0.0
+            total = timing.seconds(COMM, functools.partial(run, weights))
+            if i:  # the first round warms up
+                found[sweep].append(total)
+                found[solve].append(solver.seconds)
     ms = {name: 1e3 * timing.median(t) / case.steps for name, t in found.items()}
     return {
         "degree": case.degree,
