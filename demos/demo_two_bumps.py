@@ -6,9 +6,9 @@
 # with $D = 0.05$, $T = 1$ and a tanh network of width 2 that switches its ten weights 80 times. At
 # any one time two neurons can squeeze in two directions only; switching makes two bumps of it.
 #
-# About four minutes on two ranks; `--iterations 300` gets most of the way in one:
+# About seven minutes; `--iterations 300` gets most of the way in two:
 #
-#     mpirun -n 2 python -m mpi4py demos/demo_two_bumps.py
+#     mpirun -n 1 python -m mpi4py demos/demo_two_bumps.py
 
 # %%
 from dataclasses import dataclass
