@@ -11,12 +11,14 @@ from fpcontrol.verification import difference_test, dot_test, taylor_test
 
 # Every value of every option, most pairs of values, by name of what is special about the case.
 GMRES: dict[str, dict[str, Any]] = {
-    "interval": {"dim": 1, "degree": 2, "n": 6, "sigma": 0.5, "terminal_weight": 1.0},
+    "interval": {"dim": 1, "degree": 2, "n": 6, "sigma": 0.3, "width": 2, "terminal_weight": 1.0},
     "interval-euler": {"dim": 1, "degree": 1, "n": 8, "scheme": fpc.BackwardEuler(), "decay": 0.1},
     "interval-1-snapshot": {
         "dim": 1,
         "degree": 3,
         "n": 6,
+        "sigma": 0.3,
+        "width": 2,
         "activation": "softplus",
         "snapshots": 1,
     },
@@ -55,9 +57,11 @@ DIRECT: dict[str, dict[str, Any]] = {
     "interval": {
         "dim": 1,
         "degree": 2,
-        "n": 8,
+        "n": 6,
+        "sigma": 0.3,
+        "width": 2,
+        "activation": "sin",
         "scheme": fpc.BackwardEuler(),
-        "activation": "sigmoid",
     },
     "square": {
         "dim": 2,
@@ -68,7 +72,7 @@ DIRECT: dict[str, dict[str, Any]] = {
         "snapshots": 2,
     },
     "cube": {"dim": 3, "degree": 2, "n": 2, "activation": "sin", "snapshots": 3},
-    "interval-sdirk4": {"dim": 1, "degree": 2, "n": 4, "scheme": fpc.SDIRK4(), "sigma": 0.5},
+    "interval-sdirk4": {"dim": 1, "degree": 2, "n": 4, "scheme": fpc.SDIRK4(), "sigma": 0.3},
     "square-sdirk4": {"dim": 2, "degree": 2, "n": 3, "scheme": fpc.SDIRK4(), "snapshots": 1},
 }
 RELU: dict[str, dict[str, Any]] = {
@@ -86,7 +90,7 @@ def cases(options: dict[str, dict[str, Any]]) -> pytest.MarkDecorator:
 def posed(case: dict[str, Any], linear_solver: str) -> tuple[fpc.TrackingProblem, np.ndarray]:
     """A problem and weights at which the density neither stays put nor piles up in a corner."""
     problem = tracking(linear_solver=linear_solver, **case)
-    return problem, (1.0 if case["dim"] == 1 else 0.5) * problem.drift.weights
+    return problem, problem.drift.weights
 
 
 def check_taylor(problem: fpc.TrackingProblem, weights: np.ndarray) -> None:
@@ -94,7 +98,9 @@ def check_taylor(problem: fpc.TrackingProblem, weights: np.ndarray) -> None:
     assert len(test.orders) >= 4
     # Orders near 2 alone are weak; with remainders this small, J' is right to six digits.
     assert test.relative_remainder < 1e-6
-    assert test.orders == pytest.approx(2.0, abs=0.01)
+    # The weights of SDIRK4, up to 12, multiply the round-off that the smallest remainders feel.
+    noisy = isinstance(problem.scheme, fpc.SDIRK4)
+    assert test.orders == pytest.approx(2.0, abs=0.05 if noisy else 0.01)
 
 
 @pytest.mark.parallel([1, 2])

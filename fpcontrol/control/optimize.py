@@ -146,7 +146,8 @@ def minimize(
         checkpoint_every: See ``checkpoint``.
         resume: Checkpoint of this same problem to go on from. The optimizer's memory of curvature
             starts anew.
-        petsc_options: TAO options without prefix; the prefix is ``fpcontrol_``.
+        petsc_options: TAO options, such as ``{"tao_lmvm_mat_lmvm_hist_size": 10}``; they have no
+            prefix on the command line either.
         progress: Show progress on rank 0.
 
     Raises:
@@ -176,14 +177,14 @@ def minimize(
     x = PETSc.Vec().createWithArray(start.copy(), comm=MPI.COMM_SELF)
     tao = PETSc.TAO().create(MPI.COMM_SELF)
     tao.setType(method)
-    tao.setOptionsPrefix("fpcontrol_")
     tao.setObjectiveGradient(run.evaluate, x.duplicate())
     tao.setConvergenceTest(run.iterated)
     tao.setMaximumIterations(max_iterations)
     tao.setMaximumFunctionEvaluations(10**9)
-    with petsc_options_set("fpcontrol_", METHODS[method] | dict(petsc_options or {})):
+    options = METHODS[method] | dict(petsc_options or {})
+    # Without a prefix: TAO's own does not reach the matrix of the quasi-Newton method.
+    with _interrupts(run), petsc_options_set("", options):
         tao.setFromOptions()
-    with _interrupts(run):
         try:
             tao.solve(x)
             reason = run.reason or _reason(tao.getConvergedReason())
