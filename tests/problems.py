@@ -1,6 +1,7 @@
 """Problems with known solutions, and small ones for everything else, shared by the tests."""
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ import fpcontrol as fpc
 from fpcontrol.galerkin import Galerkin
 
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
+
+# Ranks that have an error wait this long (seconds) for the others to get it too.
+PATIENCE = 20.0
+meeting = WORLD.Dup()  # not to be taken for a collective call that another rank is still in
 
 
 def cube(comm: MPI.Comm, dim: int, n: int, size: float = 1.0, lower: float = 0.0) -> Mesh:
@@ -47,7 +52,7 @@ def tracking(
     n: int = 4,
     *,
     size: float = 1.0,
-    sigma: float = 0.8,
+    sigma: float | Callable[[float], float] = 0.8,
     t1: float = 1.0,
     steps: int = 4,
     pieces: int = 2,
@@ -57,13 +62,14 @@ def tracking(
     **options: Any,
 ) -> fpc.TrackingProblem:
     """A small tracking problem: one bump is to become another. Sigma for a cube of side 1."""
+    noise = (lambda t: sigma(t) * size) if callable(sigma) else sigma * size
     mesh = cube(comm, dim, n, size)
     start, goal = bump(mesh, degree, 0.3), bump(mesh, degree, 0.7)
-    reference = fpc.MoserFlow(start, goal, t1, sigma * size)
+    reference = fpc.MoserFlow(start, goal, t1, noise)
     drift = fpc.NetworkDrift(mesh, width or dim, pieces, t1, activation, seed=3)
     if own_start:
         options["start"] = bump(mesh, degree, 0.5, 0.4)
-    return fpc.TrackingProblem(reference, drift, sigma * size, steps, **options)
+    return fpc.TrackingProblem(reference, drift, noise, steps, **options)
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,11 @@ def raised(error: type[Exception], call: Callable[[], Any]) -> str:
         call()
     except error as caught:
         message = str(caught)
+    arrived, deadline = meeting.Ibarrier(), time.monotonic() + PATIENCE
+    while not arrived.Test():
+        # A rank that fails ends the run for those that are stuck, see conftest.py.
+        assert time.monotonic() < deadline, f"others are still in the call: {message}"
+        time.sleep(1e-4)
     assert WORLD.allgather(message) == [message] * WORLD.size, "ranks differ"
     assert message is not None, f"no {error.__name__}"
     return message

@@ -14,6 +14,7 @@ from problems import SELF, WORLD, Manufactured, bump, cube, l2_error, orders
 
 import fpcontrol as fpc
 from fpcontrol.galerkin import Galerkin, lagrange
+from fpcontrol.timestepping import Stepper
 
 # Dimension, degree, cells a side: small, with every dimension and degree together.
 SPACES = [
@@ -179,13 +180,26 @@ def error_in_time(scheme: Any, steps: int, dim: int, n: int) -> float:
     return l2_error(trajectory[-1], lambda x: solution.density(1.0, x))
 
 
-@pytest.mark.parametrize(("dim", "n"), [(1, 32), (2, 8)])
-@pytest.mark.parametrize(("scheme", "order"), [(fpc.CrankNicolson(), 2), (fpc.BackwardEuler(), 1)])
-def test_order_in_time(scheme, order, dim, n):
-    errors = [error_in_time(scheme, steps, dim, n) for steps in (10, 20, 40)]
+@pytest.mark.parametrize(
+    ("scheme", "dim", "n", "steps"),
+    [
+        (fpc.BackwardEuler(), 1, 32, 40),
+        (fpc.BackwardEuler(), 2, 8, 40),
+        (fpc.CrankNicolson(), 1, 32, 40),
+        (fpc.CrankNicolson(), 2, 8, 40),
+        (fpc.SDIRK2(), 1, 64, 64),
+        (fpc.SDIRK2(), 2, 16, 32),
+        (fpc.SDIRK4(), 1, 64, 64),
+    ],
+    ids=str,
+)
+def test_order_in_time(scheme, dim, n, steps):
+    errors = [error_in_time(scheme, k, dim, n) for k in (steps // 2, steps)]
     observed = orders(errors)
     print(f"{dim}-D {scheme} errors {errors} order {observed[-1]:.3f}")
-    assert observed[-1] == pytest.approx(order, abs=0.1)
+    # Several stages reach their order from below: 3.5, 3.7, 3.8 as the steps are halved to 1/64.
+    tolerance = 0.1 if scheme.order <= 2 else 0.3
+    assert observed[-1] == pytest.approx(scheme.order, abs=tolerance)
 
 
 # --- closed forms --------------------------------------------------------------------------------
@@ -308,6 +322,23 @@ def test_derivative_in_the_drift_is_the_transpose_of_its_action(dim, degree, n):
     a.array[:] = u[: g.n_owned]
     matrix.mult(a, b)
     assert g.sum(float(z[: g.n_owned] @ b.array)) == pytest.approx(action, rel=1e-13)
+
+
+@pytest.mark.parallel([1, 2])
+@schemes()
+@pytest.mark.parametrize(("dim", "degree", "n"), THREE)
+def test_adjoint_step_is_the_transpose_of_the_step(dim, degree, n, scheme):
+    g = Galerkin(lagrange(cube(WORLD, dim, n), degree))
+    stepper = Stepper(g, 0.1, scheme, "direct")
+    stepper.set_operator(stirring(0.3, g.points), 0.2)
+    x = g.space.tabulate_dof_coordinates()[:, :dim]
+    rho, dual = np.cos(x).prod(axis=1), np.sin(x + 0.5).sum(axis=1)[: g.n_owned] + 0.3
+    forward = np.empty_like(rho)
+    stepper.step(rho, rho, forward)
+    z, before = np.zeros((2, stepper.stages, g.n_local))
+    back = stepper.adjoint_step(dual, z, before, np.zeros_like(rho))
+    ahead = g.inner(dual, forward)
+    assert g.inner(back, rho) == pytest.approx(ahead, rel=1e-12)
 
 
 def test_two_matrices_have_indices_of_their_own():

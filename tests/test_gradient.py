@@ -43,6 +43,7 @@ GMRES: dict[str, dict[str, Any]] = {
         "scheme": fpc.BackwardEuler(),
         "snapshots": 3,
     },
+    "square-schedule": {"dim": 2, "degree": 1, "sigma": lambda t: 1.0 - 0.6 * t, "snapshots": 2},
     "square-sdirk2": {"dim": 2, "degree": 1, "scheme": fpc.SDIRK2(), "terminal_weight": 0.5},
     "cube-terminal": {
         "dim": 3,

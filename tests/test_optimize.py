@@ -89,6 +89,24 @@ def test_never_evaluates_more_often_than_allowed(limit, monkeypatch):
 
 
 @pytest.mark.parallel([1, 2])
+def test_best_weights_are_kept_if_the_last_ones_are_worse(monkeypatch):
+    problem = tracking()
+    evaluate, seen = problem.value_and_derivative, []
+
+    def rising(weights):
+        value, dual = evaluate(weights)
+        seen.append((value + (10.0 if len(seen) >= 4 else 0.0), weights.copy()))
+        return seen[-1][0], dual
+
+    monkeypatch.setattr(problem, "value_and_derivative", rising)
+    result = quiet(problem, max_evaluations=6)
+    best = min(seen, key=lambda pair: pair[0])
+    assert len(seen) == 6
+    assert result.value == best[0]
+    assert np.array_equal(result.weights, best[1])
+
+
+@pytest.mark.parallel([1, 2])
 def test_stops_at_a_fraction_of_the_first_gradient():
     result = quiet(tracking(), max_iterations=100, gradient_tolerance=0.1)
     norms = [i.gradient_norm for i in result.history]
