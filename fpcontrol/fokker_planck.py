@@ -49,13 +49,13 @@ class Trajectory:
         return len(self.times)
 
     def __getitem__(self, i: int) -> fem.Function:
-        """Density at level ``i`` (negative from the end)."""
+        """Density at level ``i`` (negative from the end). Collective."""
         density = fem.Function(self.space, name="density")
         density.x.array[:] = self.levels[i]
         return density
 
     def __iter__(self) -> Iterator[fem.Function]:
-        """Densities from first to last."""
+        """Densities from first to last. Collective."""
         return (self[i] for i in range(len(self)))
 
     @property

@@ -62,6 +62,9 @@ class LinearSolver:
                 ksp.getPC().setFactorSolverType("mumps")
         with petsc_options_set(prefix, petsc_options or {}):
             ksp.setFromOptions()
+            if method == "gmres":
+                # The parts of a preconditioner read their options (sub_...) only when set up.
+                ksp.setUp()
 
     def solve(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Solve ``A x = b``; ``x`` holds the initial guess. Collective.
@@ -103,7 +106,7 @@ def check_linear_solver(method: str) -> str:
 
 @contextmanager
 def petsc_options_set(prefix: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Put options into PETSc's global table for the time of a ``setFromOptions``."""
+    """Put options into PETSc's global table for the time of a block."""
     table = PETSc.Options()
     # What the command line says for a name wins over what the program says.
     mine = {prefix + k: v for k, v in options.items() if not table.hasName(prefix + k)}

@@ -28,14 +28,12 @@ class Scheme:
         a: Lower triangular, ``(s, s)``.
         b: Weights, ``(s,)``.
         c: Nodes, ``(s,)``, inside the step: a drift may jump at its end.
-        embedded: Weights of the scheme of one order less for an error estimate, or ``None``.
         order: Order of convergence for smooth solutions.
     """
 
     a: ClassVar[tuple[tuple[float, ...], ...]]
     b: ClassVar[tuple[float, ...]]
     c: ClassVar[tuple[float, ...]]
-    embedded: ClassVar[tuple[float, ...] | None] = None
     order: ClassVar[int]
 
     @property
@@ -95,7 +93,7 @@ class SDIRK2(Scheme):
 
 @dataclass(frozen=True)
 class SDIRK4(Scheme):
-    """Fourth order, L-stable, five stages, with an embedded scheme of order three.
+    """Fourth order, L-stable, five stages.
 
     References:
         E. Hairer, G. Wanner, Solving Ordinary Differential Equations II, section IV.6, (6.16).
@@ -110,7 +108,6 @@ class SDIRK4(Scheme):
     )
     b: ClassVar = (25 / 24, -49 / 48, 125 / 16, -85 / 12, 1 / 4)
     c: ClassVar = (1 / 4, 3 / 4, 11 / 20, 1 / 2, 1.0 - INSIDE)
-    embedded: ClassVar = (59 / 48, -17 / 96, 225 / 32, -85 / 12, 0.0)
     order: ClassVar = 4
 
 

@@ -484,3 +484,16 @@ def test_solver_that_does_not_converge_is_an_error_on_all_ranks():
     )
     with pytest.raises(ArithmeticError, match=r"1 iterations.*linear_solver='direct'"):
         equation.solve(bump(mesh, 2, 0.3), 1.0, 1)
+
+
+@pytest.mark.parallel(2)
+def test_options_of_the_parts_of_a_preconditioner_are_read():
+    mesh = cube(WORLD, 2, 16)
+    iterations = []
+    for kind in ("ilu", "none"):
+        options = {"sub_pc_type": kind}
+        equation = fpc.FokkerPlanck(
+            mesh, stirring, 0.6, linear_solver="gmres", petsc_options=options
+        )
+        iterations.append(equation.solve(bump(mesh, 2, 0.3), 1.0, 4).iterations)
+    assert iterations[1] > 1.5 * iterations[0]

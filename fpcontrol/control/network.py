@@ -108,8 +108,7 @@ class NetworkDrift:
         pieces: Number of intervals.
         t1: Last time.
         activation: ``"tanh"``, ``"relu"``, ``"softplus"``, ``"sigmoid"`` or ``"sin"``.
-        seed: Seed of the initial weights, normal with deviation 1/4 (of 1/4, 1/2, 1 and 2 the one
-            from which the two-bumps demo ends lowest).
+        seed: Seed of the initial weights, normal with deviation 1/4.
         weights: Flat float64 array, ``pieces * width * (2 d + 1)``, piece by piece ``W``, ``A``,
             ``b``; drawn with ``seed`` unless given.
 
