@@ -10,9 +10,9 @@ PACKAGE = Path(__file__).parents[1] / "fpcontrol"
 # From the bottom to the top: a module may import those of its own layer and of lower ones.
 LAYERS = [
     {"parallel", "files", "progress", "noise", "linear_solvers", "galerkin"},
-    {"mesh", "density", "drift"},
-    {"timestepping", "fokker_planck", "characteristics", "particles"},
-    {"reference"},
+    {"mesh", "density", "drift", "walls"},
+    {"timestepping", "fokker_planck", "dormand_prince", "characteristics", "particles"},
+    {"reference", "moving"},
     {"control"},
     {"comparison", "distances", "optimal_transport", "verification", "io", "plotting", "animation"},
     {"theorems", "cli", "__main__"},

@@ -1,0 +1,357 @@
+r"""Tracking without noise (sigma = 0) along characteristics, and its discrete adjoint.
+
+.. math:: \dot X = v,\quad \frac{d}{dt}\log J = \nabla\cdot v,\qquad
+    v(t,x) = g(x)\,s\,f(y),\quad \nabla\cdot v = g\,\nabla_y\cdot f + s\,\nabla g\cdot f
+
+with a network ``f`` and a factor ``g`` that vanishes at the walls, by the classical Runge-Kutta
+method of order 4.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from scipy.special import expit
+
+from fpcontrol.characteristics import Flow, Labels
+from fpcontrol.control.network import ACTIVATIONS, Network, NetworkDrift
+from fpcontrol.control.tracking import Errors
+from fpcontrol.fokker_planck import check_steps
+from fpcontrol.galerkin import Array, Galerkin, lagrange
+from fpcontrol.moving import MeshReference
+from fpcontrol.parallel import together
+from fpcontrol.reference import MoserFlow
+from fpcontrol.walls import Wall, WallFactor, walled
+
+# The classical Runge-Kutta method: stage i starts from the rate of stage i - 1, A[i] steps on.
+A, B = (0.0, 0.5, 0.5, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+
+# Second derivatives of the activations, from z and the function's value; relu has none.
+CURVATURES: dict[str, Callable[[Array, Array], Array]] = {
+    "tanh": lambda z, p: -2.0 * p * (1.0 - p * p),
+    "softplus": lambda z, p: expit(z) * expit(-z),
+    "sigmoid": lambda z, p: p * (1.0 - p) * (1.0 - 2.0 * p),
+    "sin": lambda z, p: -p,
+}
+
+
+class AnalyticReference(Protocol):
+    """A reference given by formulas, on the domain of the drift's mesh."""
+
+    t1: float
+
+    def at(self, t: float, x: Array, cells: Any = None) -> tuple[Array, Array, Any]:
+        """Values ``(N,)`` and gradients ``(N, d)`` at points ``(N, d)``, and ``cells`` as given."""
+
+
+@dataclass(frozen=True)
+class _Jet:
+    """Drift and divergence of one piece's weights, with first derivatives in weights and place."""
+
+    network: Network
+    drift: NetworkDrift
+    factor: WallFactor
+
+    def _parts(self, weights: Array, x: Array) -> tuple[Any, ...]:
+        w, a, b = self.network.unpack(weights)
+        y = self.drift.scaled(x)
+        z = a @ y + b[:, None]
+        act = ACTIVATIONS[self.network.activation]
+        p = act.value(z)
+        c = np.einsum("im,mi->m", w, a)
+        return w, a, y, c, p, act.slope(z, p), CURVATURES[self.network.activation](z, p)
+
+    def rate(self, weights: Array, x: Array) -> tuple[Array, Array]:
+        """``v (N, d)`` and ``div v (N,)`` at ``x (N, d)``."""
+        w, _, _, c, p, p1, _ = self._parts(weights, x)
+        g, slope, _ = self.factor(x)
+        f, s = (w @ p).T, self.drift.scale
+        return s * g[:, None] * f, g * (c @ p1) + s * np.einsum("nd,nd->n", slope, f)
+
+    def jvp(self, weights: Array, x: Array, direction: Array, dx: Array) -> tuple[Array, Array]:
+        """Derivative of ``rate`` along directions in the weights and in ``x``."""
+        w, a, y, c, p, p1, p2 = self._parts(weights, x)
+        dw, da, db = self.network.unpack(direction)
+        g, slope, curvature = self.factor(x)
+        s = self.drift.scale
+        dz = a @ (dx.T / s) + da @ y + db[:, None]
+        dc = np.einsum("im,mi->m", dw, a) + np.einsum("im,mi->m", w, da)
+        f, df = (w @ p).T, (dw @ p + w @ (p1 * dz)).T
+        dg, dslope = np.einsum("nd,nd->n", slope, dx), np.einsum("nde,ne->nd", curvature, dx)
+        dv = s * (g[:, None] * df + dg[:, None] * f)
+        inner = np.einsum("nd,nd->n", slope, df) + np.einsum("nd,nd->n", dslope, f)
+        return dv, g * (dc @ p1 + c @ (p2 * dz)) + dg * (c @ p1) + s * inner
+
+    def vjp(self, weights: Array, x: Array, sv: Array, sd: Array) -> tuple[Array, Array]:
+        """Derivatives of ``sum(sv * v) + sum(sd * div v)`` in the weights and in ``x``."""
+        w, a, y, c, p, p1, p2 = self._parts(weights, x)
+        g, slope, curvature = self.factor(x)
+        f, s = (w @ p).T, self.drift.scale
+        sf = s * (g[:, None] * sv + sd[:, None] * slope).T  # (d, N)
+        sn = g * sd  # of the network's own divergence
+        sz = (w.T @ sf) * p1 + c[:, None] * p2 * sn
+        sc = p1 @ sn
+        dual = (sf @ p.T + a.T * sc, sz @ y.T + w.T * sc[:, None], sz.sum(axis=1))
+        sg = s * np.einsum("nd,nd->n", f, sv) + (c @ p1) * sd
+        sx = (a.T @ sz).T / s + sg[:, None] * slope
+        sx += s * np.einsum("nde,ne->nd", curvature, f) * sd[:, None]
+        return np.concatenate([part.ravel() for part in dual]), sx
+
+
+@dataclass(frozen=True)
+class _Path:
+    """A forward run: labels at all levels, the reference there, squared errors of the levels."""
+
+    key: bytes
+    x: Array  # (steps + 1, N, d)
+    log_j: Array  # (steps + 1, N)
+    value: Array
+    slope: Array
+    squares: Array
+
+
+class TransportProblem:
+    r"""Track a reference without noise, with a network made tangent at the walls. Collective.
+
+    J is that of ``TrackingProblem``, with norms taken over the labels,
+
+    .. math:: \|\rho - r\|^2 = \int (\rho_0(y)/J - r(t, X))^2\,J\,dy ,
+
+    the drift is ``walled(drift, mesh, layer)``, the steps are those of the classical Runge-Kutta
+    method, and the derivative is their discrete adjoint. A reference on a mesh has kinks at the
+    faces of its cells: J is piecewise smooth, and differentiated as such. All levels are kept,
+    ``(steps + 1) * (2 d + 2)`` numbers a label.
+
+    Args:
+        reference: ``MoserFlow``, or an ``AnalyticReference``.
+        drift: The network, of a smooth activation.
+        steps: Number of time steps, a multiple of the drift's pieces.
+        labels: Where characteristics start, with the start density; unless given, the quadrature
+            points of degree ``2 * degree + 2`` (8 for an ``AnalyticReference``) of the mesh, with
+            the reference's density at time 0.
+        running_weight, terminal_weight, decay: See ``TrackingProblem``.
+        layer: See ``walled``.
+
+    Raises:
+        ValueError: On all ranks, for an argument that is not as above.
+    """
+
+    sigma = 0.0
+
+    def __init__(
+        self,
+        reference: MoserFlow | AnalyticReference,
+        drift: NetworkDrift,
+        steps: int,
+        *,
+        labels: Labels | None = None,
+        running_weight: float = 1.0,
+        terminal_weight: float = 0.0,
+        decay: float = 0.0,
+        layer: float | None = None,
+    ) -> None:
+        self.steps = check_steps(steps, drift.pieces)
+        costs = (running_weight, terminal_weight, decay)
+        if not (np.isfinite(costs).all() and min(costs) >= 0.0):
+            raise ValueError(
+                f"running_weight, terminal_weight, decay = {costs} must be finite and not negative."
+            )
+        if drift.network.activation not in CURVATURES:
+            raise ValueError(
+                f"activation = {drift.network.activation!r} has no second derivative, which "
+                f"sigma = 0 needs (of the divergence); choose one of {tuple(CURVATURES)}."
+            )
+        if not np.isclose(drift.t1, reference.t1, rtol=1e-12):
+            raise ValueError(f"drift.t1 = {drift.t1:g} differs from reference.t1 {reference.t1:g}.")
+        self._moving: Any = reference
+        if isinstance(reference, MoserFlow):
+            self._moving, self.galerkin = MeshReference(reference), reference.galerkin
+        else:
+            self.galerkin = Galerkin(lagrange(drift.mesh, 2), quadrature_degree=8)
+        g = self.galerkin
+        if drift.mesh._cpp_object != g.mesh._cpp_object:
+            raise ValueError("drift and reference live on different meshes.")
+        self.reference, self.drift = reference, drift
+        self.running_weight, self.terminal_weight, self.decay = map(float, costs)
+        if labels is None:
+            fine = Galerkin(g.space, max(2 * g.degree + 2, g.quadrature_degree))
+            rho = self._moving.at(0.0, fine.points)[0]
+            labels = Labels(g.comm, fine.points, fine.quadrature_weights, rho, Wall.of(g.mesh))
+        self.labels = labels
+        self.walled = walled(drift, g.mesh, layer)
+        self._jet = _Jet(drift.network, drift, self.walled.factor)
+        self.times = np.linspace(0.0, drift.t1, self.steps + 1)
+        self._trapezoid = np.full(self.steps + 1, 1.0)
+        self._trapezoid[[0, -1]] = 0.5
+        self._norms = np.array([self._reference_norm(t) for t in self.times])
+        self._scales = self.running_weight * self._trapezoid / (self._trapezoid @ self._norms)
+        self._scales[-1] += self.terminal_weight / self._norms[-1]
+        self._path: _Path | None = None
+
+    # -- J and its derivatives -----------------------------------------------------------------
+
+    def __call__(self, weights: Array) -> float:
+        """J at flat weights. Collective."""
+        return self.errors(weights).value
+
+    def derivative(self, weights: Array) -> Array:
+        """Derivative of J, a dual vector of the shape of ``weights``. Collective."""
+        return self.value_and_derivative(weights)[1]
+
+    def value_and_derivative(self, weights: Array) -> tuple[float, Array]:
+        """J and its derivative from one forward and one reverse sweep. Collective."""
+        weights = self.drift.check_weights(weights)
+        theta, h = weights.reshape(self.drift.pieces, -1), self.drift.t1 / self.steps
+        path, dual = self._run(weights), np.zeros((self.drift.pieces, theta.shape[1]))
+        sx, sj = self._cost_dual(path, self.steps)
+        for n in range(self.steps - 1, -1, -1):
+            k, total, later = self._piece(n), sx.copy(), np.zeros_like(sx)
+            points = [x for x, _, _ in self._stages(theta[k], path.x[n])]
+            for i in (3, 2, 1, 0):
+                sv = h * (B[i] * sx + A[i + 1] * later if i < 3 else B[i] * sx)
+                part, later = self._jet.vjp(theta[k], points[i], sv, h * B[i] * sj)
+                dual[k] += part
+                total += later
+            cost_x, cost_j = self._cost_dual(path, n)
+            sx, sj = total + cost_x, sj + cost_j
+        comm = self.galerkin.comm  # rank 0's sum on all, so that all bits agree
+        dual = comm.bcast(comm.reduce(dual, root=0), root=0)
+        return self.errors(weights).value, dual.ravel() + self.decay / self.drift.pieces * weights
+
+    def tangent(self, weights: Array, direction: Array) -> float:
+        """Derivative of J along a direction from the tangent of the steps. Collective."""
+        weights, direction = map(self.drift.check_weights, (weights, direction))
+        pieces, h = self.drift.pieces, self.drift.t1 / self.steps
+        theta, dtheta = weights.reshape(pieces, -1), direction.reshape(pieces, -1)
+        path, total = self._run(weights), 0.0
+        dx, dj = np.zeros_like(path.x[0]), np.zeros_like(path.log_j[0])
+        for n in range(self.steps):
+            k, start, dv = self._piece(n), dx.copy(), np.zeros_like(dx)
+            for i, (x, _, _) in enumerate(self._stages(theta[k], path.x[n])):
+                dv, dd = self._jet.jvp(theta[k], x, dtheta[k], start + h * A[i] * dv)
+                dx, dj = dx + h * B[i] * dv, dj + h * B[i] * dd
+            sx, sj = self._cost_dual(path, n + 1)
+            total += float(np.sum(sx * dx) + sj @ dj)
+        return self.galerkin.sum(total) + self.decay / pieces * float(weights @ direction)
+
+    # -- what came out -------------------------------------------------------------------------
+
+    def errors(self, weights: Array) -> Errors:
+        """Cost and errors at flat weights. Collective."""
+        weights = self.drift.check_weights(weights)
+        squares, norms = self._run(weights).squares, self._norms
+        running = float(self._trapezoid @ squares / (self._trapezoid @ norms))
+        terminal = float(squares[-1] / norms[-1])
+        return Errors(
+            value=0.5 * self.running_weight * running
+            + 0.5 * self.terminal_weight * terminal
+            + 0.5 * self.decay * float(weights @ weights) / self.drift.pieces,
+            relative_error=running**0.5,
+            relative_sup_error=float((squares.max() / norms.max()) ** 0.5),
+            final_error=terminal**0.5,
+            over_time=np.sqrt(squares / norms),
+        )
+
+    def trajectory(self, weights: Array) -> Flow:
+        """Labels and densities along them at all levels. Collective."""
+        path = self._run(self.drift.check_weights(weights))
+        return Flow(self.labels, self.times, path.x, path.log_j, self.steps)
+
+    def refined(self, steps: int) -> "TransportProblem":
+        """The same problem with another number of steps. Collective."""
+        return TransportProblem(
+            self.reference,
+            self.drift,
+            steps,
+            labels=self.labels,
+            running_weight=self.running_weight,
+            terminal_weight=self.terminal_weight,
+            decay=self.decay,
+            layer=self.walled.factor.layer,
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must agree for weights of one run to be those of another. Collective."""
+        g, n, labels = self.galerkin, self.drift.network, self.labels
+        return {
+            "dimension": g.dimension,
+            "cells": g.mesh.topology.index_map(g.dimension).size_global,
+            "degree": g.degree,
+            "width": n.width,
+            "activation": n.activation,
+            "pieces": self.drift.pieces,
+            "t1": self.drift.t1,
+            "sigma": 0.0,
+            "steps": self.steps,
+            "scheme": "characteristics",
+            "running_weight": self.running_weight,
+            "terminal_weight": self.terminal_weight,
+            "decay": self.decay,
+            "layer": self.walled.factor.layer,
+            "labels": g.comm.allreduce(len(labels.points)),
+            "start_norm": float(labels.integral(labels.density**2)[0]),
+            "reference_norm": float(self._norms[self.steps // 2]),
+        }
+
+    # -- inner parts ---------------------------------------------------------------------------
+
+    def _piece(self, n: int) -> int:
+        return n * self.drift.pieces // self.steps
+
+    def _reference_norm(self, t: float) -> float:
+        g, r = self.galerkin, self.reference
+        value = (
+            g.evaluate(r.coefficients(t)).ravel()
+            if isinstance(r, MoserFlow)
+            else r.at(t, g.points)[0]
+        )
+        return g.sum(float(g.quadrature_weights @ value**2))
+
+    def _stages(self, weights: Array, x: Array) -> Iterator[tuple[Array, Array, Array]]:
+        """Stage positions of a step, with drift and divergence there."""
+        h, v = self.drift.t1 / self.steps, np.zeros_like(x)
+        for a in A:
+            stage = x + h * a * v
+            v, divergence = self._jet.rate(weights, stage)
+            yield stage, v, divergence
+
+    def _run(self, weights: Array) -> _Path:
+        """The forward run at these weights; the last one is remembered."""
+        if self._path is not None and self._path.key == weights.tobytes():
+            return self._path
+        theta, h = weights.reshape(self.drift.pieces, -1), self.drift.t1 / self.steps
+        labels, shape = self.labels, (self.steps + 1, *self.labels.points.shape)
+        x, slope = np.empty((2, *shape))
+        log_j, value = np.empty((2, *shape[:2]))
+        x[0], log_j[0], cells = labels.points, 0.0, None
+        for n in range(self.steps + 1):
+            value[n], slope[n], cells = self._moving.at(float(self.times[n]), x[n], cells)
+            if n < self.steps:
+                stages = list(self._stages(theta[self._piece(n)], x[n]))
+                x[n + 1] = x[n] + h * sum(b * v for b, (_, v, _) in zip(B, stages, strict=True))
+                log_j[n + 1] = log_j[n] + h * sum(
+                    b * d for b, (_, _, d) in zip(B, stages, strict=True)
+                )
+                with together(self.galerkin.comm):
+                    self._check_inside(n + 1, x[n + 1])
+        error = labels.density * np.exp(-log_j) - value
+        squares = labels.integral(error**2 * np.exp(log_j))
+        self._path = _Path(weights.tobytes(), x, log_j, value, slope, squares)
+        return self._path
+
+    def _check_inside(self, n: int, x: Array) -> None:
+        outside = np.flatnonzero(self.walled.factor.outside(x))
+        if outside.size:
+            raise ValueError(
+                f"{outside.size} labels left the domain at t = {self.times[n]:g}, the first at "
+                f"{x[outside[0]]}: the drift is too fast for steps = {self.steps}. Use more steps "
+                "or a wider layer, or start from smaller weights."
+            )
+
+    def _cost_dual(self, path: _Path, n: int) -> tuple[Array, Array]:
+        """Derivative of J in the positions ``(N, d)`` and in log J ``(N,)`` of level ``n``."""
+        rho, j, r = self.labels.density, np.exp(path.log_j[n]), path.value[n]
+        scale = 0.5 * self._scales[n] * self.labels.volumes
+        sx = (2.0 * scale * (r * j - rho))[:, None] * path.slope[n]
+        return sx, scale * (r**2 * j - rho**2 / j)
