@@ -191,7 +191,7 @@ def derivative(case: Case, width: int, per_piece: int, k: int) -> dict[str, Any]
     )
     # The problem remembers its last forward run: weights that differ make it run again.
     one, two = drift.weights, drift.weights * (1.0 + 1e-9)
-    solver = problem.sweeps.stepper.solver
+    solver = problem.runs.sweeps.stepper.solver
     counts: dict[str, float] = {}
 
     def counted(name: str, run: Any) -> Any:
@@ -267,7 +267,7 @@ def overhead(case: Case, k: int) -> dict[str, Any]:
     problem = fpc.TrackingProblem(
         reference, drift, SIGMA, case.steps, linear_solver="gmres", petsc_options=OPTIONS
     )
-    stepper = problem.sweeps.stepper
+    stepper = problem.runs.sweeps.stepper
 
     # The solver is wrapped: the time outside it is the time of a step less the time within.
     class Timed:

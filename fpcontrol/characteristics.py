@@ -18,9 +18,11 @@ from mpi4py import MPI
 import basix
 import numpy as np
 from dolfinx import fem
+from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
 from fpcontrol.dormand_prince import DormandPrince, Field, Rate
 from fpcontrol.drift import Drift
+from fpcontrol.fokker_planck import Trajectory, trajectory
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.parallel import reduced, together
 from fpcontrol.walls import Wall, check_wall
@@ -191,6 +193,30 @@ class Flow:
         distance = np.linalg.norm(self.positions - other.positions, axis=2)
         return self.labels.integral(distance**p * self.labels.density) ** (1.0 / p)
 
+    def on_mesh(
+        self, space: fem.FunctionSpace, levels: Sequence[int] | Array | None = None
+    ) -> Trajectory:
+        """Densities at the nodes of a mesh, linear between labels: for pictures, not for figures.
+
+        Nodes beyond all labels get the density of the nearest one. Where the flow has spread the
+        labels out or a feature is narrower than their distance, the picture is coarser than the
+        flow.
+
+        Args:
+            space: Lagrange space on a mesh of the domain (``problem.galerkin.space``).
+            levels: Which times; all unless given.
+        """
+        g, comm = Galerkin(space), self.labels.comm
+        nodes = space.tabulate_dof_coordinates()[: g.n_local, : g.dimension]
+        levels = range(len(self.times)) if levels is None else levels
+        u = np.empty((len(levels), g.n_local))
+        for row, n in zip(u, levels, strict=True):
+            parts = zip(*comm.allgather((self.positions[n], self.density[n])), strict=True)
+            x, rho = (np.concatenate(part) for part in parts)
+            with together(comm):
+                row[:] = _interpolated(x, rho, nodes)
+        return trajectory(g, self.times[list(levels)], u, 0)
+
     def cell_masses(self, level: int, edges: Array) -> Array:
         """Masses in the bins between ``edges``, at one time, of labels on an interval.
 
@@ -216,6 +242,17 @@ class Flow:
         below = np.repeat(np.concatenate([[0.0], np.cumsum(masses)]), 2)[1:-1]
         part = np.interp(edges, np.maximum.accumulate(x), below) if len(x) else np.zeros(len(edges))
         return np.diff(reduced(labels.comm, part))
+
+
+def _interpolated(x: Array, values: Array, nodes: Array) -> Array:
+    """Linear interpolation of scattered values ``(N,)`` at points ``(n, d)``, nearest outside."""
+    if x.shape[1] == 1:
+        order = np.argsort(x[:, 0])
+        return np.interp(nodes[:, 0], x[order, 0], values[order])
+    found = LinearNDInterpolator(x, values)(nodes)
+    outside = np.isnan(found)
+    found[outside] = NearestNDInterpolator(x, values)(nodes[outside])
+    return found
 
 
 def binned_l2(masses: Array, edges: Array) -> float:

@@ -69,9 +69,9 @@ def record(result: Result) -> dict[str, Any]:
         | {
             "dofs": problem.galerkin.index_map.size_global,
             "quadrature_degree": problem.galerkin.quadrature_degree,
-            "linear_solver": problem.sweeps.stepper.solver.method,
             "seed": problem.drift.seed,
-        },
+        }
+        | problem.runs.settings(),
         "figures": {
             "relative_error": errors.relative_error,
             "relative_sup_error": errors.relative_sup_error,

@@ -1,11 +1,36 @@
 """Finite-element references at points that move across the mesh, without a search per step."""
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 from scipy.spatial import cKDTree
 
-from fpcontrol.galerkin import Array
+from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.parallel import together
-from fpcontrol.reference import MoserFlow
+
+
+class OnMesh(Protocol):
+    """What lives on a mesh: its discretization, and local coefficients at a time."""
+
+    @property
+    def galerkin(self) -> Galerkin:
+        """The discretization."""
+
+    def coefficients(self, t: float) -> Array:
+        """Degrees of freedom at a time, local."""
+
+
+@dataclass(frozen=True)
+class Still:
+    """A finite-element function that stays as it is: local degrees of freedom."""
+
+    galerkin: Galerkin
+    values: Array
+
+    def coefficients(self, t: float) -> Array:
+        """The same at all times."""
+        return self.values
 
 
 class MeshReference:
@@ -19,7 +44,7 @@ class MeshReference:
         reference: With ``galerkin`` and ``coefficients(t)``, as ``MoserFlow``.
     """
 
-    def __init__(self, reference: MoserFlow) -> None:
+    def __init__(self, reference: OnMesh) -> None:
         self.reference, self._g = reference, reference.galerkin
         g, d = self._g, self._g.dimension
         geometry = g.mesh.geometry

@@ -13,9 +13,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fpcontrol.characteristics import Flow
 from fpcontrol.control.optimize import Result
 from fpcontrol.files import output_path, replacing
 from fpcontrol.galerkin import Array, Galerkin
+from fpcontrol.reference import MoserFlow
 
 # Okabe and Ito's colours and viridis can be told apart with any colour vision.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -137,19 +139,26 @@ def tracking(result: Result, path: str | os.PathLike[str], *, times: int = 5) ->
 
     Raises:
         OSError: On all ranks, if the folder cannot be written to.
+        ValueError: On all ranks, if the reference lives on no mesh.
     """
     problem, trajectory = result.problem, result.trajectory
+    if not isinstance(problem.reference, MoserFlow):
+        raise ValueError("tracking draws problems whose reference lives on a mesh (MoserFlow).")
     g, over_time = problem.galerkin, result.errors.over_time
     target = output_path(path, g.comm)
     uncontrolled = problem.errors(np.zeros_like(result.weights)).over_time
     canvas = _Canvas(g)
     levels = np.linspace(0, problem.steps, times).round().astype(int)
+    if isinstance(trajectory, Flow):
+        drawn = trajectory.on_mesh(g.space, levels).levels
+    else:
+        drawn = trajectory.levels[levels]
     pairs = [
         (
             canvas.values(problem.reference.coefficients(problem.times[n])),
-            canvas.values(trajectory.levels[n]),
+            canvas.values(u),
         )
-        for n in levels
+        for n, u in zip(levels, drawn, strict=True)
     ]
     with replacing(target, g.comm) as beside:
         if g.comm.rank == 0:

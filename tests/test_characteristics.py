@@ -16,7 +16,6 @@ from problems import SELF, WORLD, bump, cube, orders, raised
 
 import fpcontrol as fpc
 from fpcontrol.characteristics import Flow, Labels, binned_l2, carry
-from fpcontrol.control.transport import TransportProblem
 from fpcontrol.galerkin import lagrange
 from fpcontrol.moving import MeshReference
 from fpcontrol.verification import difference_test, dot_test, taylor_test
@@ -381,7 +380,7 @@ class Wave:
         return 1.0 + a * cos.prod(axis=1), a * slope, cells
 
 
-def normal(problem: TransportProblem) -> np.ndarray:
+def normal(problem: fpc.TrackingProblem) -> np.ndarray:
     """Weights that do not depend on how networks are initialized."""
     return np.random.default_rng(3).standard_normal(problem.drift.weights.size)
 
@@ -416,17 +415,17 @@ def smooth(
     mesh: Any = None,
     steps: int = 8,
     **options: Any,
-) -> TransportProblem:
+) -> fpc.TrackingProblem:
     domain = cube(comm, dim, n, size) if mesh is None else mesh(comm, 2)
     drift = fpc.NetworkDrift(domain, width or dim, pieces, t1, activation, seed=3)
-    return TransportProblem(Wave(t1, size), drift, steps, **options)
+    return fpc.TrackingProblem(Wave(t1, size), drift, 0.0, steps, **options)
 
 
 def on_mesh(comm=WORLD, dim: int = 2, degree: int = 2, steps: int = 8, **options: Any):
     mesh = cube(comm, dim, [12, 4, 2][dim - 1])
     reference = fpc.MoserFlow(bump(mesh, degree, 0.3), bump(mesh, degree, 0.7), 1.0, 0.0)
     drift = fpc.NetworkDrift(mesh, dim, 2, seed=3)
-    return TransportProblem(reference, drift, steps, **options)
+    return fpc.TrackingProblem(reference, drift, 0.0, steps, **options)
 
 
 @pytest.mark.parallel([1, 2])
@@ -474,7 +473,7 @@ def test_steps_converge_with_order_four_to_controlled_ones():
     problem = on_mesh()
     weights = 0.3 * normal(problem)
     drift = walled(problem.drift.with_weights(weights), problem.drift.mesh)
-    exact = carry(problem.labels, drift, [0.0, 1.0], rtol=1e-12, atol=1e-12)
+    exact = carry(problem.runs.labels, drift, [0.0, 1.0], rtol=1e-12, atol=1e-12)
 
     def error(steps: int) -> float:
         flow = problem.refined(steps).trajectory(weights)

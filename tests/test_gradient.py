@@ -100,7 +100,7 @@ def check_taylor(problem: fpc.TrackingProblem, weights: np.ndarray) -> None:
     # Orders near 2 alone are weak; with remainders this small, J' is right to six digits.
     assert test.relative_remainder < 1e-6
     # The weights of SDIRK4, up to 12, multiply the round-off that the smallest remainders feel.
-    noisy = isinstance(problem.scheme, fpc.SDIRK4)
+    noisy = isinstance(problem.runs.scheme, fpc.SDIRK4)
     assert test.orders == pytest.approx(2.0, abs=0.05 if noisy else 0.01)
 
 

@@ -55,7 +55,7 @@ def parsed(module: str) -> ast.Module:
 
 def test_package_is_found():
     assert {"galerkin", "fokker_planck", "control.tracking"} <= set(MODULES)
-    assert imported(parsed("control.tracking")) >= {"control.adjoint", "reference", "galerkin"}
+    assert imported(parsed("control.tracking")) >= {"control.diffusion", "reference", "galerkin"}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -106,6 +106,22 @@ def test_best_weights_are_kept_if_the_last_ones_are_worse(monkeypatch):
     assert np.array_equal(result.weights, best[1])
 
 
+@pytest.mark.parallel([2, 3])
+def test_ranks_that_round_differently_take_the_same_steps(monkeypatch):
+    problem = tracking()
+    evaluate = problem.value_and_derivative
+
+    def rounded(weights):
+        value, dual = evaluate(weights)
+        # Far more than round-off, so that line searches would part soon.
+        return value * (1.0 + 1e-3 * WORLD.rank), dual * (1.0 + 1e-2 * WORLD.rank)
+
+    monkeypatch.setattr(problem, "value_and_derivative", rounded)
+    result = quiet(problem, max_iterations=40)
+    mine = (result.weights.tobytes(), result.history, result.evaluations, result.reason)
+    assert WORLD.allgather(mine) == [mine] * WORLD.size
+
+
 @pytest.mark.parallel([1, 2])
 def test_stops_at_a_fraction_of_the_first_gradient():
     result = quiet(tracking(), max_iterations=100, gradient_tolerance=0.1)

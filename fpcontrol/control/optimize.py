@@ -16,6 +16,7 @@ from mpi4py import MPI
 import numpy as np
 from petsc4py import PETSc
 
+from fpcontrol.characteristics import Flow
 from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpoint
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.tracking import Errors, TrackingProblem
@@ -23,7 +24,7 @@ from fpcontrol.files import output_path
 from fpcontrol.fokker_planck import Trajectory
 from fpcontrol.galerkin import Array
 from fpcontrol.linear_solvers import petsc_options_set
-from fpcontrol.parallel import together
+from fpcontrol.parallel import lasting, together
 from fpcontrol.progress import Progress
 
 # TAO's types that need values and derivatives only, with options that differ from TAO's own.
@@ -69,8 +70,8 @@ class Result:
         return self.errors.relative_sup_error
 
     @functools.cached_property
-    def trajectory(self) -> Trajectory:
-        """Controlled densities. Collective at first use."""
+    def trajectory(self) -> Trajectory | Flow:
+        """Controlled densities; without noise along labels. Collective at first use."""
         return self.problem.trajectory(self.weights)
 
     @functools.cached_property
@@ -174,8 +175,13 @@ def minimize(
     run = _Run(problem, history, bar, target, checkpoint_every)
     run.limit(max_evaluations, gradient_tolerance, target_error)
 
-    x = PETSc.Vec().createWithArray(start.copy(), comm=MPI.COMM_SELF)
-    tao = PETSc.TAO().create(MPI.COMM_SELF)
+    # One optimizer for all ranks, its vectors on rank 0 alone: optimizers of their own would round
+    # differently on different ranks (BLAS does, by alignment), and after some hundred iterations
+    # one rank takes a step that another refuses.
+    shared = lasting(comm)
+    x = PETSc.Vec().createMPI((start.size if comm.rank == 0 else 0, start.size), comm=shared)
+    x.array[:] = start[: x.local_size]
+    tao = PETSc.TAO().create(shared)
     tao.setType(method)
     tao.setObjectiveGradient(run.evaluate, x.duplicate())
     tao.setConvergenceTest(run.iterated)
@@ -232,22 +238,24 @@ class _Run:
 
     def evaluate(self, tao: PETSc.TAO, x: PETSc.Vec, gradient: PETSc.Vec) -> float:
         """Value and derivative for TAO. An exception here leaves TAO as PETSc error 101."""
+        comm = self.problem.galerkin.comm
         try:
-            if self.problem.galerkin.comm.allreduce(self.interrupted, op=MPI.LOR):
+            if comm.allreduce(self.interrupted, op=MPI.LOR):
                 raise _Stop("interrupted")
             if self._limit is not None and self.evaluations >= self._limit:
                 raise _Stop("max_evaluations")
-            weights = x.getArray(readonly=True).copy()
+            weights = comm.bcast(x.getArray(readonly=True).copy())
             value, dual = self.problem.value_and_derivative(weights)
+            error = self.problem.errors(weights).relative_error
+            value, error, norm = comm.bcast((value, error, float(np.linalg.norm(dual))))
         except Exception as error:
             self.error = error
             raise
         self.evaluations += 1
         if value < self.best_value:
             self.best_value, self.best_weights = value, weights
-            self._best_error = self.problem.errors(weights).relative_error
-            self._best_gradient = float(np.linalg.norm(dual))
-        gradient.array[:] = dual
+            self._best_error, self._best_gradient = error, norm
+        gradient.array[:] = dual[: gradient.local_size]
         return value
 
     def iterated(self, tao: PETSc.TAO) -> None:

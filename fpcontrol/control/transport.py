@@ -1,4 +1,4 @@
-r"""Tracking without noise (sigma = 0) along characteristics, and its discrete adjoint.
+r"""Controlled runs without noise (sigma = 0) along characteristics, and their discrete adjoint.
 
 .. math:: \dot X = v,\quad \frac{d}{dt}\log J = \nabla\cdot v,\qquad
     v(t,x) = g(x)\,s\,f(y),\quad \nabla\cdot v = g\,\nabla_y\cdot f + s\,\nabla g\cdot f
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from dolfinx import fem
+from dolfinx.mesh import Mesh
 from scipy.special import expit
 
 from fpcontrol.characteristics import Flow, Labels
 from fpcontrol.control.network import ACTIVATIONS, Network, NetworkDrift
-from fpcontrol.control.tracking import Errors
-from fpcontrol.fokker_planck import check_steps
+from fpcontrol.fokker_planck import check_density
 from fpcontrol.galerkin import Array, Galerkin, lagrange
-from fpcontrol.moving import MeshReference
+from fpcontrol.moving import MeshReference, Still
 from fpcontrol.parallel import together
 from fpcontrol.reference import MoserFlow
 from fpcontrol.walls import Wall, WallFactor, walled
@@ -108,36 +109,41 @@ class _Path:
     log_j: Array  # (steps + 1, N)
     value: Array
     slope: Array
-    squares: Array
+    squares: Array  # (steps + 1,)
 
 
-class TransportProblem:
-    r"""Track a reference without noise, with a network made tangent at the walls. Collective.
+class Transport:
+    r"""Runs of the controlled continuity equation and their squared errors. Collective.
 
-    J is that of ``TrackingProblem``, with norms taken over the labels,
+    Squared errors are integrals over the labels,
 
-    .. math:: \|\rho - r\|^2 = \int (\rho_0(y)/J - r(t, X))^2\,J\,dy ,
+    .. math:: e_n = \int (\rho_0(y)/J - r(t_n, X))^2\,J\,dy ,
 
     the drift is ``walled(drift, mesh, layer)``, the steps are those of the classical Runge-Kutta
-    method, and the derivative is their discrete adjoint. A reference on a mesh has kinks at the
-    faces of its cells: J is piecewise smooth, and differentiated as such. All levels are kept,
-    ``(steps + 1) * (2 d + 2)`` numbers a label.
+    method, and the derivative of :math:`\tfrac12\sum_n s_n e_n` is their discrete adjoint. A
+    reference on a mesh has kinks at the faces of its cells: the sum is piecewise smooth, and
+    differentiated as such. All levels are kept, ``(steps + 1) * (2 d + 2)`` numbers a label.
 
     Args:
         reference: ``MoserFlow``, or an ``AnalyticReference``.
         drift: The network, of a smooth activation.
-        steps: Number of time steps, a multiple of the drift's pieces.
+        steps: Number of time steps.
+        start: Start density on the reference's mesh; the reference's own unless given.
         labels: Where characteristics start, with the start density; unless given, the quadrature
-            points of degree ``2 * degree + 2`` (8 for an ``AnalyticReference``) of the mesh, with
-            the reference's density at time 0.
-        running_weight, terminal_weight, decay: See ``TrackingProblem``.
+            points of ``label_mesh``.
+        label_mesh: Another mesh of the same domain, such as a finer one; the reference's own
+            unless given.
         layer: See ``walled``.
+        quadrature_degree: Of the labels; unless given ``2 * degree + 2`` (8 for an
+            ``AnalyticReference``).
+
+    Attributes:
+        norms: Squared L2 norms of the reference at all levels, ``(steps + 1,)``.
+        walled: The drift as it runs, at the network's own weights.
 
     Raises:
         ValueError: On all ranks, for an argument that is not as above.
     """
-
-    sigma = 0.0
 
     def __init__(
         self,
@@ -145,66 +151,44 @@ class TransportProblem:
         drift: NetworkDrift,
         steps: int,
         *,
+        start: fem.Function | None = None,
         labels: Labels | None = None,
-        running_weight: float = 1.0,
-        terminal_weight: float = 0.0,
-        decay: float = 0.0,
+        label_mesh: Mesh | None = None,
         layer: float | None = None,
+        quadrature_degree: int | None = None,
     ) -> None:
-        self.steps = check_steps(steps, drift.pieces)
-        costs = (running_weight, terminal_weight, decay)
-        if not (np.isfinite(costs).all() and min(costs) >= 0.0):
-            raise ValueError(
-                f"running_weight, terminal_weight, decay = {costs} must be finite and not negative."
-            )
         if drift.network.activation not in CURVATURES:
             raise ValueError(
                 f"activation = {drift.network.activation!r} has no second derivative, which "
                 f"sigma = 0 needs (of the divergence); choose one of {tuple(CURVATURES)}."
             )
-        if not np.isclose(drift.t1, reference.t1, rtol=1e-12):
-            raise ValueError(f"drift.t1 = {drift.t1:g} differs from reference.t1 {reference.t1:g}.")
+        if labels is not None and not (start is label_mesh is quadrature_degree is None):
+            raise ValueError(
+                "labels have points and a density: give no start, label_mesh, quadrature_degree."
+            )
         self._moving: Any = reference
         if isinstance(reference, MoserFlow):
             self._moving, self.galerkin = MeshReference(reference), reference.galerkin
         else:
             self.galerkin = Galerkin(lagrange(drift.mesh, 2), quadrature_degree=8)
         g = self.galerkin
-        if drift.mesh._cpp_object != g.mesh._cpp_object:
-            raise ValueError("drift and reference live on different meshes.")
-        self.reference, self.drift = reference, drift
-        self.running_weight, self.terminal_weight, self.decay = map(float, costs)
-        if labels is None:
-            fine = Galerkin(g.space, max(2 * g.degree + 2, g.quadrature_degree))
-            rho = self._moving.at(0.0, fine.points)[0]
-            labels = Labels(g.comm, fine.points, fine.quadrature_weights, rho, Wall.of(g.mesh))
-        self.labels = labels
+        self.reference, self.drift, self.steps = reference, drift, steps
+        self.labels = labels or self._own_labels(start, label_mesh, quadrature_degree)
         self.walled = walled(drift, g.mesh, layer)
         self._jet = _Jet(drift.network, drift, self.walled.factor)
-        self.times = np.linspace(0.0, drift.t1, self.steps + 1)
-        self._trapezoid = np.full(self.steps + 1, 1.0)
-        self._trapezoid[[0, -1]] = 0.5
-        self._norms = np.array([self._reference_norm(t) for t in self.times])
-        self._scales = self.running_weight * self._trapezoid / (self._trapezoid @ self._norms)
-        self._scales[-1] += self.terminal_weight / self._norms[-1]
+        self.times = np.linspace(0.0, drift.t1, steps + 1)
+        self.norms = np.array([self._reference_norm(t) for t in self.times])
         self._path: _Path | None = None
 
-    # -- J and its derivatives -----------------------------------------------------------------
+    def squares(self, weights: Array) -> Array:
+        """Squared errors of all levels, ``(steps + 1,)``. Collective."""
+        return self._run(weights).squares
 
-    def __call__(self, weights: Array) -> float:
-        """J at flat weights. Collective."""
-        return self.errors(weights).value
-
-    def derivative(self, weights: Array) -> Array:
-        """Derivative of J, a dual vector of the shape of ``weights``. Collective."""
-        return self.value_and_derivative(weights)[1]
-
-    def value_and_derivative(self, weights: Array) -> tuple[float, Array]:
-        """J and its derivative from one forward and one reverse sweep. Collective."""
-        weights = self.drift.check_weights(weights)
+    def derivative(self, weights: Array, scales: Array) -> Array:
+        """Derivative in the weights of half the scaled sum of squares, flat. Collective."""
         theta, h = weights.reshape(self.drift.pieces, -1), self.drift.t1 / self.steps
         path, dual = self._run(weights), np.zeros((self.drift.pieces, theta.shape[1]))
-        sx, sj = self._cost_dual(path, self.steps)
+        sx, sj = self._cost_dual(path, self.steps, scales)
         for n in range(self.steps - 1, -1, -1):
             k, total, later = self._piece(n), sx.copy(), np.zeros_like(sx)
             points = [x for x, _, _ in self._stages(theta[k], path.x[n])]
@@ -213,15 +197,13 @@ class TransportProblem:
                 part, later = self._jet.vjp(theta[k], points[i], sv, h * B[i] * sj)
                 dual[k] += part
                 total += later
-            cost_x, cost_j = self._cost_dual(path, n)
+            cost_x, cost_j = self._cost_dual(path, n, scales)
             sx, sj = total + cost_x, sj + cost_j
         comm = self.galerkin.comm  # rank 0's sum on all, so that all bits agree
-        dual = comm.bcast(comm.reduce(dual, root=0), root=0)
-        return self.errors(weights).value, dual.ravel() + self.decay / self.drift.pieces * weights
+        return comm.bcast(comm.reduce(dual, root=0), root=0).ravel()
 
-    def tangent(self, weights: Array, direction: Array) -> float:
-        """Derivative of J along a direction from the tangent of the steps. Collective."""
-        weights, direction = map(self.drift.check_weights, (weights, direction))
+    def tangent(self, weights: Array, direction: Array, scales: Array) -> float:
+        """Derivative of half the scaled sum of squares along a direction. Collective."""
         pieces, h = self.drift.pieces, self.drift.t1 / self.steps
         theta, dtheta = weights.reshape(pieces, -1), direction.reshape(pieces, -1)
         path, total = self._run(weights), 0.0
@@ -231,70 +213,45 @@ class TransportProblem:
             for i, (x, _, _) in enumerate(self._stages(theta[k], path.x[n])):
                 dv, dd = self._jet.jvp(theta[k], x, dtheta[k], start + h * A[i] * dv)
                 dx, dj = dx + h * B[i] * dv, dj + h * B[i] * dd
-            sx, sj = self._cost_dual(path, n + 1)
+            sx, sj = self._cost_dual(path, n + 1, scales)
             total += float(np.sum(sx * dx) + sj @ dj)
-        return self.galerkin.sum(total) + self.decay / pieces * float(weights @ direction)
-
-    # -- what came out -------------------------------------------------------------------------
-
-    def errors(self, weights: Array) -> Errors:
-        """Cost and errors at flat weights. Collective."""
-        weights = self.drift.check_weights(weights)
-        squares, norms = self._run(weights).squares, self._norms
-        running = float(self._trapezoid @ squares / (self._trapezoid @ norms))
-        terminal = float(squares[-1] / norms[-1])
-        return Errors(
-            value=0.5 * self.running_weight * running
-            + 0.5 * self.terminal_weight * terminal
-            + 0.5 * self.decay * float(weights @ weights) / self.drift.pieces,
-            relative_error=running**0.5,
-            relative_sup_error=float((squares.max() / norms.max()) ** 0.5),
-            final_error=terminal**0.5,
-            over_time=np.sqrt(squares / norms),
-        )
+        return self.galerkin.sum(total)
 
     def trajectory(self, weights: Array) -> Flow:
         """Labels and densities along them at all levels. Collective."""
-        path = self._run(self.drift.check_weights(weights))
+        path = self._run(weights)
         return Flow(self.labels, self.times, path.x, path.log_j, self.steps)
-
-    def refined(self, steps: int) -> "TransportProblem":
-        """The same problem with another number of steps. Collective."""
-        return TransportProblem(
-            self.reference,
-            self.drift,
-            steps,
-            labels=self.labels,
-            running_weight=self.running_weight,
-            terminal_weight=self.terminal_weight,
-            decay=self.decay,
-            layer=self.walled.factor.layer,
-        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
-        g, n, labels = self.galerkin, self.drift.network, self.labels
+        labels = self.labels
         return {
-            "dimension": g.dimension,
-            "cells": g.mesh.topology.index_map(g.dimension).size_global,
-            "degree": g.degree,
-            "width": n.width,
-            "activation": n.activation,
-            "pieces": self.drift.pieces,
-            "t1": self.drift.t1,
             "sigma": 0.0,
-            "steps": self.steps,
             "scheme": "characteristics",
-            "running_weight": self.running_weight,
-            "terminal_weight": self.terminal_weight,
-            "decay": self.decay,
             "layer": self.walled.factor.layer,
-            "labels": g.comm.allreduce(len(labels.points)),
+            "labels": self.galerkin.comm.allreduce(len(labels.points)),
             "start_norm": float(labels.integral(labels.density**2)[0]),
-            "reference_norm": float(self._norms[self.steps // 2]),
+            "reference_norm": float(self.norms[self.steps // 2]),
         }
 
+    def settings(self) -> dict[str, Any]:
+        """What else a record should say."""
+        return {}
+
     # -- inner parts ---------------------------------------------------------------------------
+
+    def _own_labels(
+        self, start: fem.Function | None, mesh: Mesh | None, degree: int | None
+    ) -> Labels:
+        g, source = self.galerkin, self._moving
+        if start is not None:
+            check_density("start", start, g)
+            source = MeshReference(Still(g, start.x.array))
+        if degree is None:
+            degree = max(2 * g.degree + 2, g.quadrature_degree)
+        fine = Galerkin(g.space if mesh is None else lagrange(mesh, 1), degree)
+        rho = source.at(0.0, fine.points)[0]
+        return Labels(g.comm, fine.points, fine.quadrature_weights, rho, Wall.of(g.mesh))
 
     def _piece(self, n: int) -> int:
         return n * self.drift.pieces // self.steps
@@ -349,9 +306,9 @@ class TransportProblem:
                 "or a wider layer, or start from smaller weights."
             )
 
-    def _cost_dual(self, path: _Path, n: int) -> tuple[Array, Array]:
-        """Derivative of J in the positions ``(N, d)`` and in log J ``(N,)`` of level ``n``."""
+    def _cost_dual(self, path: _Path, n: int, scales: Array) -> tuple[Array, Array]:
+        """Derivatives of the cost in positions ``(N, d)`` and log J ``(N,)`` of level ``n``."""
         rho, j, r = self.labels.density, np.exp(path.log_j[n]), path.value[n]
-        scale = 0.5 * self._scales[n] * self.labels.volumes
+        scale = 0.5 * scales[n] * self.labels.volumes
         sx = (2.0 * scale * (r * j - rho))[:, None] * path.slope[n]
         return sx, scale * (r**2 * j - rho**2 / j)

@@ -1,0 +1,188 @@
+"""Controlled runs with noise: Galerkin elements, squared errors of all levels, their adjoint."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dolfinx import fem
+
+from fpcontrol.control.adjoint import Observe, Sweeps
+from fpcontrol.control.network import NetworkDrift
+from fpcontrol.fokker_planck import Trajectory, check_density, trajectory
+from fpcontrol.galerkin import Array
+from fpcontrol.noise import Noise, Sigma
+from fpcontrol.parallel import reduced
+from fpcontrol.reference import MoserFlow
+from fpcontrol.timestepping import CrankNicolson, Scheme
+
+
+class Diffusion:
+    r"""Runs of the controlled Fokker-Planck equation and their squared errors. Collective.
+
+    For the levels :math:`\rho_n` at weights :math:`\theta` and squares :math:`e_n =
+    \|\rho_n - \rho^{ref}_n\|^2`, the derivative is that of :math:`\tfrac12\sum_n s_n e_n`: the
+    discrete adjoint of the scheme that runs. The last run is remembered.
+
+    Args:
+        reference: What to follow.
+        drift: The network.
+        sigma: Noise.
+        steps: Number of time steps.
+        start: Start density, in the reference's space; the reference's own unless given.
+        scheme: ``CrankNicolson()`` unless given.
+        linear_solver, petsc_options: See ``LinearSolver``.
+        snapshots: Levels kept for the reverse sweep; all unless given.
+
+    Attributes:
+        norms: Squared L2 norms of the reference at all levels, ``(steps + 1,)``.
+        sweeps: The sweeps over the steps.
+    """
+
+    def __init__(
+        self,
+        reference: MoserFlow,
+        drift: NetworkDrift,
+        sigma: Sigma,
+        steps: int,
+        *,
+        start: fem.Function | None = None,
+        scheme: Scheme | None = None,
+        linear_solver: str = "auto",
+        petsc_options: Mapping[str, Any] | None = None,
+        snapshots: int | None = None,
+    ) -> None:
+        if snapshots is not None and (not isinstance(snapshots, int) or snapshots < 1):
+            raise ValueError(f"snapshots = {snapshots!r} must be a positive integer or None.")
+        if not isinstance(reference, MoserFlow):
+            raise ValueError(f"reference = {reference!r} must be a MoserFlow where sigma > 0.")
+        self.reference, self.galerkin = reference, reference.galerkin
+        self.noise, self.steps, self.pieces = Noise(sigma), steps, drift.pieces
+        self.start = start or reference.start
+        check_density("start", self.start, self.galerkin)
+        self.scheme, self.snapshots = scheme or CrankNicolson(), snapshots
+        self.times = np.linspace(0.0, drift.t1, steps + 1)
+        self.sweeps = Sweeps(
+            self.galerkin,
+            drift,
+            self.noise,
+            steps,
+            self.scheme,
+            linear_solver,
+            petsc_options,
+            snapshots,
+        )
+        self.norms = self._sum_levels(
+            [self._local_norm(reference.coefficients(t)) for t in self.times]
+        )
+        self._kept: _Kept | None = None
+
+    def squares(self, weights: Array) -> Array:
+        """Squared errors of all levels, ``(steps + 1,)``. Collective."""
+        if self._kept is None or self._kept.key != weights.tobytes():
+            self._run(weights, keep=self.snapshots is None)
+        assert self._kept is not None
+        return self._kept.squares
+
+    def derivative(self, weights: Array, scales: Array) -> Array:
+        """Derivative in the weights of half the scaled sum of squares, flat. Collective."""
+        squares, observe = self._observer()
+        levels = None
+        if self.snapshots is None:
+            levels = self._window(weights)
+
+        def misfit(n: int, rho: Array) -> Array:
+            return self._misfit(n, rho, scales)
+
+        dual = self.sweeps.derivative(
+            weights.reshape(self.pieces, -1), self.start.x.array, misfit, observe, levels
+        ).ravel()
+        if self.snapshots is not None:
+            self._kept = _Kept(weights.tobytes(), None, self._sum_levels(squares), 0)
+        return dual
+
+    def tangent(self, weights: Array, direction: Array, scales: Array) -> float:
+        """Derivative of half the scaled sum of squares along a direction. Collective."""
+        levels = self._window(weights)[1:]
+        pieces = self.pieces
+        total = 0.0
+        for n, dot in self.sweeps.tangent(
+            weights.reshape(pieces, -1), direction.reshape(pieces, -1), levels
+        ):
+            dual = self.sweeps.stepper.apply_mass(self._misfit(n, levels[n], scales))
+            total += float(dual @ dot[: self.galerkin.n_owned])
+        return self.galerkin.sum(total)
+
+    def trajectory(self, weights: Array) -> Trajectory:
+        """The controlled densities at all levels. Collective."""
+        window = self._window(weights)
+        assert self._kept is not None
+        return trajectory(self.galerkin, self.times, window[1:], self._kept.iterations)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must agree for weights of one run to be those of another. Collective."""
+        g, middle = self.galerkin, self.reference.coefficients(0.5 * self.times[-1])
+        return {
+            "sigma": self.noise.samples(self.times[-1]),
+            "scheme": self.scheme.name,
+            "start_norm": g.inner(self.start.x.array, self.start.x.array),
+            "reference_norm": g.inner(middle, middle),
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What else a record should say."""
+        return {"linear_solver": self.sweeps.stepper.solver.method}
+
+    # -- inner parts ---------------------------------------------------------------------------
+
+    def _misfit(self, n: int, rho: Array, scales: Array) -> Array:
+        """Local array whose product with M is the cost's derivative in level ``n``."""
+        return scales[n] * (rho - self.reference.coefficients(self.times[n]))
+
+    def _local_norm(self, u: Array) -> float:
+        return float(self.sweeps.stepper.apply_mass(u) @ u[: self.galerkin.n_owned])
+
+    def _sum_levels(self, parts: list[float]) -> Array:
+        return reduced(self.galerkin.comm, np.array(parts))
+
+    def _observer(self) -> tuple[list[float], Observe]:
+        squares = [0.0] * (self.steps + 1)
+
+        def observe(n: int, rho: Array) -> None:
+            squares[n] = self._local_norm(rho - self.reference.coefficients(self.times[n]))
+
+        observe(0, self.start.x.array)
+        return squares, observe
+
+    def _run(self, weights: Array, keep: bool) -> None:
+        """Forward sweep; remembers the errors, and the levels if they are to be kept."""
+        squares, observe = self._observer()
+        theta = weights.reshape(self.pieces, -1)
+        rows = np.stack([self.start.x.array] * 2)
+        window, solver = None, self.sweeps.stepper.solver
+        before = solver.iterations
+        if keep:
+            window = self.sweeps.extended(rows, self.steps)
+            self.sweeps.forward(theta, window, 0, observe)
+        else:
+            self.sweeps.advanced(theta, rows, 0, self.steps, observe)
+        iterations = solver.iterations - before
+        self._kept = _Kept(weights.tobytes(), window, self._sum_levels(squares), iterations)
+
+    def _window(self, weights: Array) -> Array:
+        """All levels at these weights, from the last forward sweep if it was at them."""
+        kept = self._kept
+        if kept is None or kept.key != weights.tobytes() or kept.window is None:
+            self._run(weights, keep=True)
+        assert self._kept is not None and self._kept.window is not None
+        return self._kept.window
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """The last forward sweep: its weights, levels, squared errors of levels, iterations."""
+
+    key: bytes
+    window: Array | None
+    squares: Array
+    iterations: int
