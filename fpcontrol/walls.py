@@ -125,21 +125,29 @@ class WallFactor:
                 )
             self._walls = _Edges.of(corners, middles, self.size)
 
-    def __call__(self, x: Array) -> tuple[Array, Array, Array]:
-        """``g (N,)``, its gradient ``(N, d)`` and Hessian ``(N, d, d)`` at points ``(N, d)``."""
-        omega, slope, curvature = self._walls.jet(x)
-        # A label on a wall stays there: on an edge of two walls, round-off would push it about.
-        omega = np.where(np.abs(omega) <= 3.0 * self._walls.smallest, 0.0, omega)
-        g = np.tanh(omega / self.layer)
-        first = (1.0 - g * g) / self.layer
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """``g (N,)`` and its gradient ``(N, d)`` at points ``(N, d)``."""
+        g, first, slope, _ = self._outer(*self._walls.jet(x, curved=False))
+        return g, first[:, None] * slope
+
+    def jet(self, x: Array) -> tuple[Array, Array, Array]:
+        """``g``, its gradient and Hessian ``(N, d, d)`` at points ``(N, d)``."""
+        g, first, slope, curvature = self._outer(*self._walls.jet(x))
         second = -2.0 * g * first / self.layer
         outer = slope[:, :, None] * slope[:, None, :]
         turn = second[:, None, None] * outer + first[:, None, None] * curvature
         return g, first[:, None] * slope, turn
 
+    def _outer(self, omega: Array, slope: Array, curvature: Array) -> tuple[Array, ...]:
+        """``g``, its derivative in omega, and what was given of omega's own."""
+        # A label on a wall stays there: on an edge of two walls, round-off would push it about.
+        omega = np.where(np.abs(omega) <= 3.0 * self._walls.smallest, 0.0, omega)
+        g = np.tanh(omega / self.layer)
+        return g, (1.0 - g * g) / self.layer, slope, curvature
+
     def outside(self, x: Array) -> Array:
         """Which of the points ``(N, d)`` are beyond the walls by 1e-9 of the size, or nowhere."""
-        return ~(self._walls.jet(x)[0] >= -1e-9 * self.size)
+        return ~(self._walls.jet(x, curved=False)[0] >= -1e-9 * self.size)
 
 
 @dataclass(frozen=True)
@@ -163,16 +171,22 @@ class _Planes:
         """Distances to the planes, negative beyond, ``(N, planes)``."""
         return self.offsets - x @ self.normals.T
 
-    def jet(self, x: Array) -> tuple[Array, Array, Array]:
+    def jet(self, x: Array, curved: bool = True) -> tuple[Array, Array, Array]:
         """``omega``, gradient, Hessian; beyond one wall analytically continued: negative."""
         s = self.gap(x)
         s[np.abs(s) < self.smallest] = self.smallest
-        beyond = (s < 0.0).any(axis=1)
-        omega = np.where(beyond, -1.0, 1.0) / np.sqrt((s**-2).sum(axis=1))
-        ratio = omega[:, None] / s
-        slope = -(ratio**3) @ self.normals
+        inverse = 1.0 / s
+        omega = 1.0 / np.sqrt(np.einsum("ni,ni->n", inverse, inverse))
+        omega[(s < 0.0).any(axis=1)] *= -1.0
+        ratio = omega[:, None] * inverse
+        cube = ratio * ratio * ratio
+        slope = -cube @ self.normals
+        if not curved:
+            return omega, slope, np.empty((0, 0, 0))
+        d = slope.shape[1]
+        products = (self.normals[:, :, None] * self.normals[:, None, :]).reshape(-1, d * d)
         turn = slope[:, :, None] * slope[:, None, :]
-        turn -= np.einsum("ni,id,ie->nde", ratio**4, self.normals, self.normals)
+        turn -= ((cube * ratio) @ products).reshape(-1, d, d)
         return omega, slope, (3.0 / omega)[:, None, None] * turn
 
 
@@ -198,7 +212,7 @@ class _Edges:
         sign = np.where(turned, -1.0, 1.0)[:, None]
         return cls(starts, sign * tangents, sign * normals, lengths, 1e-14 * size)
 
-    def jet(self, x: Array) -> tuple[Array, Array, Array]:
+    def jet(self, x: Array, curved: bool = True) -> tuple[Array, Array, Array]:
         """``omega``, gradient and Hessian, for so many points at once that memory stays small."""
         n = max(1, 500_000 // len(self.starts))
         parts = [self._jet(x[i : i + n]) for i in range(0, max(len(x), 1), n)]
@@ -258,7 +272,7 @@ class Walled:
 
     def divergence(self, t: float, x: Array) -> Array:
         """By the product rule, ``(N,)``."""
-        g, slope, _ = self.factor(x)
+        g, slope = self.factor(x)
         inner = np.einsum("nd,nd->n", slope, self.drift(t, x))
         return g * self.drift.divergence(t, x) + inner
 

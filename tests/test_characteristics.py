@@ -271,10 +271,15 @@ def test_derivatives_of_the_wall_factor(make):
         near = np.array([[0.25, 0.5], [0.25, 0.5 + 1e-7], [0.25, 0.5 - 1e-4], [0.497, 0.3]])
         x = np.concatenate([x, near * factor.size])
     h = 1e-5 * factor.size
-    g, slope, curvature = factor(x)
+    g, slope, curvature = factor.jet(x)
     for i, axis in enumerate(np.eye(x.shape[1])):
         one, two = (
-            [a - b for a, b in zip(factor(x + k * h * axis), factor(x - k * h * axis), strict=True)]
+            [
+                a - b
+                for a, b in zip(
+                    factor.jet(x + k * h * axis), factor.jet(x - k * h * axis), strict=True
+                )
+            ]
             for k in (1, 2)
         )
         first, second, _ = ((8.0 * a - b) / (12.0 * h) for a, b in zip(one, two, strict=True))

@@ -66,7 +66,7 @@ class _Jet:
     def rate(self, weights: Array, x: Array) -> tuple[Array, Array]:
         """``v (N, d)`` and ``div v (N,)`` at ``x (N, d)``."""
         w, _, _, c, p, p1, _ = self._parts(weights, x)
-        g, slope, _ = self.factor(x)
+        g, slope = self.factor(x)
         f, s = (w @ p).T, self.drift.scale
         return s * g[:, None] * f, g * (c @ p1) + s * np.einsum("nd,nd->n", slope, f)
 
@@ -74,7 +74,7 @@ class _Jet:
         """Derivative of ``rate`` along directions in the weights and in ``x``."""
         w, a, y, c, p, p1, p2 = self._parts(weights, x)
         dw, da, db = self.network.unpack(direction)
-        g, slope, curvature = self.factor(x)
+        g, slope, curvature = self.factor.jet(x)
         s = self.drift.scale
         dz = a @ (dx.T / s) + da @ y + db[:, None]
         dc = np.einsum("im,mi->m", dw, a) + np.einsum("im,mi->m", w, da)
@@ -87,7 +87,7 @@ class _Jet:
     def vjp(self, weights: Array, x: Array, sv: Array, sd: Array) -> tuple[Array, Array]:
         """Derivatives of ``sum(sv * v) + sum(sd * div v)`` in the weights and in ``x``."""
         w, a, y, c, p, p1, p2 = self._parts(weights, x)
-        g, slope, curvature = self.factor(x)
+        g, slope, curvature = self.factor.jet(x)
         f, s = (w @ p).T, self.drift.scale
         sf = s * (g[:, None] * sv + sd[:, None] * slope).T  # (d, N)
         sn = g * sd  # of the network's own divergence
