@@ -79,19 +79,25 @@ class Galerkin:
         self.n_owned = self.index_map.size_local
         self.n_local = self.n_owned + self.index_map.num_ghosts
         self.n_cells = mesh.topology.index_map(d).size_local
-        self.dofs = np.ascontiguousarray(space.dofmap.list[: self.n_cells].T)  # (basis, cells)
+        # As intp, (basis, cells): numpy would convert other integers at every use as an index.
+        self.dofs = space.dofmap.list[: self.n_cells].T.astype(np.intp, order="C")
 
         reference, w = basix.make_quadrature(element.cell_type, self.quadrature_degree)
         table = element.tabulate(1, reference)[:, :, :, 0]  # (1 + d, points, basis functions)
         self.n_points, self._reference_weights = len(w), w
         self._value = table[0].copy()  # (points, basis)
         self._gradient = table[1:].reshape(d * self.n_points, -1).copy()  # (d * points, basis)
+        # The gradient of degree 1 is the same at all points of a cell: one is enough.
+        own = table[1:, :1] if self.degree == 1 else table[1:]
+        self._slope = own.reshape(-1, own.shape[2]).copy()
 
         x = mesh.geometry.x[mesh.geometry.dofmaps[0][: self.n_cells]][:, :, :d]
         jacobian = (x[:, 1:] - x[:, :1]).transpose(0, 2, 1)  # (cells, d, d), dx_k / dxhat_a
         self._inverse = np.linalg.inv(jacobian).transpose(1, 2, 0).copy()  # (a, k, cells)
         self._det = np.abs(np.linalg.det(jacobian))
         self._cofactor = self._det * self._inverse
+        # New memory costs more than the arithmetic in it, so the largest temporary is kept.
+        self._flux = np.empty((d, self.n_points, self.n_cells))
         points = x[:, 0].T[:, None, :] + np.einsum("cka,qa->kqc", jacobian, reference)
         self.points = points.reshape(d, -1).T
         self.quadrature_weights = np.outer(w, self._det).ravel()
@@ -179,8 +185,8 @@ class Galerkin:
         return self._value @ u[self.dofs]
 
     def reference_gradient(self, u: Array) -> Array:
-        """Reference-cell gradient at the points, shape ``(d, n_points, n_cells)``."""
-        return (self._gradient @ u[self.dofs]).reshape(self.dimension, self.n_points, -1)
+        """Reference-cell gradient, ``(d, n_points, n_cells)``; degree 1: ``(d, 1, n_cells)``."""
+        return (self._slope @ u[self.dofs]).reshape(self.dimension, -1, self.n_cells)
 
     def gradient(self, u: Array) -> Array:
         """Gradient of a local array at the points, shape ``(N, d)``."""
@@ -219,21 +225,23 @@ class Galerkin:
 
     # -- the drift -----------------------------------------------------------------------------
 
-    def advection_values(self, v: Array, out: Array | None = None) -> Array:
-        r"""Element matrices of :math:`B_{ij} = (v\,\phi_j, \nabla\phi_i)`.
+    def advection_values(self, v: Array, scale: float = 1.0, out: Array | None = None) -> Array:
+        r"""Element matrices of ``scale`` times :math:`B_{ij} = (v\,\phi_j, \nabla\phi_i)`.
 
         Args:
             v: Drift at ``points``, shape ``(N, d)``.
+            scale: Factor.
             out: Where to write the result.
 
         Returns:
             Shape ``(n_basis**2, n_cells)``.
         """
-        return np.matmul(self._advection, self._push_forward(v), out=out)
+        flux = self._push_forward(v).reshape(len(self._gradient), -1)
+        return np.matmul(scale * self._advection, flux, out=out)
 
     def advection_action(self, v: Array, u: Array) -> Array:
         r"""The dual vector :math:`(v\,u, \nabla\phi_i)`, owned entries. Collective."""
-        flux = self._push_forward(v).reshape(self.dimension, self.n_points, -1)
+        flux = self._push_forward(v)
         flux *= self.evaluate(u) * self._reference_weights[:, None]
         return self.assemble(self._gradient.T @ flux.reshape(len(self._gradient), -1))
 
@@ -249,25 +257,16 @@ class Galerkin:
         Returns:
             Shape ``(N, d)``.
         """
-        return self._pull_back(product * self._reference_weights[:, None], self._cofactor)
+        weighted = np.multiply(product, self._reference_weights[:, None], out=self._flux)
+        return self._pull_back(weighted, self._cofactor)
 
     def _push_forward(self, v: Array) -> Array:
-        """det(J) J^{-1} v, shape (d * points, cells): the flux on the reference cell."""
-        d = self.dimension
-        flux = np.empty((d, self.n_points, self.n_cells))
-        part = v.T.reshape(d, self.n_points, self.n_cells)
-        for a in range(d):
-            np.multiply(self._cofactor[a, 0], part[0], out=flux[a])
-            for k in range(1, d):
-                flux[a] += self._cofactor[a, k] * part[k]
-        return flux.reshape(d * self.n_points, -1)
+        """det(J) J^{-1} v, the flux on the reference cell, ``(d, n_points, n_cells)``; kept."""
+        part = v.T.reshape(self._flux.shape)
+        return np.einsum("akc,kqc->aqc", self._cofactor, part, out=self._flux)
 
     def _pull_back(self, g: Array, inverse: Array) -> Array:
         """J^{-T} g, shape (N, d), stored component by component."""
-        d = self.dimension
-        out = np.empty((d, self.n_points, self.n_cells))
-        for k in range(d):
-            np.multiply(inverse[0, k], g[0], out=out[k])
-            for a in range(1, d):
-                out[k] += inverse[a, k] * g[a]
-        return out.reshape(d, -1).T
+        out = np.empty(self._flux.shape)
+        np.einsum("akc,aqc->kqc", inverse, np.broadcast_to(g, out.shape), out=out)
+        return out.reshape(self.dimension, -1).T

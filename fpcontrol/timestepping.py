@@ -174,9 +174,8 @@ class Stepper:
             self._constant += g.mass_values
             self._diffusivity = diffusivity
         if v is not None:
-            g.advection_values(v, out=self._advection)
-        np.multiply(self._advection, -self._scale, out=self._values)
-        self._values += self._constant
+            g.advection_values(v, -self._scale, out=self._advection)
+        np.add(self._advection, self._constant, out=self._values)
         g.refill(self._matrix, self._values)
 
     def step(

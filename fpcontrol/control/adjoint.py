@@ -209,8 +209,8 @@ class _Reverse:
                 self._product += g.evaluate(u) * g.reference_gradient(z)
             if n % sweeps.steps_per_piece == 0:
                 s = stepper.weighted_derivative(self._product)
-                self._gradient[k] = sweeps.network.vjp(
-                    self._weights[k], sweeps._y, sweeps.scale * s.T
+                self._gradient[k] = sweeps.scale * sweeps.network.vjp(
+                    self._weights[k], sweeps._y, s.T
                 )
                 self._product[:] = 0.0
 

@@ -12,6 +12,10 @@ from scipy.special import expit
 from fpcontrol.galerkin import Array
 from fpcontrol.parallel import reduced, together
 
+# Numbers in the hidden layer of one block of points: 256 KiB, so that the few such arrays in use
+# stay in the second-level cache. Whole layers of wide networks ran at the speed of page faults.
+BLOCK = 2**15
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -57,13 +61,16 @@ class Network:
     def unpack(self, weights: Array) -> tuple[Array, Array, Array]:
         """Views ``W (..., d, m)``, ``A (..., m, d)``, ``b (..., m)`` of ``weights (..., size)``."""
         d, m, lead = self.dimension, self.width, weights.shape[:-1]
-        w, a, b = np.split(weights, [d * m, 2 * d * m], axis=-1)
-        return w.reshape(*lead, d, m), a.reshape(*lead, m, d), b
+        w, a = weights[..., : d * m], weights[..., d * m : 2 * d * m]
+        return w.reshape(*lead, d, m), a.reshape(*lead, m, d), weights[..., 2 * d * m :]
 
     def values(self, weights: Array, y: Array) -> Array:
         """``f(y)``, shape ``(d, N)``."""
         w, _, _ = self.unpack(weights)
-        return w @ self._hidden(weights, y)[1]
+        result = np.empty_like(y)
+        for i in self._blocks(y):
+            np.matmul(w, self._hidden(weights, y[:, i])[1], out=result[:, i])
+        return result
 
     def divergence(self, weights: Array, y: Array) -> Array:
         """``sum_i df_i/dy_i``, shape ``(N,)``."""
@@ -74,9 +81,14 @@ class Network:
     def vjp(self, weights: Array, y: Array, s: Array) -> Array:
         """Derivative of ``sum(s * f(y))`` in the weights, shape ``(size,)``, for ``s (d, N)``."""
         w, _, _ = self.unpack(weights)
-        z, p = self._hidden(weights, y)
-        dz = (w.T @ s) * self._activation.slope(z, p)
-        return np.concatenate([(s @ p.T).ravel(), (dz @ y.T).ravel(), dz.sum(axis=1)])
+        result = np.zeros_like(weights)
+        for i in self._blocks(y):
+            z, p = self._hidden(weights, y[:, i])
+            dz = self._activation.slope(z, p)
+            dz *= w.T @ s[:, i]
+            parts = s[:, i] @ p.T, dz @ y[:, i].T, dz.sum(axis=1)
+            result += np.concatenate([part.ravel() for part in parts])
+        return result
 
     def jvp(self, weights: Array, y: Array, direction: Array) -> Array:
         """Derivative of ``f(y)`` along a direction in the weights, shape ``(d, N)``."""
@@ -89,9 +101,15 @@ class Network:
     def _activation(self) -> Activation:
         return ACTIVATIONS[self.activation]
 
+    def _blocks(self, y: Array) -> list[slice]:
+        """Slices of the points that fit the cache."""
+        count = max(BLOCK // self.width, 1)
+        return [slice(i, i + count) for i in range(0, y.shape[1], count)]
+
     def _hidden(self, weights: Array, y: Array) -> tuple[Array, Array]:
         _, a, b = self.unpack(weights)
-        z = a @ y + b[:, None]
+        z = a @ y
+        z += b[:, None]
         return z, self._activation.value(z)
 
 
