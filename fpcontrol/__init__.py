@@ -21,7 +21,17 @@ if _PETSc.ScalarType(0).dtype.kind == "c":
 if hasattr(_PETSc, "_pre_finalize"):
     _atexit.unregister(_PETSc._pre_finalize)
 
-from fpcontrol import density, distances, drift, io, mesh, plotting, verification
+from fpcontrol import (
+    characteristics,
+    density,
+    distances,
+    drift,
+    io,
+    mesh,
+    plotting,
+    verification,
+    walls,
+)
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.optimize import Result, minimize
 from fpcontrol.control.tracking import TrackingProblem
@@ -40,6 +50,7 @@ __all__ = [
     "Result",
     "TrackingProblem",
     "Trajectory",
+    "characteristics",
     "density",
     "distances",
     "drift",
@@ -48,4 +59,5 @@ __all__ = [
     "minimize",
     "plotting",
     "verification",
+    "walls",
 ]

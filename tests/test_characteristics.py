@@ -535,7 +535,62 @@ def test_minimization_follows_a_reference(tmp_path):
 
 
 @RANKS
+@pytest.mark.parametrize("dim", [1, 2])
+def test_densities_on_a_mesh_are_those_along_the_labels(dim):
+    k, mesh = 2.0 * np.pi, cube(WORLD, dim, [40, 24][dim - 1])
+    labels = Labels.on_mesh(fpc.density.uniform(mesh, 1), 6)
+    flow = carry(labels, Ripple(k), [0.0, 0.2, 0.4])
+    space = lagrange(mesh, 2)
+    found = flow.on_mesh(space, [0, 2])
+    assert found.times == pytest.approx([0.0, 0.4])
+    nodes = space.tabulate_dof_coordinates()[: found.levels.shape[1], :dim]
+    exact = 1.0 / (np.cosh(0.4 * A) + np.sinh(0.4 * A) * np.cos(k * nodes)).prod(axis=1)
+    assert found.levels[0] == pytest.approx(1.0, rel=1e-12)
+    # Linear between labels, and beyond the outermost ones in the plane the nearest.
+    assert found.levels[1] == pytest.approx(exact, abs=[0.004, 0.1][dim - 1])
+    assert len(flow.on_mesh(space)) == 3
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("dim", [1, 2])
+def test_labels_of_a_finer_mesh_confirm_the_errors(dim):
+    problem = on_mesh(dim=dim)
+    weights = 0.2 * normal(problem)
+    n = 4 * [12, 4, 2][dim - 1]
+    finer = problem.refined(4 * problem.steps, label_mesh=cube(WORLD, dim, n))
+    count = [WORLD.allreduce(len(p.runs.labels.points)) for p in (problem, finer)]
+    assert count[1] == 4**dim * count[0]
+    one, other = (p.errors(weights).relative_error for p in (problem, finer))
+    # The trapezoid over 8 steps is the larger part of the difference.
+    assert 0.0 < abs(one - other) < 5e-3 * one
+
+
+@pytest.mark.parallel([1, 2])
+def test_start_of_its_own_is_carried():
+    same = on_mesh()
+    reference, drift, mesh = same.reference, same.drift, same.drift.mesh
+    other = fpc.TrackingProblem(reference, drift, 0.0, 8, start=bump(mesh, 2, 0.5))
+    assert other.errors(np.zeros_like(drift.weights)).over_time[0] > 0.05
+    again = fpc.TrackingProblem(reference, drift, 0.0, 8, start=bump(mesh, 2, 0.3))
+    weights = 0.2 * normal(same)
+    assert again(weights) == pytest.approx(same(weights), rel=1e-12)
+
+
+@RANKS
 def test_what_cannot_be_done_is_refused():
+    assert "scheme" in raised(ValueError, lambda: on_mesh(scheme=fpc.SDIRK2()))
+    noisy = on_mesh()
+    assert "layer" in raised(
+        ValueError, lambda: fpc.TrackingProblem(noisy.reference, noisy.drift, 0.5, 8, layer=0.1)
+    )
+    labels = noisy.runs.labels
+    assert "labels" in raised(
+        ValueError, lambda: on_mesh(labels=labels, start=noisy.reference.start)
+    )
+    wave = smooth()
+    assert "MoserFlow" in raised(
+        ValueError, lambda: fpc.TrackingProblem(wave.reference, wave.drift, 0.5, 8)
+    )
     assert "second derivative" in raised(ValueError, lambda: smooth(activation="relu"))
     assert "multiple" in raised(ValueError, lambda: smooth(steps=7))
     assert "decay" in raised(ValueError, lambda: smooth(decay=-1.0))

@@ -37,6 +37,7 @@ def run(name: str, *arguments: str, ranks: int = 1) -> subprocess.CompletedProce
         ("demo_interval", 1, 0.1925),
         ("demo_two_bumps", 2, 0.3016),
         ("demo_great_britain", 2, 0.5169),
+        ("demo_neural_ode", 2, 0.0882),
     ],
 )
 def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> None:
