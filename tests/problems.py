@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 import fpcontrol as fpc
-from fpcontrol.galerkin import Galerkin
 
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
 
@@ -70,67 +68,6 @@ def tracking(
     if own_start:
         options["start"] = bump(mesh, degree, 0.5, 0.4)
     return fpc.TrackingProblem(reference, drift, noise, steps, **options)
-
-
-@dataclass(frozen=True)
-class Manufactured:
-    r"""A positive density and a drift without source that carries it on the unit cube.
-
-    .. math:: \rho = 1 + a(t)\prod_i\cos\pi x_i,\qquad
-        v\rho = D\nabla\rho + \nabla\phi + \operatorname{curl}\psi,\qquad
-        \phi = \frac{a'(t)}{d\pi^2}\prod_i\cos\pi x_i
-
-    ``psi`` vanishes on the walls, so that ``v.n = 0``; with ``c`` it changes in time, and v is no
-    gradient.
-
-    Args:
-        dim: Dimension.
-        sigma: Noise.
-        a, slope: Amplitude in (-1, 1) and its time derivative. With affine ``a`` Crank-Nicolson
-            makes no error in time: the density at the middle is the mean of those at the ends.
-        c: Strength of the rotation.
-    """
-
-    dim: int
-    sigma: float = 0.7
-    a: Callable[[float], float] = lambda t: 0.6 - 0.9 * t
-    slope: Callable[[float], float] = lambda t: -0.9
-    c: Callable[[float], float] = lambda t: 0.3 * np.cos(3.0 * t)
-
-    def density(self, t: float, x: np.ndarray) -> np.ndarray:
-        """Density at points ``(N, d)``."""
-        return 1.0 + self.a(t) * np.cos(np.pi * x).prod(axis=1)
-
-    def drift(self, t: float, x: np.ndarray) -> np.ndarray:
-        """Drift at points ``(N, d)``."""
-        d, pi = self.dim, np.pi
-        cos, sin = np.cos(pi * x), np.sin(pi * x)
-        gradient = np.empty_like(x)
-        for i in range(d):
-            gradient[:, i] = -pi * sin[:, i] * np.delete(cos, i, axis=1).prod(axis=1)
-        flux = (0.5 * self.sigma**2 * self.a(t) + self.slope(t) / (d * pi**2)) * gradient
-        if d > 1:
-            height = 1.0 + 0.5 * cos[:, 2] if d == 3 else 1.0
-            flux[:, 0] += self.c(t) * height * pi * sin[:, 0] * cos[:, 1]
-            flux[:, 1] -= self.c(t) * height * pi * cos[:, 0] * sin[:, 1]
-        return flux / self.density(t, x)[:, None]
-
-    def start(self, mesh: Mesh, degree: int) -> fem.Function:
-        """The density at time 0 in a finite-element space."""
-        return fpc.density.interpolate(mesh, lambda x: self.density(0.0, x[: self.dim].T), degree)
-
-
-def l2_error(u: fem.Function, exact: Callable[[np.ndarray], np.ndarray]) -> float:
-    """L2 norm of ``u - exact(x)``, x of shape ``(N, d)``."""
-    # The square of the error is no polynomial: six degrees more than the equation's quadrature.
-    g = Galerkin(u.function_space, 2 * u.function_space.element.basix_element.degree + 6)
-    error = g.evaluate(u.x.array).ravel() - exact(g.points)
-    return g.sum(float(g.quadrature_weights @ error**2)) ** 0.5
-
-
-def orders(errors: list[float]) -> np.ndarray:
-    """Observed orders of errors of which each is at half the size of the one before."""
-    return np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
 
 
 def raised(error: type[Exception], call: Callable[[], Any]) -> str:

@@ -12,13 +12,13 @@ import pytest
 import ufl
 from dolfinx import fem
 from dolfinx.mesh import Mesh
-from problems import SELF, WORLD, bump, cube, orders, raised
+from problems import SELF, WORLD, bump, cube, raised
 
 import fpcontrol as fpc
 from fpcontrol.characteristics import Flow, Labels, binned_l2, carry
 from fpcontrol.galerkin import lagrange
 from fpcontrol.moving import MeshReference
-from fpcontrol.verification import difference_test, dot_test, taylor_test
+from fpcontrol.verification import difference_test, dot_test, orders, taylor_test
 from fpcontrol.walls import Wall, WallFactor, walled
 
 RANKS = pytest.mark.parallel([1, 2, 3])

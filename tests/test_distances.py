@@ -6,12 +6,13 @@ import dolfinx.mesh
 import numpy as np
 import pytest
 from dolfinx import fem
-from problems import SELF, WORLD, bump, cube, orders, raised
+from problems import SELF, WORLD, bump, cube, raised
 from scipy.integrate import quad
 from scipy.stats import wasserstein_distance
 
 import fpcontrol as fpc
 from fpcontrol import comparison, distances
+from fpcontrol.verification import orders
 
 ON_ONE_MESH = (distances.l2, distances.kl, distances.chi_square, distances.total_variation)
 ALL = (*ON_ONE_MESH, distances.h_minus_1, distances.wasserstein)

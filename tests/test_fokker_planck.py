@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import ufl
 from dolfinx import fem
-from problems import SELF, WORLD, Manufactured, bump, cube, l2_error, orders
+from problems import SELF, WORLD, bump, cube
 
 import fpcontrol as fpc
 from fpcontrol.galerkin import Galerkin, lagrange
 from fpcontrol.timestepping import Stepper
+from fpcontrol.verification import Manufactured, l2_error, orders
 
 # Dimension, degree, cells a side: small, with every dimension and degree together.
 SPACES = [
