@@ -98,19 +98,21 @@ def write(path: str | os.PathLike[str], result: Mapping[str, Any], comm: MPI.Com
     os.replace(beside, target)
 
 
-def table(title: str, rows: list[dict[str, Any]]) -> str:
+def table(title: str, rows: list[dict[str, Any]], digits: int = 3) -> str:
     """Rows with the same keys as aligned columns."""
     if not rows:
         return ""
-    cells = [list(rows[0])] + [[_short(v) for v in row.values()] for row in rows]
+    cells = [list(rows[0])] + [[_short(v, digits) for v in row.values()] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
     return "\n".join(["", title, *lines])
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, digits: int) -> str:
+    if value is None:
+        return ""
     if isinstance(value, float):
-        return f"{value:.1e}" if 0.0 < abs(value) < 1e-3 else f"{value:.3g}"
+        return f"{value:.{digits - 2}e}" if 0.0 < abs(value) < 1e-3 else f"{value:.{digits}g}"
     return str(value)
 
 

@@ -1,0 +1,45 @@
+"""Every benchmark runs with --quick as its header says, and its figures are what they must be."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+pytestmark = pytest.mark.parallel(1)
+
+
+def tables(name: str, folder: Path, *arguments: str) -> dict[str, list[dict[str, Any]]]:
+    """Run a benchmark on one rank and read what it has written."""
+    result = folder / f"{name}.json"
+    script = str(BENCHMARKS / f"{name}.py")
+    done = subprocess.run(
+        [sys.executable, script, "--quick", "--json", str(result), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(result.read_text())["tables"]
+
+
+def test_convergence(tmp_path: Path) -> None:
+    found = tables("bench_convergence", tmp_path, "--figures", str(tmp_path))
+    last = {row["scheme"]: row["order end"] for row in found["time"] if row["steps"] == 64}
+    # Five stages reach their order from below: 3.82 here, 3.94 with four times the steps.
+    assert last["SDIRK4"] == pytest.approx(3.82, abs=0.03)
+    assert last["CrankNicolson"] == pytest.approx(2.0, abs=0.01)
+    layers = [row for row in found["layers"] if row["steps"] == 64 and row["scheme"] == "SDIRK2"]
+    # 5/4 where a drift switches at the walls, 3/4 after a jump.
+    assert [row["order over time"] for row in layers] == pytest.approx([1.25, 0.75], abs=0.03)
+    by_m = {row["m"]: row for row in found["dissipation"]}
+    for row in by_m.values():
+        assert row["characteristics"] == pytest.approx(row["exact"], abs=1e-5)
+    assert by_m[64]["upwind 500"] == pytest.approx(1.085, abs=1e-3)
+    assert (tmp_path / "convergence_dissipation.png").stat().st_size > 10_000
