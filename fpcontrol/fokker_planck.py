@@ -10,7 +10,7 @@ import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 
-from fpcontrol.drift import Drift, DriftSampler
+from fpcontrol.drift import Drift, DriftSampler, Steady
 from fpcontrol.galerkin import Array, Galerkin, lagrange
 from fpcontrol.linear_solvers import check_linear_solver
 from fpcontrol.noise import Noise, Sigma
@@ -84,7 +84,9 @@ class FokkerPlanck:
         degree: Polynomial degree, 1, 2 or 3.
         method: ``"galerkin"``.
         quadrature_degree: See ``Galerkin``.
-        linear_solver: ``"auto"``, ``"gmres"`` or ``"direct"``, see ``LinearSolver``.
+        linear_solver: ``"auto"``, ``"gmres"`` or ``"direct"``, see ``LinearSolver``. In 2-D, with
+            a ``Steady`` drift, constant sigma and no options, ``"auto"`` is direct: one
+            factorization serves all steps.
         petsc_options: PETSc options without prefix; the prefix is ``fpcontrol_``.
 
     Raises:
@@ -111,6 +113,9 @@ class FokkerPlanck:
         self.mesh, self.drift = mesh, drift
         self.galerkin = Galerkin(lagrange(mesh, degree), quadrature_degree)
         self._linear_solver = check_linear_solver(linear_solver)
+        steady = isinstance(drift, Steady) and self.noise.steady
+        if linear_solver == "auto" and steady and mesh.topology.dim == 2 and not petsc_options:
+            self._linear_solver = "direct"
         self._petsc_options = petsc_options
 
     def solve(

@@ -203,6 +203,28 @@ def test_order_in_time(scheme, dim, n, steps):
     assert observed[-1] == pytest.approx(scheme.order, abs=tolerance)
 
 
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(
+    ("drift", "sigma", "options", "direct"),
+    [
+        (fpc.drift.zero(), 0.5, None, True),
+        (fpc.drift.zero(), lambda t: 0.5 + t, None, False),
+        (fpc.drift.zero(), 0.5, {"pc_type": "jacobi"}, False),
+        (stirring, 0.5, None, False),
+    ],
+)
+def test_steady_drift_in_the_plane_is_factored_once(drift, sigma, options, direct):
+    mesh = cube(WORLD, 2, 6)
+    start = bump(mesh, 2, 0.3)
+    equation = fpc.FokkerPlanck(mesh, drift, sigma, petsc_options=options)
+    chosen = equation.solve(start, 1.0, 5)
+    # A factorization counts as one iteration a solve.
+    assert (chosen.iterations == 5) == direct
+    by_gmres = fpc.FokkerPlanck(mesh, drift, sigma, linear_solver="gmres").solve(start, 1.0, 5)
+    # rtol 1e-12 of GMRES over five steps.
+    assert np.abs(chosen.levels - by_gmres.levels).max() < 1e-10
+
+
 # --- closed forms --------------------------------------------------------------------------------
 
 
