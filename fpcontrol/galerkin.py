@@ -11,6 +11,8 @@ made once, and no form is compiled.
 
 import functools
 
+from mpi4py import MPI
+
 import basix
 import numpy as np
 from dolfinx import fem, geometry
@@ -117,7 +119,18 @@ class Galerkin:
     @functools.cached_property
     def mass(self) -> PETSc.Mat:
         """Mass matrix ``(phi_j, phi_i)``. Collective at first use."""
-        return self.matrix(self.mass_values)
+        comm = self._clean_comm()
+        numbers = self.index_map.local_to_global(np.arange(self.n_local, dtype=np.int32))
+        n_basis = len(self.dofs)
+        rows = np.repeat(numbers[self.dofs], n_basis, axis=0).ravel()
+        cols = np.tile(numbers[self.dofs], (n_basis, 1)).ravel()
+        a = PETSc.Mat().create(comm)
+        size = (self.n_owned, self.index_map.size_global)
+        a.setSizes((size, size))
+        a.setType(PETSc.Mat.Type.AIJ)
+        a.setPreallocationCOO(rows.astype(PETSc.IntType), cols.astype(PETSc.IntType))
+        self.refill(a, self.mass_values)
+        return a
 
     @functools.cached_property
     def stiffness(self) -> PETSc.Mat:
@@ -149,30 +162,23 @@ class Galerkin:
         result.scatter_reverse(InsertMode.add)
         return result.array[: self.n_owned].copy()
 
-    @functools.cached_property
-    def _pattern(self) -> tuple[Array, Array]:
-        numbers = self.index_map.local_to_global(np.arange(self.n_local, dtype=np.int32))
-        n_basis = len(self.dofs)
-        rows = np.repeat(numbers[self.dofs], n_basis, axis=0).ravel()
-        cols = np.tile(numbers[self.dofs], (n_basis, 1)).ravel()
-        return rows.astype(PETSc.IntType), cols.astype(PETSc.IntType)
-
     def matrix(self, values: Array) -> PETSc.Mat:
         """PETSc matrix from element matrices, shape ``(n_basis**2, n_cells)``. Collective."""
+        # To sort the indices costs ten times as much as to fill in the values: once is enough.
+        template = self.mass
+        self._clean_comm()
+        a = template.duplicate()
+        self.refill(a, values)
+        return a
+
+    def _clean_comm(self) -> MPI.Comm:
+        """The communicator for matrices, after those that Python has dropped are gone."""
         # What Python drops, PETSc keeps until all ranks of its communicator clean up together. A
         # mesh takes its own communicator with it: matrices on that would pile up for ever, and
         # after some hundred meshes MPI would have no communicator left.
         comm = lasting(self.comm)
         PETSc.garbage_cleanup(comm)
-        a = PETSc.Mat().create(comm)
-        size = (self.n_owned, self.index_map.size_global)
-        a.setSizes((size, size))
-        a.setType(PETSc.Mat.Type.AIJ)
-        # PETSc overwrites the index arrays it is given: a second matrix needs its own copies.
-        rows, cols = self._pattern
-        a.setPreallocationCOO(rows.copy(), cols.copy())
-        self.refill(a, values)
-        return a
+        return comm
 
     def refill(self, matrix: PETSc.Mat, values: Array) -> None:
         """Replace all entries of a matrix made by ``matrix``. Collective."""
