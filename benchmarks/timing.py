@@ -17,7 +17,15 @@ import dolfinx
 import numpy as np
 from petsc4py import PETSc
 
-PACKAGES = ("fpcontrol", "dolfinx-solver-real", "fenics-dolfinx", "mpi4py", "numpy")
+PACKAGES = (
+    "fpcontrol",
+    "dolfinx-solver-real",
+    "fenics-dolfinx",
+    "mpi4py",
+    "numpy",
+    "scipy",
+    "fplanck",
+)
 
 
 def clock(comm: MPI.Comm) -> float:

@@ -43,3 +43,24 @@ def test_convergence(tmp_path: Path) -> None:
         assert row["characteristics"] == pytest.approx(row["exact"], abs=1e-5)
     assert by_m[64]["upwind 500"] == pytest.approx(1.085, abs=1e-3)
     assert (tmp_path / "convergence_dissipation.png").stat().st_size > 10_000
+
+
+def test_choices(tmp_path: Path) -> None:
+    found = tables("bench_choices", tmp_path)
+    by_scheme = {row["scheme"]: row for row in found["smooth"]}
+    assert by_scheme["SDIRK4"]["end"] == pytest.approx(3.9e-5, rel=0.05)
+    # Two steps a piece: Crank-Nicolson rings at the walls.
+    rung, kept = found["switching"]
+    assert rung["minimum"] < 0.1 < 0.3 < kept["minimum"]
+    assert found["no noise"][1]["off by"] < 1e-5
+
+
+def test_ornstein_uhlenbeck(tmp_path: Path) -> None:
+    found = tables("bench_ornstein_uhlenbeck", tmp_path, "--figures", str(tmp_path))
+    errors = {row["tool"]: row["error"] for row in found["accuracy"]}
+    assert errors["fpcontrol P3 SDIRK4"] == pytest.approx(9.92e-3, rel=0.01)
+    # The same elements and scheme by two codes; fpcontrol scales the start to mass 1.
+    plain = errors["plain DOLFINx P3"]
+    assert errors["fpcontrol P3 CrankNicolson"] == pytest.approx(plain, rel=3e-3)
+    assert max(errors.values()) < 1e-2
+    assert (tmp_path / "ornstein_uhlenbeck.png").stat().st_size > 10_000

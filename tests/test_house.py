@@ -15,7 +15,7 @@ LAYERS = [
     {"reference", "moving"},
     {"control"},
     {"comparison", "distances", "optimal_transport", "verification", "io", "plotting", "animation"},
-    {"theorems", "cli", "__main__"},
+    {"theorems", "cli", "guide", "__main__"},
 ]
 # Of the leaves, nothing but the command line, the theorems and the package itself imports any,
 # other leaves included; what is measured with a distance may be written or verified.

@@ -1,0 +1,41 @@
+"""Figure of bench_ornstein_uhlenbeck.py: python benchmarks/accuracy_figure.py JSON DIR."""
+
+import json
+import sys
+from pathlib import Path
+
+from convergence_figures import COLORS, MARKERS, Row, groups
+from matplotlib import pyplot as plt
+
+
+def draw(rows: list[Row], folder: str | Path) -> None:
+    """Seconds over error, one line a tool; of each kind of tool one colour."""
+    figure, ax = plt.subplots(figsize=(6.4, 4.4))
+    kinds: dict[str, int] = {}
+    for tool, mine in groups(rows, "tool").items():
+        kind = " ".join(tool.split()[:2]) if not tool.startswith("fpcontrol") else "fpcontrol"
+        i = kinds.setdefault(kind, len(kinds)) % len(COLORS)
+        mark = sum(name in tool for name in ("P2", "P1", "MUMPS", "Crank", "LU"))
+        ax.loglog(
+            [row["error"] for row in mine],
+            [row["seconds"] for row in mine],
+            color=COLORS[i],
+            marker=MARKERS[i],
+            markersize=4,
+            linewidth=2.2 if kind == "fpcontrol" and not mark else 1.0,
+            linestyle="--" if mark else "-",
+            label=tool,
+        )
+    ax.invert_xaxis()
+    ax.set(xlabel="relative L2 error", ylabel="seconds, all of the run")
+    ax.set_title("Ornstein-Uhlenbeck process on a square")
+    ax.legend(fontsize=6, loc="upper left")
+    figure.tight_layout()
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target / "ornstein_uhlenbeck.png")
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    draw(json.loads(Path(sys.argv[1]).read_text())["tables"]["accuracy"], sys.argv[2])
