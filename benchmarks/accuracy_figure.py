@@ -9,18 +9,19 @@ from matplotlib import pyplot as plt
 
 
 def draw(rows: list[Row], folder: str | Path) -> None:
-    """Seconds over error, one line a tool; of each kind of tool one colour."""
+    """Seconds over error, one line a tool: colours tell kinds of tools, markers those of a kind."""
     figure, ax = plt.subplots(figsize=(6.4, 4.4))
     kinds: dict[str, int] = {}
+    count: dict[str, int] = {}
     for tool, mine in groups(rows, "tool").items():
         kind = " ".join(tool.split()[:2]) if not tool.startswith("fpcontrol") else "fpcontrol"
         i = kinds.setdefault(kind, len(kinds)) % len(COLORS)
-        mark = sum(name in tool for name in ("P2", "P1", "MUMPS", "Crank", "LU"))
+        mark = count[kind] = count.get(kind, -1) + 1
         ax.loglog(
             [row["error"] for row in mine],
             [row["seconds"] for row in mine],
             color=COLORS[i],
-            marker=MARKERS[i],
+            marker=MARKERS[mark],
             markersize=4,
             linewidth=2.2 if kind == "fpcontrol" and not mark else 1.0,
             linestyle="--" if mark else "-",

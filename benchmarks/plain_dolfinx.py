@@ -186,6 +186,9 @@ def steady_crank_nicolson(
         table[name] = value
     ksp.setOptionsPrefix("plain_")
     ksp.setFromOptions()
+    ksp.setUp()
+    for name in options:  # or the next solver would find them
+        table.delValue(name)
     result = start.copy()
     level, u = result.x.petsc_vec, start.x.petsc_vec.duplicate()
     b = u.duplicate()
