@@ -1,7 +1,8 @@
 """Runs on an interval at a resolution and at a finer one, whose difference is the error stated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 from mpi4py import MPI
@@ -9,12 +10,14 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
+from fpcontrol.characteristics import Labels
 from fpcontrol.drift import Drift
 from fpcontrol.fokker_planck import FokkerPlanck, Trajectory
 from fpcontrol.galerkin import Array
 from fpcontrol.mesh import interval
 from fpcontrol.noise import Sigma
 from fpcontrol.timestepping import Scheme
+from fpcontrol.walls import Wall
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,40 @@ def solve(
         mesh, drift, sigma, degree=grid.degree, quadrature_degree=quadrature_degree
     )
     return equation.solve(rho, t1, grid.steps, scheme=scheme)
+
+
+def labels_between(
+    comm: MPI.Comm,
+    edges: Sequence[float],
+    cells: int,
+    density: Callable[[Array], Array],
+    *,
+    walls: tuple[float, float] = (0.0, 1.0),
+) -> Labels:
+    """Labels for integrands that are smooth between ``edges`` and may jump there. Collective.
+
+    Each stretch is cut into equal cells of five Gauss points: none lies on an edge.
+
+    Args:
+        comm: The cells are distributed over its ranks.
+        edges: In any order; equal ones count once. The labels reach from the first to the last.
+        cells: Number of cells, shared out by length; every stretch has at least four.
+        density: Density of labels ``(N, 1)`` to ``(N,)``.
+        walls: Ends of the domain, at which drifts must not point outward.
+    """
+    ends = np.unique(edges)
+    bounds = [
+        np.linspace(a, b, max(4, round(cells * (b - a) / (ends[-1] - ends[0]))) + 1)
+        for a, b in pairwise(ends)
+    ]
+    left = np.concatenate([part[:-1] for part in bounds])
+    h = np.concatenate([np.diff(part) for part in bounds])
+    mine = slice(*(len(h) * r // comm.size for r in (comm.rank, comm.rank + 1)))
+    hat, w = np.polynomial.legendre.leggauss(5)
+    x = (left[mine, None] + h[mine, None] * 0.5 * (1.0 + hat)).reshape(-1, 1)
+    volumes = (h[mine, None] * 0.5 * w).ravel()
+    wall = Wall(np.reshape(walls, (2, 1)).astype(float), np.array([[-1.0], [1.0]]))
+    return Labels(comm, x, volumes, np.asarray(density(x), dtype=float), wall)
 
 
 def slopes(x: Array, y: Array) -> Array:
