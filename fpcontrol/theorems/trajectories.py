@@ -319,7 +319,10 @@ def _with_noise(
 
 def experiments(quick: bool) -> list[Experiment]:
     """What ``fpcontrol verify`` runs."""
-    noisy = [("kink", 0.5, (2, 4, 8)), ("smooth", 0.5, (4, 8, 16))]
+    noisy: list[tuple[str, float, tuple[int, ...]]] = [
+        ("kink", 0.5, (2, 4, 8)),
+        ("smooth", 0.5, (4, 8, 16)),
+    ]
     if not quick:
         noisy = [
             ("kink", 0.5, (1, 2, 4, 8, 16)),

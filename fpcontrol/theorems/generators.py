@@ -1,0 +1,161 @@
+"""Few neurons at a time, in turns, or all at once: drifts of limited width and their average."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fpcontrol.galerkin import Array
+
+
+@dataclass(frozen=True)
+class Generators:
+    r"""Groups of as many neurons as dimensions: :math:`g_j(x) = W_j\tanh(A_j x + b_j)`.
+
+    Attributes:
+        w: Shape ``(m, d, d)``.
+        a: Shape ``(m, d, d)``.
+        b: Shape ``(m, d)``.
+    """
+
+    w: Array
+    a: Array
+    b: Array
+
+    @classmethod
+    def drawn(cls, dimension: int = 1, number: int = 4, seed: int = 3) -> "Generators":
+        r"""Neurons at random that point inward at the walls of the unit interval or cube.
+
+        In every direction :math:`-w\tanh(c(x-b))`, with :math:`w = 1.2(.5+r)/m`,
+        :math:`c = 4+6r'`, :math:`b = .15+.7r''` and r uniform in [0, 1].
+        """
+        r = np.random.default_rng(seed).random((dimension, number, 3))
+        w, c = -1.2 * (0.5 + r[..., 0].T) / number, 4.0 + 6.0 * r[..., 1].T
+        eye = np.eye(dimension)
+        return cls(w[:, :, None] * eye, c[:, :, None] * eye, -c * (0.15 + 0.7 * r[..., 2].T))
+
+    def turned(self, angle: float) -> "Generators":
+        """The same in 2-D with coupled directions, ``A`` turned: no longer a product of two."""
+        q = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        middle = np.full(2, 0.5)
+        a = self.a @ q
+        return Generators(self.w, a, self.b + (self.a - a) @ middle)
+
+    @property
+    def dimension(self) -> int:
+        """Dimension, and the number of neurons in a group."""
+        return self.b.shape[1]
+
+    def direction(self, i: int) -> "Generators":
+        """What acts along axis ``i`` alone, in 1-D, of generators whose matrices are diagonal."""
+        part = slice(i, i + 1)
+        return Generators(self.w[:, part, part], self.a[:, part, part], self.b[:, part])
+
+    def __len__(self) -> int:
+        """Number of groups ``m``."""
+        return len(self.b)
+
+    def sum(self, which: Sequence[int], x: Array) -> Array:
+        """Sum of some generators at points ``(N, d)``, ``(N, d)``."""
+        z = np.einsum("mde,ne->mnd", self.a[which], x) + self.b[which][:, None]
+        return np.einsum("mde,mne->nd", self.w[which], np.tanh(z))
+
+    def divergence(self, which: Sequence[int], x: Array) -> Array:
+        """Of that sum, ``(N,)``."""
+        z = np.einsum("mde,ne->mnd", self.a[which], x) + self.b[which][:, None]
+        diagonal = np.einsum("mde,med->me", self.w[which], self.a[which])
+        return np.einsum("me,mne->n", diagonal, 1.0 - np.tanh(z) ** 2)
+
+
+@dataclass(frozen=True)
+class Average:
+    """All generators at once: the mean over a cycle."""
+
+    generators: Generators
+
+    def piece(self, t: float) -> int:
+        """One for all times."""
+        return 0
+
+    def __call__(self, t: float, x: Array) -> Array:
+        """Drift at points ``(N, d)``."""
+        return self.generators.sum(range(len(self.generators)), x)
+
+    def divergence(self, t: float, x: Array) -> Array:
+        """Divergence at points, ``(N,)``."""
+        return self.generators.divergence(range(len(self.generators)), x)
+
+
+@dataclass(frozen=True)
+class Switched:
+    r"""One generator at a time, :math:`m\,g_j`, in equal slots.
+
+    Attributes:
+        generators: The groups.
+        cycles: Number of cycles ``n``.
+        t1: Last time.
+        palindromic: Each cycle runs forth and back, in slots of half the length.
+    """
+
+    generators: Generators
+    cycles: int
+    t1: float
+    palindromic: bool = False
+
+    @property
+    def pieces(self) -> int:
+        """Number of slots."""
+        return self.cycles * len(self.generators) * (2 if self.palindromic else 1)
+
+    def piece(self, t: float) -> int:
+        """Which generator is on."""
+        m, slot = len(self.generators), min(int(t / self.t1 * self.pieces), self.pieces - 1)
+        if not self.palindromic:
+            return slot % m
+        return min(slot % (2 * m), 2 * m - 1 - slot % (2 * m))
+
+    def __call__(self, t: float, x: Array) -> Array:
+        """Drift at points ``(N, d)``."""
+        return len(self.generators) * self.generators.sum([self.piece(t)], x)
+
+    def divergence(self, t: float, x: Array) -> Array:
+        """Divergence at points, ``(N,)``."""
+        return len(self.generators) * self.generators.divergence([self.piece(t)], x)
+
+
+@dataclass(frozen=True)
+class Reversed:
+    """A drift run backward from ``t1``."""
+
+    drift: Average | Switched
+    t1: float
+
+    @property
+    def pieces(self) -> int:
+        """Of the drift, if it has any."""
+        return getattr(self.drift, "pieces", 0)
+
+    def __call__(self, t: float, x: Array) -> Array:
+        """Drift at points ``(N, d)``."""
+        return -self.drift(self.t1 - t, x)
+
+    def divergence(self, t: float, x: Array) -> Array:
+        """Divergence at points, ``(N,)``."""
+        return -self.drift.divergence(self.t1 - t, x)
+
+
+def bump(x: Array) -> Array:
+    r"""Product of :math:`\sin^4` on [.2, .8], of mass 1, at points ``(N, d)``: twice smooth."""
+    z = np.clip((x - 0.2) / 0.6, 0.0, 1.0)
+    return np.prod(np.sin(np.pi * z) ** 4 * 8.0 / (3.0 * 0.6), axis=1)
+
+
+def box(x: Array) -> Array:
+    """The uniform density on the unit interval or cube, 0 outside."""
+    return 1.0 * ((x >= 0.0) & (x <= 1.0)).all(axis=1)
+
+
+def block(x: Array) -> Array:
+    """The uniform density on [.2, .8] in every direction, 0 outside: jumps inside the domain."""
+    return ((x > 0.2) & (x < 0.8)).all(axis=1) / 0.6 ** x.shape[1]

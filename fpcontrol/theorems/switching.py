@@ -1,0 +1,373 @@
+r"""Limited width: few neurons at a time, switched fast, do what many do at once.
+
+A statement of the kind of the theorems on networks of limited width in [1] and [2]: a drift with
+as many neurons as dimensions, :math:`v(t,x) = W(t)\,\varphi(A(t)x + b(t))`, whose weights are
+piecewise constant in time, comes as close as one likes to what any wide network
+:math:`\sum_{j\le m} g_j` does: run through :math:`m\,g_1, \dots, m\,g_m` in each of ``n`` cycles.
+The drifts converge weakly in time only. With noise :math:`\rho_n \to \rho` in
+:math:`C([0,T];L^2)`, without it in :math:`W_2`. By Lie and Trotter (own), with
+:math:`A_j = \frac Dm\Delta - \nabla\cdot(g_j\,\cdot)`,
+
+.. math:: \rho_n(T) - \rho(T) \simeq \frac{T}{2n}\int_0^T e^{(T-s)A}
+    \sum_{i<j}[A_j, A_i]\,e^{sA}\rho_0\,ds,\qquad A = \sum_j A_j,
+
+rate 1, and rate 2 for cycles that run forth and back (Strang). Only rates are checked.
+
+Not to be over-read: with a fixed set of smooth generators L2 converges without noise as well, at
+rate 1 for smooth densities. A density with a jump loses half of it there: the jump lands
+:math:`O(1/n)` off, which is :math:`n^{-1/2}` in L2. (With noise the jump is gone at T.) Nothing
+converges in L2 without noise if the neurons sharpen with their number: see the ripples of
+``trajectories``.
+
+At :math:`\sigma = 0` all is along characteristics, forth with one drift and back with the other,
+so that both densities are known at the same points to the tolerance of the ordinary differential
+equation, edges of their supports included.
+
+References:
+    [1] K. Elamvazhuthi, S. Oymak, F. Pasqualetti, arXiv 2312.07851.
+    [2] K. Elamvazhuthi, B. Gharesifard, A. Bertozzi, S. Osher, Neural ODE control for trajectory
+    approximation of the continuity equation, arXiv 2205.09241.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+
+from mpi4py import MPI
+
+import numpy as np
+
+from fpcontrol import density
+from fpcontrol.characteristics import Labels, carry
+from fpcontrol.fokker_planck import FokkerPlanck, norm
+from fpcontrol.galerkin import Array, Galerkin
+from fpcontrol.mesh import interval, rectangle
+from fpcontrol.theorems.generators import Average, Generators, Reversed, Switched, block, box, bump
+from fpcontrol.theorems.grids import Grid, labels_between, measured, slopes
+from fpcontrol.theorems.study import Line, Panel, Row, Study
+from fpcontrol.timestepping import SDIRK2
+
+STARTS: dict[str, tuple[Callable[[Array], Array], tuple[float, float]]] = {
+    "bump": (bump, (0.2, 0.8)),
+    "block": (block, (0.2, 0.8)),
+    "box": (box, (0.0, 1.0)),
+}
+
+
+# -- sigma = 0 -------------------------------------------------------------------------------------
+
+
+def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: float) -> Array:
+    r"""Between the switched and the average flow at the last time, without noise. Collective.
+
+    With flows :math:`\Phi_n` and :math:`\Phi`, labels are carried forth by the one and back by the
+    other, :math:`z = \Phi^{-1}(\Phi_n(y))`, which gives both densities at :math:`x = \Phi_n(y)`:
+
+    .. math:: \|\rho_n - \rho\|^2 = \int\Bigl(\frac{\rho_0(y)}{J_n(y)}
+        - \frac{\rho_0(z)}{J(z)}\Bigr)^2 J_n(y)\,dy
+
+    over labels that reach as far as either support and are cut where one ends.
+
+    Args:
+        comm: Communicator.
+        switched: One of the drifts, in 1-D or 2-D; the other is its average.
+        start: ``"bump"``, or in 1-D also ``"block"`` or ``"box"``, which have jumps.
+        cells: Cells of labels in each direction.
+        rtol: Tolerance along characteristics, relative and absolute.
+
+    Returns:
+        The distance in L2; the part of it from where only one of the two is; the root mean square
+        distance of labels, in 1-D :math:`W_2`; the L2 norm of the average density.
+    """
+    rho_0, support = STARTS[start]
+    average, times = Average(switched.generators), [0.0, switched.t1]
+    backward = Reversed(average, switched.t1)
+    walls = start == "box"  # the bump is far from them
+    go = partial(carry, times=times, walls=walls, rtol=rtol, atol=rtol)
+    if switched.generators.dimension == 1:
+        labels = labels_between(comm, _ends(switched, support, rtol), cells, rho_0)
+    else:
+        labels = _on_square(comm, cells, rho_0)
+    forth, exact = go(labels, switched), go(labels, average)
+    back = carry(
+        replace(labels, points=forth.positions[-1]),
+        backward,
+        times,
+        walls=False,
+        rtol=rtol,
+        atol=rtol,
+    )
+    one = labels.density * np.exp(-forth.log_jacobian[-1])
+    other = rho_0(back.positions[-1]) * np.exp(back.log_jacobian[-1])
+    square = (one - other) ** 2 * np.exp(forth.log_jacobian[-1])
+    moved = ((forth.positions[-1] - exact.positions[-1]) ** 2).sum(axis=1) * labels.density
+    parts = np.array([square, square * ((one > 0.0) != (other > 0.0)), moved])
+    return np.sqrt([*labels.integral(parts), exact.norms[-1] ** 2])
+
+
+def _ends(switched: Switched, support: tuple[float, float], rtol: float) -> list[float]:
+    """Labels of the switched flow at which one of the two supports ends."""
+    drifts = (Average(switched.generators), Reversed(switched, switched.t1))
+    x = np.reshape(support, (2, 1))
+    for drift in drifts:
+        labels = replace(
+            labels_between(MPI.COMM_SELF, [0.0, 1.0], 1, lambda x: np.ones(len(x))),
+            points=x,
+            volumes=np.ones(2),
+            density=np.ones(2),
+        )
+        flow = carry(labels, drift, [0.0, switched.t1], walls=False, rtol=rtol, atol=rtol)
+        x = flow.positions[-1]
+    return [*support, *x[:, 0].tolist()]
+
+
+def _on_square(comm: MPI.Comm, cells: int, rho_0: Callable[[Array], Array]) -> Labels:
+    """Products of Gauss points on the unit square."""
+    one = labels_between(MPI.COMM_SELF, [0.0, 1.0], cells, lambda x: np.ones(len(x)))
+    x = np.array(list(product(one.points[:, 0], repeat=2)))
+    mine = slice(*(len(x) * r // comm.size for r in (comm.rank, comm.rank + 1)))
+    volumes = np.outer(one.volumes, one.volumes).ravel()[mine]
+    return Labels(comm, x[mine], volumes, rho_0(x[mine]), one.wall)
+
+
+def switching_without_noise(
+    comm: MPI.Comm,
+    *,
+    generators: Generators | None = None,
+    start: str = "bump",
+    t1: float = 1.0,
+    cycles: Sequence[int] = (16, 32, 64, 128),
+    palindromic: bool = False,
+    cells: int = 100,
+) -> Study:
+    r"""Rates in the number of cycles along characteristics. Collective.
+
+    Args:
+        comm: Communicator.
+        generators: Of one or two dimensions; four at random in 1-D unless given.
+        start: ``"bump"``, or in 1-D also ``"block"`` or ``"box"``, which have jumps.
+        t1: Last time.
+        cycles: Ascending, at least two.
+        palindromic: Whether each cycle runs forth and back.
+        cells: Cells of labels in each direction.
+    """
+    generators = generators or Generators.drawn()
+
+    def run(grid: Grid) -> Array:
+        rtol = 1e-8 / grid.steps**6
+        return np.array(
+            [
+                distances(comm, Switched(generators, n, t1, palindromic), start, grid.cells, rtol)
+                for n in cycles
+            ]
+        )
+
+    fine, gap = (part.T.tolist() for part in measured(run, Grid(cells, 1)))
+    (l2, apart, moved, size), rate = fine, 2.0 if palindromic else 1.0
+    w2 = "W2" if generators.dimension == 1 else "root mean square distance of labels"
+    rows = [
+        Row(f"{name}, n = {n}", value, discretization_error=e)
+        for name, values, gaps in (("L2 error", l2, gap[0]), (w2, moved, gap[2]))
+        for n, value, e in zip(cycles, values, gaps, strict=True)
+    ]
+    rows.append(Row("L2 norm of the average density", size[-1], discretization_error=gap[3][-1]))
+    rows.append(_rate(w2, cycles, moved, gap[2], rate, 0.05))
+    lines = [Line(cycles, l2, "L2"), Line(cycles, moved, w2, "s-")]
+    if start != "bump":
+        both = np.sqrt(np.square(l2) - np.square(apart)).tolist()
+        rows += [
+            _rate("L2", cycles, l2, gap[0], rate / 2, 0.2),
+            _rate("L2 where only one of both is", cycles, apart, gap[1], rate / 2, 0.05),
+            _rate("L2 where both are", cycles, both, gap[0], rate, 0.05),
+        ]
+        lines.append(Line(cycles, both, "L2 where both are", "o--"))
+    else:
+        rows.append(_rate("L2", cycles, l2, gap[0], rate, 0.05))
+    which = "forth and back" if palindromic else "cyclic"
+    return Study(
+        f"switching, {which}, sigma = 0, {start}, {generators.dimension}-D, T = {t1:g}",
+        r"Without noise a smooth density converges in $L^2$ at the rate of the splitting, and one "
+        r"with a jump at half of it: its jump is off by the error of the flow.",
+        "reconstructed",
+        tuple(rows),
+        (Panel("Switching without noise", "cycles n", "error at T", tuple(lines), "log", "log"),),
+    )
+
+
+def _rate(
+    name: str,
+    n: Sequence[int],
+    values: Sequence[float],
+    gaps: Sequence[float],
+    rate: float,
+    tolerance: float,
+) -> Row:
+    """The rate between the last two, which must be ``-rate``."""
+    return Row(
+        f"rate of {name}, n = {n[-2]} to {n[-1]}",
+        float(slopes(np.array(n), np.array(values))[-1]),
+        predicted=-rate,
+        discretization_error=sum(g / v for g, v in zip(gaps[-2:], values[-2:], strict=True)),
+        tolerance=tolerance,
+    )
+
+
+# -- sigma > 0 -------------------------------------------------------------------------------------
+
+
+def _errors(
+    comm: MPI.Comm, sigma: float, start: str, switched: Switched, grid: Grid
+) -> tuple[Array, Array]:
+    """Over time: L2 distances of switched and average densities, and norms of both, ``(2, T)``.
+
+    ``grid.steps`` counts the steps of a slot.
+    """
+    dimension = switched.generators.dimension
+    if dimension == 1:
+        mesh = interval(comm, grid.cells)
+    else:
+        mesh = rectangle(comm, (grid.cells, grid.cells))
+    rho_0 = density.interpolate(mesh, lambda x: STARTS[start][0](x[:dimension].T), grid.degree)
+    steps = grid.steps * switched.pieces
+    g = Galerkin(rho_0.function_space)
+    # At every switch the flux through the walls jumps: an L-stable scheme.
+    one, other = (
+        FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
+        .solve(rho_0, switched.t1, steps, scheme=SDIRK2())
+        .levels
+        for drift in (switched, Average(switched.generators))
+    )
+    error = np.array([norm(g, u) for u in one - other])
+    return error, np.array([[norm(g, u) for u in levels] for levels in (one, other)])
+
+
+def switching_with_noise(
+    comm: MPI.Comm,
+    *,
+    generators: Generators | None = None,
+    start: str = "bump",
+    t1: float = 1.0,
+    sigma: float = 0.2,
+    cycles: Sequence[int] = (4, 8, 16, 32),
+    palindromic: bool = False,
+    grid: Grid | None = None,
+) -> Study:
+    r"""Rates in the number of cycles with noise, at the last time and over all slots. Collective.
+
+    Args:
+        comm: Communicator.
+        generators: Of one or two dimensions; four at random in 1-D unless given.
+        start: ``"bump"``, ``"block"`` or ``"box"``.
+        t1: Last time.
+        sigma: Noise.
+        cycles: Ascending, at least two.
+        palindromic: Whether each cycle runs forth and back.
+        grid: Cells in each direction, steps a slot, degree.
+    """
+    generators = generators or Generators.drawn()
+    grid = grid or Grid(100, 2, 3)
+
+    def run(grid: Grid) -> Array:
+        parts = [
+            _errors(comm, sigma, start, Switched(generators, n, t1, palindromic), grid)
+            for n in cycles
+        ]
+        return np.array([[error[-1], error.max(), size[1, -1]] for error, size in parts]).T
+
+    fine, gap = (part.tolist() for part in measured(run, grid))
+    rate = 2.0 if palindromic else 1.0
+    rows = [
+        Row(f"{name}, n = {n}", value, discretization_error=e)
+        for name, values, gaps in (
+            ("L2 error at T", fine[0], gap[0]),
+            ("sup_t L2 error", fine[1], gap[1]),
+        )
+        for n, value, e in zip(cycles, values, gaps, strict=True)
+    ]
+    rows += [
+        Row("L2 norm of the average density", fine[2][-1], discretization_error=gap[2][-1]),
+        _rate("L2 at T", cycles, fine[0], gap[0], rate, 0.05),
+        # In the first slot a jump that noise has spread over dt**(1/2) is moved by dt: dt**(3/4).
+        replace(_rate("sup_t L2", cycles, fine[1], gap[1], rate, 0.0), predicted=None, bound=-0.7),
+    ]
+    which = "forth and back" if palindromic else "cyclic"
+    order = (cycles[0] / np.array(cycles)) ** rate
+    return Study(
+        f"switching, {which}, sigma = {sigma:g}, {start}, {generators.dimension}-D, T = {t1:g}",
+        r"With noise $\|\rho_n-\rho\|_{L^2}$ falls at the rate of the splitting, whatever the "
+        r"start density.",
+        "reconstructed",
+        tuple(rows),
+        (
+            Panel(
+                f"Switching with noise, sigma = {sigma:g}",
+                "cycles n",
+                "L2 error",
+                (
+                    Line(cycles, fine[0], "at T"),
+                    Line(cycles, fine[1], "sup over t", "s-"),
+                    Line(cycles, (fine[0][0] * order).tolist(), f"slope -{rate:g}", "--"),
+                ),
+                "log",
+                "log",
+            ),
+        ),
+    )
+
+
+def product_on_square(
+    comm: MPI.Comm,
+    *,
+    start: str = "bump",
+    t1: float = 1.0,
+    sigma: float = 0.5,
+    cycles: Sequence[int] = (4, 8),
+    grid: Grid | None = None,
+    seed: int = 3,
+) -> Study:
+    r"""Two neurons on the square that act on one direction each: a product of 1-D runs. Collective.
+
+    Densities of both flows are products, :math:`r_1 r_2` and :math:`s_1 s_2`, so that
+    :math:`\|r_1r_2-s_1s_2\|^2 = \|r_1\|^2\|r_2\|^2 + \|s_1\|^2\|s_2\|^2
+    - 2(r_1,s_1)(r_2,s_2)` is known from two runs on the interval.
+
+    Args:
+        comm: Communicator.
+        start: ``"bump"``, ``"block"`` or ``"box"``.
+        t1: Last time.
+        sigma: Noise.
+        cycles: Ascending.
+        grid: Cells in each direction, steps a slot, degree.
+        seed: Of the neurons.
+    """
+    generators, grid = Generators.drawn(2, seed=seed), grid or Grid(12, 1, 3)
+    rows = []
+    for n in cycles:
+
+        def run(at: Grid, drawn: Generators, n: int = n) -> Array:
+            error, size = _errors(comm, sigma, start, Switched(drawn, n, t1), at)
+            return np.array([error[-1], *size[:, -1]]) ** 2
+
+        fine, gap = measured(partial(run, drawn=generators), grid)
+        fine_grid = Grid(100, 4 * grid.steps, 3)
+        parts = np.array([run(fine_grid, generators.direction(i)) for i in range(2)])
+        error, one, other = parts.T
+        square = one.prod() + other.prod() - 2.0 * (0.5 * (one + other - error)).prod()
+        rows.append(
+            Row(
+                f"L2 error at T on the square, n = {n}",
+                math.sqrt(fine[0]),
+                predicted=math.sqrt(square),
+                discretization_error=0.5 * float(gap[0]) / math.sqrt(fine[0]),
+                tolerance=0.02,
+            )
+        )
+    return Study(
+        f"switching on the square, sigma = {sigma:g}, {start}, T = {t1:g}",
+        "Width 2 in 2-D, one neuron for each direction: the densities are products of those on "
+        "the interval, and so the error is known.",
+        "own",
+        tuple(rows),
+    )
