@@ -1,12 +1,19 @@
-"""Few neurons at a time, in turns, or all at once: drifts of limited width and their average."""
+"""Few neurons at a time, in turns, or all at once: the drifts, and how far their flows part."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+
+from mpi4py import MPI
 
 import numpy as np
 
+from fpcontrol.characteristics import Labels, carry
 from fpcontrol.galerkin import Array
+from fpcontrol.theorems.grids import labels_between
+from fpcontrol.walls import Wall
 
 
 @dataclass(frozen=True)
@@ -159,3 +166,85 @@ def box(x: Array) -> Array:
 def block(x: Array) -> Array:
     """The uniform density on [.2, .8] in every direction, 0 outside: jumps inside the domain."""
     return ((x > 0.2) & (x < 0.8)).all(axis=1) / 0.6 ** x.shape[1]
+
+
+STARTS: dict[str, tuple[Callable[[Array], Array], tuple[float, float]]] = {
+    "bump": (bump, (0.2, 0.8)),
+    "block": (block, (0.2, 0.8)),
+    "box": (box, (0.0, 1.0)),
+}
+
+
+def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: float) -> Array:
+    r"""Between the switched and the average flow at the last time, without noise. Collective.
+
+    With flows :math:`\Phi_n` and :math:`\Phi`, labels are carried forth by the one and back by the
+    other, :math:`z = \Phi^{-1}(\Phi_n(y))`, which gives both densities at :math:`x = \Phi_n(y)`:
+
+    .. math:: \|\rho_n - \rho\|^2 = \int\Bigl(\frac{\rho_0(y)}{J_n(y)}
+        - \frac{\rho_0(z)}{J(z)}\Bigr)^2 J_n(y)\,dy
+
+    over labels that reach as far as either support and are cut where one ends.
+
+    Args:
+        comm: Communicator.
+        switched: One of the drifts, in 1-D or 2-D; the other is its average.
+        start: ``"bump"``, or in 1-D also ``"block"`` or ``"box"``, which have jumps.
+        cells: Cells of labels in each direction.
+        rtol: Tolerance along characteristics, relative and absolute.
+
+    Returns:
+        The distance in L2; the part of it from where only one of the two is; the root mean square
+        distance of labels, in 1-D :math:`W_2`; the L2 norm of the average density.
+    """
+    rho_0, support = STARTS[start]
+    average, times = Average(switched.generators), [0.0, switched.t1]
+    backward = Reversed(average, switched.t1)
+    walls = start == "box"  # the bump is far from them
+    go = partial(carry, times=times, walls=walls, rtol=rtol, atol=rtol)
+    if switched.generators.dimension == 1:
+        labels = labels_between(comm, _ends(switched, support, rtol), cells, rho_0)
+    else:
+        labels = _on_square(comm, cells, rho_0)
+    forth, exact = go(labels, switched), go(labels, average)
+    back = carry(
+        replace(labels, points=forth.positions[-1]),
+        backward,
+        times,
+        walls=False,
+        rtol=rtol,
+        atol=rtol,
+    )
+    one = labels.density * np.exp(-forth.log_jacobian[-1])
+    other = rho_0(back.positions[-1]) * np.exp(back.log_jacobian[-1])
+    square = (one - other) ** 2 * np.exp(forth.log_jacobian[-1])
+    moved = ((forth.positions[-1] - exact.positions[-1]) ** 2).sum(axis=1) * labels.density
+    parts = np.array([square, square * ((one > 0.0) != (other > 0.0)), moved])
+    return np.sqrt([*labels.integral(parts), exact.norms[-1] ** 2])
+
+
+def _ends(switched: Switched, support: tuple[float, float], rtol: float) -> list[float]:
+    """Labels of the switched flow at which one of the two supports ends."""
+    drifts = (Average(switched.generators), Reversed(switched, switched.t1))
+    x = np.reshape(support, (2, 1))
+    for drift in drifts:
+        labels = replace(
+            labels_between(MPI.COMM_SELF, [0.0, 1.0], 1, lambda x: np.ones(len(x))),
+            points=x,
+            volumes=np.ones(2),
+            density=np.ones(2),
+        )
+        flow = carry(labels, drift, [0.0, switched.t1], walls=False, rtol=rtol, atol=rtol)
+        x = flow.positions[-1]
+    return [*support, *x[:, 0].tolist()]
+
+
+def _on_square(comm: MPI.Comm, cells: int, rho_0: Callable[[Array], Array]) -> Labels:
+    """Products of Gauss points on the unit square."""
+    one = labels_between(MPI.COMM_SELF, [0.0, 1.0], cells, lambda x: np.ones(len(x)))
+    x = np.array(list(product(one.points[:, 0], repeat=2)))
+    mine = slice(*(len(x) * r // comm.size for r in (comm.rank, comm.rank + 1)))
+    volumes = np.outer(one.volumes, one.volumes).ravel()[mine]
+    # The bump keeps away from the walls: none to look at, and the box of points is the square.
+    nowhere = Wall(np.zeros((0, 2)), np.zeros((0, 2)))
+    return Labels(comm, x[mine], volumes, rho_0(x[mine]), nowhere)

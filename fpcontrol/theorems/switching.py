@@ -30,106 +30,24 @@ References:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import product
 
 from mpi4py import MPI
 
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.characteristics import Labels, carry
 from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.mesh import interval, rectangle
-from fpcontrol.theorems.generators import Average, Generators, Reversed, Switched, block, box, bump
-from fpcontrol.theorems.grids import Grid, labels_between, measured, slopes
-from fpcontrol.theorems.study import Line, Panel, Row, Study
+from fpcontrol.theorems.generators import STARTS, Average, Generators, Switched, distances
+from fpcontrol.theorems.grids import Grid, measured, slopes
+from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 from fpcontrol.timestepping import SDIRK2
 
-STARTS: dict[str, tuple[Callable[[Array], Array], tuple[float, float]]] = {
-    "bump": (bump, (0.2, 0.8)),
-    "block": (block, (0.2, 0.8)),
-    "box": (box, (0.0, 1.0)),
-}
-
-
 # -- sigma = 0 -------------------------------------------------------------------------------------
-
-
-def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: float) -> Array:
-    r"""Between the switched and the average flow at the last time, without noise. Collective.
-
-    With flows :math:`\Phi_n` and :math:`\Phi`, labels are carried forth by the one and back by the
-    other, :math:`z = \Phi^{-1}(\Phi_n(y))`, which gives both densities at :math:`x = \Phi_n(y)`:
-
-    .. math:: \|\rho_n - \rho\|^2 = \int\Bigl(\frac{\rho_0(y)}{J_n(y)}
-        - \frac{\rho_0(z)}{J(z)}\Bigr)^2 J_n(y)\,dy
-
-    over labels that reach as far as either support and are cut where one ends.
-
-    Args:
-        comm: Communicator.
-        switched: One of the drifts, in 1-D or 2-D; the other is its average.
-        start: ``"bump"``, or in 1-D also ``"block"`` or ``"box"``, which have jumps.
-        cells: Cells of labels in each direction.
-        rtol: Tolerance along characteristics, relative and absolute.
-
-    Returns:
-        The distance in L2; the part of it from where only one of the two is; the root mean square
-        distance of labels, in 1-D :math:`W_2`; the L2 norm of the average density.
-    """
-    rho_0, support = STARTS[start]
-    average, times = Average(switched.generators), [0.0, switched.t1]
-    backward = Reversed(average, switched.t1)
-    walls = start == "box"  # the bump is far from them
-    go = partial(carry, times=times, walls=walls, rtol=rtol, atol=rtol)
-    if switched.generators.dimension == 1:
-        labels = labels_between(comm, _ends(switched, support, rtol), cells, rho_0)
-    else:
-        labels = _on_square(comm, cells, rho_0)
-    forth, exact = go(labels, switched), go(labels, average)
-    back = carry(
-        replace(labels, points=forth.positions[-1]),
-        backward,
-        times,
-        walls=False,
-        rtol=rtol,
-        atol=rtol,
-    )
-    one = labels.density * np.exp(-forth.log_jacobian[-1])
-    other = rho_0(back.positions[-1]) * np.exp(back.log_jacobian[-1])
-    square = (one - other) ** 2 * np.exp(forth.log_jacobian[-1])
-    moved = ((forth.positions[-1] - exact.positions[-1]) ** 2).sum(axis=1) * labels.density
-    parts = np.array([square, square * ((one > 0.0) != (other > 0.0)), moved])
-    return np.sqrt([*labels.integral(parts), exact.norms[-1] ** 2])
-
-
-def _ends(switched: Switched, support: tuple[float, float], rtol: float) -> list[float]:
-    """Labels of the switched flow at which one of the two supports ends."""
-    drifts = (Average(switched.generators), Reversed(switched, switched.t1))
-    x = np.reshape(support, (2, 1))
-    for drift in drifts:
-        labels = replace(
-            labels_between(MPI.COMM_SELF, [0.0, 1.0], 1, lambda x: np.ones(len(x))),
-            points=x,
-            volumes=np.ones(2),
-            density=np.ones(2),
-        )
-        flow = carry(labels, drift, [0.0, switched.t1], walls=False, rtol=rtol, atol=rtol)
-        x = flow.positions[-1]
-    return [*support, *x[:, 0].tolist()]
-
-
-def _on_square(comm: MPI.Comm, cells: int, rho_0: Callable[[Array], Array]) -> Labels:
-    """Products of Gauss points on the unit square."""
-    one = labels_between(MPI.COMM_SELF, [0.0, 1.0], cells, lambda x: np.ones(len(x)))
-    x = np.array(list(product(one.points[:, 0], repeat=2)))
-    mine = slice(*(len(x) * r // comm.size for r in (comm.rank, comm.rank + 1)))
-    volumes = np.outer(one.volumes, one.volumes).ravel()[mine]
-    return Labels(comm, x[mine], volumes, rho_0(x[mine]), one.wall)
 
 
 def switching_without_noise(
@@ -342,7 +260,7 @@ def product_on_square(
         grid: Cells in each direction, steps a slot, degree.
         seed: Of the neurons.
     """
-    generators, grid = Generators.drawn(2, seed=seed), grid or Grid(12, 1, 3)
+    generators, grid = Generators.drawn(2, seed=seed), grid or Grid(12, 2)
     rows = []
     for n in cycles:
 
@@ -371,3 +289,40 @@ def product_on_square(
         "own",
         tuple(rows),
     )
+
+
+def experiments(quick: bool) -> list[Experiment]:
+    """What ``fpcontrol verify`` runs."""
+    without, few = switching_without_noise, (8, 16, 32)
+    long = (16, 32, 64) if quick else (4, 8, 16, 32, 64, 128)
+    short = (8, 16, 32) if quick else (4, 8, 16, 32, 64)
+    runs = [
+        Experiment("t5.without.bump", partial(without, cycles=long, cells=40)),
+        Experiment("t5.without.box", partial(without, start="box", cycles=long, cells=40)),
+        Experiment("t5.with.sigma=0.2", partial(switching_with_noise, cycles=short)),
+        Experiment(
+            "t5.with.palindromic", partial(switching_with_noise, palindromic=True, cycles=few)
+        ),
+    ]
+    if quick:
+        return runs
+    coupled = Generators.drawn(2).turned(0.5)
+    return [
+        *runs,
+        *(
+            Experiment(
+                f"t5.with.{start}.sigma={sigma:g}",
+                partial(switching_with_noise, start=start, sigma=sigma, cycles=short),
+            )
+            for start, sigma in (("bump", 0.5), ("bump", 0.1), ("block", 0.2), ("box", 0.2))
+        ),
+        Experiment("t5.without.palindromic", partial(without, palindromic=True, cycles=few)),
+        Experiment("t5.without.square", partial(without, generators=coupled, cycles=few, cells=16)),
+        Experiment(
+            "t5.with.square",
+            partial(
+                switching_with_noise, generators=coupled, sigma=0.5, cycles=few, grid=Grid(10, 1)
+            ),
+        ),
+        Experiment("t5.with.product", product_on_square),
+    ]
