@@ -31,14 +31,16 @@ class Generators:
     b: Array
 
     @classmethod
-    def drawn(cls, dimension: int = 1, number: int = 4, seed: int = 3) -> "Generators":
+    def drawn(
+        cls, dimension: int = 1, number: int = 4, seed: int = 3, speed: float = 1.2
+    ) -> "Generators":
         r"""Neurons at random that point inward at the walls of the unit interval or cube.
 
-        In every direction :math:`-w\tanh(c(x-b))`, with :math:`w = 1.2(.5+r)/m`,
+        In every direction :math:`-w\tanh(c(x-b))`, with :math:`w = \mathrm{speed}\,(.5+r)/m`,
         :math:`c = 4+6r'`, :math:`b = .15+.7r''` and r uniform in [0, 1].
         """
         r = np.random.default_rng(seed).random((dimension, number, 3))
-        w, c = -1.2 * (0.5 + r[..., 0].T) / number, 4.0 + 6.0 * r[..., 1].T
+        w, c = -speed * (0.5 + r[..., 0].T) / number, 4.0 + 6.0 * r[..., 1].T
         eye = np.eye(dimension)
         return cls(w[:, :, None] * eye, c[:, :, None] * eye, -c * (0.15 + 0.7 * r[..., 2].T))
 
