@@ -89,17 +89,22 @@ class Certificate:
         "E2", "E3", "E3'" and "E4" are of squares, as the estimates are written; "E1 at T" is not
         the largest but the last, which shows what it is worth.
         """
+        squares = self.l2**2 / self.highest**2
         pairs = {
-            "E1 at T": (self.l2[-2:] ** 2, self.e1[-2:]),
+            "E1 at T": (squares[-2:], self.e1[-2:] / self.highest[-2:] ** 2),
             "E3": (self.chi_square, self.e3),
             "E3'": (self.chi_square, self.e3_bounded),
-            "E3 in L2": (self.l2, self.l2_bound),
+            "E3 in L2": (squares, (self.l2_bound / self.highest) ** 2),
             "E4": (self.kl, self.e4),
-            "Pinsker": (self.l1, self.l1_bound),
+            "Pinsker": (self.l1**2, self.l1_bound**2),
         }
         if self.e2 is not None:
-            pairs["E2"] = (self.l2**2, self.e2)
-        return {name: _largest_ratio(m[1:], b[1:]) for name, (m, b) in pairs.items()}
+            pairs["E2"] = (squares, self.e2 / self.highest**2)
+        found = {name: _largest_ratio(m[1:], b[1:]) for name, (m, b) in pairs.items()}
+        return {
+            name: value**0.5 if name in ("E3 in L2", "Pinsker") else value
+            for name, value in found.items()
+        }
 
 
 def certificate(
@@ -270,6 +275,10 @@ def _grown(bounds: Array, growth: Array, costs: Array) -> Array:
 
 
 def _largest_ratio(measured: Array, bounds: Array) -> float:
-    """Of pairs of which a bound of zero is met by zero only."""
+    """Of squares of relative distances; a bound of zero is met by zero only.
+
+    Relative distances below 1e-11 are round-off and of solvers, and count as zero.
+    """
+    measured = np.where(measured < 1e-22, 0.0, measured)
     ratio = measured / np.where(bounds > 0.0, bounds, 1.0)
     return float(np.where((bounds > 0.0) | (measured == 0.0), ratio, np.inf).max())

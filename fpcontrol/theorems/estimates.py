@@ -291,7 +291,7 @@ def tracking(
         )
 
     coarse = problem(grid)
-    result = minimize(coarse, method="lmvm", max_iterations=iterations)
+    result = minimize(coarse, max_iterations=iterations, progress=False)
     rows = []
     for name, weights in (
         ("first weights", coarse.drift.weights),

@@ -1,0 +1,165 @@
+"""Approximation of trajectories: closed forms, controls, the trap, and that the checks can fail."""
+
+import numpy as np
+import pytest
+from problems import SELF, WORLD
+
+from fpcontrol.characteristics import Labels, carry
+from fpcontrol.noise import Noise
+from fpcontrol.theorems import ripples, trajectories, trajectory_controls
+from fpcontrol.theorems.ripples import PROFILES, LineDrift, comoving_error, displacement
+from fpcontrol.theorems.trajectories import comoving_ripple, ripple_with_noise
+from fpcontrol.theorems.trajectory_controls import (
+    benign_sequence,
+    standing_ripple,
+    upwind,
+    upwind_trap,
+)
+
+
+def failures(study):
+    """Names of the rows that do not pass."""
+    return [row.quantity for row in study.rows if not row.passed]
+
+
+# Computed once by an independent program, labels exact, a T = 2, relative L2 error at T.
+EXACT_LABELS = {
+    "jump": (1.76745, 1.63456, 1.66877, 1.66028),
+    "kink": (1.33393, 1.67087, 1.66303, 1.66209),
+    "smooth": (1.73550, 1.66762, 1.66207, 1.66199),
+}
+
+
+@pytest.mark.parametrize("name", EXACT_LABELS)
+def test_closed_form_agrees_with_an_independent_program(name):
+    found = [comoving_error(PROFILES[name], 2.0, 2 * np.pi * m) for m in (1, 4, 16, 64)]
+    np.testing.assert_allclose(found, EXACT_LABELS[name], atol=1e-5)  # as many digits as kept
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profile_is_a_density_with_its_distribution_function(name):
+    profile = PROFILES[name]
+    x = np.linspace(0.0, 1.0, 7)
+    np.testing.assert_allclose(profile.integral(profile.density), 1.0, rtol=1e-9)
+    part = [profile.integral(lambda z, e=e: profile.density(z) * (z < e), 20000) for e in x]
+    np.testing.assert_allclose(profile.cdf(x), part, atol=1e-4)  # cells that e cuts
+    np.testing.assert_allclose(profile.line(0.6, profile.quantile(0.6, x))[1], x, atol=1e-14)
+
+
+def test_displacement_of_a_short_time():
+    # Mean square of at sin(theta).
+    assert displacement(1e-4) == pytest.approx(1e-4 / np.sqrt(2.0), rel=1e-6)
+    assert displacement(2.0) == pytest.approx(1.181016, rel=1e-6)  # independent program
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_comoving_ripple(name):
+    study = comoving_ripple(WORLD, profile=PROFILES[name], frequencies=(16, 64), cells=24)
+    assert not failures(study)
+    # Drifts converge, densities do not.
+    assert study.rows[1].measured > 1.6
+
+
+@pytest.mark.parametrize(("name", "rtol"), [("kink", 1e-8), ("jump", 1e-5)])
+def test_labels_of_the_ripple_are_those_of_the_flow_in_space(name, rtol):
+    # The claim behind it all, for references whose drifts have kinks and jumps: F_T(X) is what
+    # the ripple does to F_0(X). A step over a jump of the drift is of first order: fewer digits.
+    profile, a, m = PROFILES[name], 2.0, 2
+    k = 2 * np.pi * m
+    labels = Labels.on_interval(WORLD, 2, lambda x: np.ones(len(x)))
+    drift = LineDrift(profile, 1.0, a, k)
+    flow = carry(
+        labels, drift, [0.0, 1.0], divergence=lambda t, x: np.zeros(len(x)), rtol=rtol, atol=rtol
+    )
+    y = labels.points[:, 0]
+    half = 0.5 * k * y - np.pi * np.round(k * y / (2 * np.pi))
+    turns = 2 * np.pi * np.round(k * y / (2 * np.pi))
+    exact = (2 * np.arctan2(np.exp(a) * np.sin(half), np.cos(half)) + turns) / k
+    np.testing.assert_allclose(profile.cdf(flow.positions[-1, :, 0]), exact, atol=100 * rtol)
+
+
+@pytest.mark.parametrize("name", ["kink", "smooth"])
+def test_noise_restores_convergence(name):
+    frequencies = (2, 4, 8) if name == "kink" else (4, 8, 16)
+    assert not failures(ripple_with_noise(WORLD, profile=PROFILES[name], frequencies=frequencies))
+
+
+def test_kink_at_several_noises_agrees_with_finite_volumes():
+    # Scharfetter-Gummel, 1600 cells, 400 steps; to 2 %, its own accuracy.
+    study = ripple_with_noise(WORLD, profile=PROFILES["kink"], frequencies=(1, 2, 4))
+    found = [row.measured for row in study.rows[:3]]
+    np.testing.assert_allclose(found, [0.26596, 0.07089, 0.01890], rtol=0.02)
+
+
+def test_other_parameters():
+    assert not failures(comoving_ripple(WORLD, a=3.0, t1=0.7, frequencies=(16, 64), cells=24))
+    noisy = ripple_with_noise(WORLD, a=3.0, t1=0.7, sigma=0.35, frequencies=(4, 8, 16))
+    assert not failures(noisy)
+    assert not failures(benign_sequence(WORLD, t1=0.7, indices=(8, 16), cells=50))
+    assert not failures(upwind_trap(WORLD, a=3.0, t1=0.7))
+
+
+def test_controls():
+    standing = standing_ripple(WORLD, frequencies=(4, 8))
+    assert not failures(standing)
+    found = [row.measured for row in standing.rows if row.quantity.startswith("standing: rel")]
+    np.testing.assert_allclose(found, [1.0067, 0.7340], atol=1e-4)  # independent program
+    assert not failures(benign_sequence(WORLD, indices=(8, 16), cells=50))
+
+
+def test_trap():
+    assert not failures(upwind_trap(WORLD))
+    # The values of another upwind program: the trap is no accident of this one.
+    for n, m, value in ((500, 1, 1.646), (500, 64, 1.085), (2000, 64, 1.450)):
+        assert upwind(n, m, 2.0, 1.0, 1300) == pytest.approx(value, abs=1e-3)
+
+
+@pytest.mark.parallel([1, 2])
+def test_ranks_agree():
+    for run in (
+        lambda comm: comoving_ripple(comm, profile=PROFILES["jump"], frequencies=(1, 2)),
+        lambda comm: ripple_with_noise(comm, frequencies=(1, 2)),
+    ):
+        one, all_ = run(SELF), run(WORLD)
+        np.testing.assert_allclose(
+            [row.measured for row in all_.rows], [row.measured for row in one.rows], rtol=1e-7
+        )
+
+
+# -- the checks can fail -----------------------------------------------------------------------
+
+
+def test_wrong_diffusivity_is_seen(monkeypatch):
+    monkeypatch.setattr(Noise, "diffusivity", lambda self, t: self(t) ** 2)
+    study = ripple_with_noise(WORLD, frequencies=(2, 4))
+    assert any("against" in name for name in failures(study))
+
+
+def test_density_that_does_not_follow_the_flow_is_seen(monkeypatch):
+    # A mean divergence of neighbours: what any numerical diffusion does to a density.
+    sharp = trajectories.carry
+
+    def diffused(*args, divergence, **options):
+        return sharp(
+            *args,
+            divergence=lambda t, y: 0.5 * divergence(t, y) + 0.5 * divergence(t, y + 0.02),
+            **options,
+        )
+
+    monkeypatch.setattr(trajectories, "carry", diffused)
+    assert len(failures(comoving_ripple(WORLD, frequencies=(4, 16)))) >= 3
+
+
+def test_upwinding_in_place_of_characteristics_is_seen(monkeypatch):
+    monkeypatch.setattr(
+        trajectory_controls,
+        "_along_characteristics",
+        lambda comm, m, a, t1, grid: upwind(grid.cells, m, a, t1, 1300),
+    )
+    assert failures(upwind_trap(WORLD))[0].startswith("characteristics")
+
+
+def test_ripple_of_the_wrong_sign_in_the_divergence_is_seen(monkeypatch):
+    right = LineDrift.divergence
+    monkeypatch.setattr(ripples.LineDrift, "divergence", lambda s, t, x: -right(s, t, x))
+    assert failures(standing_ripple(WORLD, frequencies=(2, 4)))
