@@ -7,6 +7,7 @@ from problems import SELF, WORLD
 from fpcontrol.characteristics import Labels, carry
 from fpcontrol.noise import Noise
 from fpcontrol.theorems import ripples, trajectories, trajectory_controls
+from fpcontrol.theorems.grids import Grid
 from fpcontrol.theorems.ripples import PROFILES, LineDrift, comoving_error, displacement
 from fpcontrol.theorems.trajectories import comoving_ripple, ripple_with_noise
 from fpcontrol.theorems.trajectory_controls import (
@@ -118,7 +119,7 @@ def test_trap():
 def test_ranks_agree():
     for run in (
         lambda comm: comoving_ripple(comm, profile=PROFILES["jump"], frequencies=(1, 2)),
-        lambda comm: ripple_with_noise(comm, frequencies=(1, 2)),
+        lambda comm: ripple_with_noise(comm, frequencies=(1, 2), grid=Grid(12, 8)),
     ):
         one, all_ = run(SELF), run(WORLD)
         np.testing.assert_allclose(

@@ -195,6 +195,9 @@ def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: 
         cells: Cells of labels in each direction.
         rtol: Tolerance along characteristics, relative and absolute.
 
+    Raises:
+        ValueError: On all ranks, if mass would be carried out of the unit interval or square.
+
     Returns:
         The distance in L2; the part of it from where only one of the two is; the root mean square
         distance of labels, in 1-D :math:`W_2`; the L2 norm of the average density.
@@ -202,13 +205,17 @@ def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: 
     rho_0, support = STARTS[start]
     average, times = Average(switched.generators), [0.0, switched.t1]
     backward = Reversed(average, switched.t1)
-    walls = start == "box"  # the bump is far from them
-    go = partial(carry, times=times, walls=walls, rtol=rtol, atol=rtol)
+    # On the square drifts may point outward, far from where the mass is: checked below.
+    go = partial(carry, times=times, walls=switched.generators.dimension == 1, rtol=rtol, atol=rtol)
     if switched.generators.dimension == 1:
         labels = labels_between(comm, _ends(switched, support, rtol), cells, rho_0)
     else:
         labels = _on_square(comm, cells, rho_0)
     forth, exact = go(labels, switched), go(labels, average)
+    for flow in (forth, exact):
+        x = flow.positions[-1][labels.density > 0.0]
+        if comm.allreduce(bool(((x < 0.0) | (x > 1.0)).any()), op=MPI.LOR):
+            raise ValueError("generators carry mass through the walls; make them slower there.")
     back = carry(
         replace(labels, points=forth.positions[-1]),
         backward,
@@ -247,6 +254,6 @@ def _on_square(comm: MPI.Comm, cells: int, rho_0: Callable[[Array], Array]) -> L
     x = np.array(list(product(one.points[:, 0], repeat=2)))
     mine = slice(*(len(x) * r // comm.size for r in (comm.rank, comm.rank + 1)))
     volumes = np.outer(one.volumes, one.volumes).ravel()[mine]
-    # The bump keeps away from the walls: none to look at, and the box of points is the square.
+    # No walls to look at: the bump keeps away from them.
     nowhere = Wall(np.zeros((0, 2)), np.zeros((0, 2)))
     return Labels(comm, x[mine], volumes, rho_0(x[mine]), nowhere)

@@ -72,22 +72,22 @@ def standing_ripple(
     rows = [
         Row(
             f"co-moving, carried in space: relative L2 error, m = {m}",
-            with_flow[0, i],
+            float(with_flow[0, i]),
             predicted=comoving_error(profile, a * t1, k[i]),
-            discretization_error=gap[0, i],
+            discretization_error=float(gap[0, i]),
             tolerance=1e-4,
         )
         for i, m in enumerate(frequencies)
     ]
     for name, scale, j in (("relative L2 error", np.ones(len(k)), 0), ("k W2", k, 1)):
         rows += [
-            Row(f"standing: {name}, m = {m}", q * value, discretization_error=q * e)
+            Row(f"standing: {name}, m = {m}", float(q * value), discretization_error=float(q * e))
             for m, q, value, e in zip(frequencies, scale, *np.array(runs[False])[:, j], strict=True)
         ]
     rows.append(
         Row(
             "standing: rate of L2 in k, last two",
-            slopes(k, l2)[-1],
+            float(slopes(k, l2)[-1]),
             predicted=-0.5,
             discretization_error=float(np.sum(l2_gap[-2:] / l2[-2:])),
             tolerance=0.1,
@@ -137,13 +137,13 @@ def benign_sequence(
     rows = []
     for name, values, gaps in zip(("L2", "W2"), fine, gap, strict=True):
         rows += [
-            Row(f"{name} error, m = {i}", v, discretization_error=e)
+            Row(f"{name} error, m = {i}", float(v), discretization_error=float(e))
             for i, v, e in zip(indices, values, gaps, strict=True)
         ]
         rows.append(
             Row(
                 f"rate of {name} in m, last two",
-                slopes(m, values)[-1],
+                float(slopes(m, values)[-1]),
                 predicted=-1.0,
                 discretization_error=float(np.sum(gaps[-2:] / values[-2:])),
                 tolerance=0.05,
@@ -229,7 +229,7 @@ def upwind_trap(
         lambda grid: _along_characteristics(comm, frequencies[-1], a, t1, grid),
         Grid(16 * frequencies[-1], 1),
     )
-    gap = np.abs(np.array(coarse) - halved)
+    gap = np.abs(np.array(coarse) - halved).tolist()
     rows = [
         Row(
             f"characteristics, m = {frequencies[-1]}",
