@@ -1,0 +1,119 @@
+"""Panels as pictures: one SVG each, to stand in a page without any file beside it."""
+
+import io
+import re
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
+
+from fpcontrol.theorems.markup import plain
+from fpcontrol.theorems.study import Panel
+
+# Okabe and Ito: distinct for all kinds of colour vision, and on white (their yellow is left out).
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+MARKERS = "osD^vPX"
+STYLE: Any = {
+    "font.family": "STIXGeneral",
+    "mathtext.fontset": "stix",
+    "font.size": 11.0,
+    "axes.titlesize": 11.5,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "fpcontrol",  # the same picture gives the same file
+}
+INCHES = (4.7, 3.4)
+MANY = 6  # lines, from which the legend stands beside the axes
+
+_GLYPH = re.compile(r'<path id="([\w-]+)" d="[^"]*" transform="scale\([\d.]+\)"/>')
+
+
+class Pictures:
+    """Draws panels; keeps the outlines of letters, which all pictures of a page share.
+
+    Attributes:
+        glyphs: Outlines by name; ``definitions`` has to stand in the page once.
+    """
+
+    def __init__(self) -> None:
+        self.glyphs: dict[str, str] = {}
+        self._count = 0
+
+    def svg(self, panel: Panel) -> str:
+        """A panel as an ``<svg>`` element without letters' outlines."""
+        with matplotlib.rc_context(STYLE):
+            figure = _drawn(panel)
+            file = io.StringIO()
+            none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+            figure.savefig(file, format="svg", metadata=none)
+        text = file.getvalue()
+        text = text[text.index("<svg") :]
+        self.glyphs |= {m[1]: " ".join(m[0].split()) for m in _GLYPH.finditer(text)}
+        text = _GLYPH.sub("", text)
+        text = re.sub(r"<!--.*?-->|<defs>\s*</defs>", "", text, flags=re.DOTALL)
+        text = text.replace("xlink:href", "href").replace(
+            ' xmlns:xlink="http://www.w3.org/1999/xlink"', ""
+        )
+        # Names must be unique in the page; those of letters are its own.
+        self._count += 1
+        names = set(re.findall(r'id="([^"]+)"', text))
+        used = {n for n in names if f'"#{n}"' in text or f"(#{n})" in text}
+        text = re.sub(r' id="([^"]+)"', lambda m: self._named(m[1], used), text)
+        text = re.sub(
+            r'(href="#|url\(#)([\w.-]+)',
+            lambda m: m[0] if m[2] in self.glyphs else f"{m[1]}p{self._count}-{m[2]}",
+            text,
+        )
+        text = re.sub(r"\s*\n\s*", " ", text)
+        title = plain(panel.title).replace("&", "and").replace("<", "below").replace('"', "'")
+        return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+
+    def _named(self, name: str, used: set[str]) -> str:
+        return f' id="p{self._count}-{name}"' if name in used else ""
+
+    @property
+    def definitions(self) -> str:
+        """Letters' outlines, to stand anywhere in the page."""
+        return (
+            '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
+            + "".join(self.glyphs.values())
+            + "</defs></svg>"
+        )
+
+
+def _drawn(panel: Panel) -> Figure:
+    many = len(panel.lines) >= MANY
+    figure = Figure(figsize=(INCHES[0] + 1.5 * many, INCHES[1]), layout="constrained")
+    ax = figure.subplots()
+    marked = 0
+    for i, line in enumerate(panel.lines):
+        style: Any = {"color": COLORS[i % len(COLORS)], "label": _text(line.label)}
+        if "o" in line.style:
+            style["marker"] = MARKERS[marked % len(MARKERS)]
+            marked += 1
+        ax.plot(line.x, line.y, line.style, **style)
+    ax.set_xscale(panel.xscale)
+    ax.set_yscale(panel.yscale)
+    ax.set_title(_text(panel.title))
+    ax.set_xlabel(_text(panel.xlabel))
+    ax.set_ylabel(_text(panel.ylabel))
+    if many:
+        figure.legend(loc="outside right upper")
+    elif any(line.label for line in panel.lines):
+        ax.legend()
+    return figure
+
+
+def _text(text: str) -> str:
+    """Text that matplotlib can set; formulas beyond its LaTeX in plain letters."""
+    try:
+        MathTextParser("path").parse(text)
+    except ValueError:
+        return plain(text)
+    return text

@@ -1,0 +1,173 @@
+"""Runs of many experiments: which, one after the other on all ranks, and what came out."""
+
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mpi4py import MPI
+
+from fpcontrol import theorems
+from fpcontrol.theorems import Statement
+from fpcontrol.theorems.study import Experiment, Row, Study
+
+# A rank whose experiment raised waits this long (seconds) for the others, which raise too within
+# moments or are stuck in a collective call that it left.
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of one experiment: a study, or the message of what it raised."""
+
+    statement: Statement
+    key: str
+    study: Study | None
+    error: str
+    seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether it ran and all its rows pass."""
+        return self.study is not None and self.study.passed
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of the study; none if the experiment raised."""
+        return self.study.rows if self.study else ()
+
+
+def select(names: Sequence[str], quick: bool) -> list[tuple[Statement, Experiment]]:
+    """Experiments of the statements named, or whose keys begin with a name; all without names.
+
+    Raises:
+        ValueError: For a name that is neither; the message lists what there is.
+    """
+    statements = theorems.STATEMENTS
+    asked = [s for s in statements if not names or s.name in {n.split(".")[0] for n in names}]
+    # A name without a statement in front may still be the beginning of one, such as "t".
+    begun = any(n.split(".")[0] not in {s.name for s in statements} for n in names)
+    listed = {s.name: s.experiments(quick) for s in (statements if begun else asked)}
+    for name in names:
+        if name in listed or any(e.key.startswith(name) for es in listed.values() for e in es):
+            continue
+        first = name.split(".")[0]
+        keys = [e.key for e in listed.get(first, [])]
+        there = f"the {first} experiments" if keys else "the statements"
+        raise ValueError(
+            f"NAME = {name!r} is unknown; there are {there} "
+            + ", ".join(keys or [s.name for s in statements])
+            + (" (some need a run without --quick)." if keys and quick else ".")
+        )
+    return [
+        (s, e)
+        for s in statements
+        for e in listed.get(s.name, [])
+        if not names or s.name in names or any(e.key.startswith(n) for n in names)
+    ]
+
+
+def run(chosen: Sequence[tuple[Statement, Experiment]], comm: MPI.Comm) -> Generator[Outcome]:
+    """Run experiments and yield what came out of each, the same on all ranks. Collective.
+
+    Ends early after a Ctrl-C: on one rank by KeyboardInterrupt, on several after the experiment
+    that runs, so that no rank is left in a collective call.
+    """
+    # The ranks meet on a communicator of their own: a meeting must not be taken for a collective
+    # call of the experiment that another rank is still in.
+    meeting = comm.Dup()
+    try:
+        with _interrupts(comm) as interrupted:
+            for statement, experiment in chosen:
+                yield _outcome(statement, experiment, comm, meeting)
+                if meeting.allreduce(bool(interrupted), op=MPI.LOR):
+                    raise KeyboardInterrupt
+    finally:
+        meeting.Free()
+
+
+def _outcome(
+    statement: Statement, experiment: Experiment, comm: MPI.Comm, meeting: MPI.Comm
+) -> Outcome:
+    start, study, error = time.perf_counter(), None, ""
+    try:
+        study = experiment.run(comm)
+    except Exception as caught:
+        error = f"{type(caught).__name__}: {caught}"
+    _meet(meeting, experiment.key, error)
+    errors = meeting.allgather(error)
+    if any(errors):
+        first = next(i for i, e in enumerate(errors) if e)
+        alone = f" (on rank {first}, not on all)" if not all(errors) else ""
+        study, error = None, errors[first] + alone
+    else:
+        verdicts = meeting.allgather([row.passed for row in study.rows] if study else [])
+        if any(v != verdicts[0] for v in verdicts):
+            study, error = None, "The verdicts differ between the ranks."
+        study = meeting.bcast(study)
+    seconds = meeting.bcast(time.perf_counter() - start)
+    return Outcome(statement, experiment.key, study, error, seconds)
+
+
+def _meet(meeting: MPI.Comm, key: str, error: str) -> None:
+    """Wait for all ranks; a rank that failed does not wait for ever."""
+    arrived, deadline = meeting.Ibarrier(), time.monotonic() + PATIENCE
+    while not arrived.Test():
+        if error and time.monotonic() > deadline:
+            text = f"{key} raised on rank {meeting.rank}, others are stuck: {error}"
+            print(text, file=sys.stderr, flush=True)
+            MPI.COMM_WORLD.Abort(1)
+        time.sleep(1e-3)  # leaves the core to ranks that still work
+
+
+@contextmanager
+def _interrupts(comm: MPI.Comm) -> Iterator[list[int]]:
+    """Turn Ctrl-C into an entry of a list where several ranks have to stop together."""
+    flags: list[int] = []
+    if comm.size == 1 or threading.current_thread() is not threading.main_thread():
+        yield flags
+        return
+    usual = signal.signal(signal.SIGINT, lambda number, frame: flags.append(number))
+    try:
+        yield flags
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+def record(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Statements with their studies, rows and verdicts, in strict JSON."""
+    found: dict[str, dict[str, Any]] = {}
+    for o in outcomes:
+        statement = found.setdefault(
+            o.statement.name,
+            {"name": o.statement.name, "title": o.statement.title, "passed": True, "studies": []},
+        )
+        statement["passed"] &= o.passed
+        study: dict[str, Any] = {"key": o.key, "seconds": o.seconds, "passed": o.passed}
+        if o.study is None:
+            study["error"] = o.error
+        else:
+            study |= {"name": o.study.name, "claim": o.study.claim, "label": o.study.label}
+            study["rows"] = [
+                {k: _plain(v) for k, v in asdict(row).items()} | {"verdict": verdict(row)}
+                for row in o.study.rows
+            ]
+        statement["studies"].append(study)
+    return list(found.values())
+
+
+def verdict(row: Row) -> str:
+    """In a word: a row that cannot fail is a report, not a check."""
+    return ("passed" if row.passed else "failed") if row.is_check else "reported"
+
+
+def _plain(value: Any) -> Any:
+    """A float where JSON has one, else its name: NaN and infinities are no JSON."""
+    if value is None or isinstance(value, str):
+        return value
+    return float(value) if math.isfinite(value) else str(float(value))

@@ -1,0 +1,1 @@
+"""``fpcontrol verify``: what it runs, what it prints and writes, and what it answers."""
