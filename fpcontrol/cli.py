@@ -204,7 +204,10 @@ def text_of(outcome: suite.Outcome) -> str:
 def table(rows: Sequence[Row]) -> list[str]:
     """Rows as aligned lines of at most ``COLUMNS`` characters; long quantities are wrapped."""
     cells = [HEAD, *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(1, len(HEAD))]
+    # Columns without an entry leave their place to the quantities.
+    kept = [i for i in range(len(HEAD)) if any(line[i] for line in cells[1:])]
+    cells = [tuple(line[i] for i in kept) for line in cells]
+    widths = [max(len(line[i]) for line in cells) for i in range(1, len(kept))]
     first = max(len(plain(line[0])) for line in cells)
     first = min(first, COLUMNS - 2 - sum(w + 2 for w in widths))
     lines = []
@@ -226,7 +229,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         number(row.measured),
         " ".join(bounds),
         f"{row.discretization_error:.1e}",
-        f"{row.tolerance:.2g}" if row.is_check else "",
+        f"{row.tolerance:.2g}" if row.tolerance else "",
         {"passed": "ok", "failed": "FAILED", "reported": "-"}[suite.verdict(row)],
     )
 

@@ -1,27 +1,31 @@
-r"""Docstrings and claims as HTML with MathML, and as plain ASCII for a terminal.
+r"""Docstrings and claims as HTML with formulas drawn in it, and as plain ASCII for a terminal.
 
 Of reStructuredText: paragraphs, ``.. math::``, ``:math:``, literals, emphasis, lists and indented
-tables; formulas between dollars as well.
+blocks; formulas between dollars as well.
 """
 
+import functools
 import html
 import re
 import textwrap
 import unicodedata
+from collections.abc import Callable
 from itertools import takewhile
+
+SIZE = 20.0  # of a formula's letters in its own drawing, which is scaled to the text around it
 
 
 def check() -> None:
-    """Refuse to go on without what turns LaTeX into MathML.
+    """Refuse to go on without what draws formulas.
 
     Raises:
-        ImportError: If latex2mathml is not installed.
+        ImportError: If ziamath is not installed.
     """
     try:
-        import latex2mathml.converter  # noqa: F401
+        import ziamath  # noqa: F401
     except ImportError:
         raise ImportError(
-            "--report needs latex2mathml: pip install 'fpcontrol[report]' (or latex2mathml)."
+            "--report draws formulas with ziamath: pip install 'fpcontrol[report]' (or ziamath)."
         ) from None
 
 
@@ -33,78 +37,127 @@ _INLINE = re.compile(
     r"|\*\*(?P<strong>[^*]+)\*\*|(?<![\w*])\*(?P<emphasis>[^*\s][^*]*)\*(?![\w*])",
     re.DOTALL,
 )
+_EMPTY = re.compile(r'<symbol id="([^"]+)"[^>]*/>')
+_SYMBOL = re.compile(r'<symbol id="([^"]+)".*?</symbol>', re.DOTALL)
 
 
-def mathml(formula: str, display: bool = False) -> str:
-    """A formula in LaTeX as MathML."""
-    from latex2mathml.converter import convert
+class Markup:
+    """Turns text into HTML; keeps the outlines of letters, which all formulas of a page share.
 
-    # Sizes of delimiters: MathML stretches them itself.
-    formula = re.sub(r"\\[bB]ig+[lrm]?(?![a-zA-Z])", "", " ".join(formula.split()))
-    return _spaced(convert(formula, display="block" if display else "inline"))
+    Attributes:
+        symbols: Outlines by name; ``definitions`` has to stand in the page once.
+    """
 
+    def __init__(self) -> None:
+        self.symbols: dict[str, str] = {}
 
-def _display(text: str) -> str:
-    """A ``.. math::`` block: a line for each row, with its tag (after ``&&``) on the right."""
-    text = re.sub(r"\\(begin|end)\{(aligned|align\*?|gathered)\}", "", text)
-    rows = re.split(r"\n\s*\n" if "{cases}" in text else r"\\\\(?:\[\w+\])?|\n\s*\n", text.strip())
-    shown = []
-    for row in rows:
-        formula, *tag = row.split("&&")
-        if "{cases}" not in formula:
-            formula = formula.replace("&", " ")
-        if formula.strip():
+    @property
+    def definitions(self) -> str:
+        """Letters' outlines, for a ``<defs>`` anywhere in the page."""
+        return "".join(self.symbols.values())
+
+    def formula(self, latex: str, display: bool = False) -> str:
+        """A formula in LaTeX as an ``<svg>`` element; as it was typed if it cannot be drawn."""
+        label = html.escape(" ".join(latex.split()))
+        try:
+            text, low = _drawn(latex, display)
+        except Exception:  # of whatever kind the libraries below raise
+            return f'<code class="undrawn">{label}</code>'
+        for name in _EMPTY.findall(text):  # signs without a form, such as that of application
+            text = re.sub(f'<use href="#{name}"[^>]*/>', "", text)
+        text = _EMPTY.sub("", text).replace(' fill="black"', "")
+        self.symbols |= {m[1]: m[0] for m in _SYMBOL.finditer(text)}
+        text = _SYMBOL.sub("", text)
+        width, height, box = re.search(
+            r'width="([\d.]+)" height="([\d.]+)" viewBox="([^"]+)"', text
+        ).groups()  # type: ignore[union-attr]  # every svg of ziamath begins so
+        style = f"width:{float(width) / SIZE:.3f}em;height:{float(height) / SIZE:.3f}em"
+        style += "" if display else f";vertical-align:{low / SIZE:.3f}em"
+        head = f'<svg class="math" role="img" aria-label="{label}" viewBox="{box}" style="{style}">'
+        return head + text[text.index(">") + 1 :]
+
+    def inline(self, text: str) -> str:
+        """Text with formulas, literals and emphasis as HTML."""
+        parts, end = [], 0
+        for match in _INLINE.finditer(text):
+            parts.append(html.escape(text[end : match.start()], quote=False))
+            kind, content = match.lastgroup, str(match[match.lastgroup or 0])
+            if kind in ("role", "dollars"):
+                parts.append(self.formula(content))
+            else:
+                tag = {"literal": "code", "strong": "strong", "emphasis": "em"}[str(kind)]
+                parts.append(f"<{tag}>{html.escape(content, quote=False)}</{tag}>")
+            end = match.end()
+        return "".join([*parts, html.escape(text[end:], quote=False)])
+
+    def page(self, text: str) -> str:
+        """A docstring as HTML."""
+        lines, found, literal = text.expandtabs().splitlines(), [], False
+        while lines:
+            if not lines[0].strip():
+                lines.pop(0)
+                continue
+            if lines[0].startswith(".. math::"):
+                block = [lines.pop(0).removeprefix(".. math::"), *_taken(lines, _indented)]
+                found.append(self._display("\n".join(block)))
+            elif _BULLET.match(lines[0]):
+                found.append(self._list(lines))
+            elif lines[0].startswith(" "):
+                inner = textwrap.dedent("\n".join(_taken(lines, _indented))).strip()
+                escaped = html.escape(inner, quote=False)
+                found.append(f"<pre>{escaped}</pre>" if literal else self.page(inner))
+            else:
+                block = [lines.pop(0), *_taken(lines, _continued)]
+                literal = block[-1].endswith("::")
+                found.append(self._paragraph(block))
+                continue
+            literal = False
+        return "\n".join(found)
+
+    def _display(self, text: str) -> str:
+        """A ``.. math::`` block: a line for each row, with its tag (after ``&&``) on the right."""
+        text = re.sub(r"\\(begin|end)\{(aligned|align\*?|gathered)\}", "", text.strip())
+        if "{cases}" in text:
+            rows = re.split(r"\n\s*\n", text)
+        else:
+            rows = re.split(r"\\\\(?:\[\w+\])?|\n\s*\n", text)
+        shown = []
+        for row in filter(str.strip, rows):
+            formula, *tag = row.split("&&")
+            if "{cases}" not in formula:
+                formula = formula.replace("&", " ")
             name = f'<span class="tag">{html.escape(tag[0].strip())}</span>' if tag else ""
-            shown.append(f'<div class="formula">{mathml(formula, display=True)}{name}</div>')
-    return "".join(shown)
+            shown.append(f'<div class="formula">{self.formula(formula, True)}{name}</div>')
+        return "".join(shown)
+
+    def _paragraph(self, block: list[str]) -> str:
+        if len(block) == 2 and re.fullmatch(r"([-=~^])\1{2,}", block[1].strip()):
+            return f"<h4>{self.inline(block[0])}</h4>"
+        words = re.sub("::$", ":", " ".join(line.strip() for line in block))
+        return f"<p>{self.inline(words)}</p>" if words != ":" else ""
+
+    def _list(self, lines: list[str]) -> str:
+        items = []
+        while lines and (match := _BULLET.match(lines[0])):
+            mark, first = match[0].strip(), lines.pop(0)[match.end() :]
+            body = textwrap.dedent("\n".join(_taken(lines, _indented)))
+            mark = "" if mark in "-*" else f"{mark} "
+            items.append(f"<li>{self.page((mark + first + chr(10) + body).strip())}</li>")
+        return f"<ul>{''.join(items)}</ul>"
 
 
-def _spaced(formula: str) -> str:
-    """Thin spaces between names of functions and arguments without parentheses."""
-    return re.sub(r"(<mi>[a-z]{3,}</mi>)(?=<m(?!o))", r'\1<mspace width="0.17em"/>', formula)
+@functools.cache
+def _drawn(latex: str, display: bool) -> tuple[str, float]:
+    """SVG of a formula, and how far it reaches below the line."""
+    import ziamath
+
+    # Delimiters grow with what is between them; sizes given by hand are not known here.
+    latex = re.sub(r"\\[bB]ig+[lrm]?(?![a-zA-Z])", "", " ".join(latex.split()))
+    formula = ziamath.Latex(latex, size=SIZE, inline=not display)
+    return formula.svg(), formula.getyofst()
 
 
-def inline(text: str) -> str:
-    """Text with formulas, literals and emphasis as HTML."""
-    parts, end = [], 0
-    for match in _INLINE.finditer(text):
-        parts.append(html.escape(text[end : match.start()], quote=False))
-        kind, content = match.lastgroup, str(match[match.lastgroup or 0])
-        if kind in ("role", "dollars"):
-            parts.append(mathml(content))
-        else:
-            tag = {"literal": "code", "strong": "strong", "emphasis": "em"}[str(kind)]
-            parts.append(f"<{tag}>{html.escape(content, quote=False)}</{tag}>")
-        end = match.end()
-    return "".join([*parts, html.escape(text[end:], quote=False)])
-
-
-def page(text: str) -> str:
-    """A docstring as HTML."""
-    lines, found, literal = text.expandtabs().splitlines(), [], False
-    while lines:
-        if not lines[0].strip():
-            lines.pop(0)
-            continue
-        if lines[0].startswith(".. math::"):
-            block = [lines.pop(0).removeprefix(".. math::"), *_taken(lines, _indented)]
-            found.append(_display("\n".join(block)))
-        elif _BULLET.match(lines[0]):
-            found.append(_list(lines))
-        elif lines[0].startswith(" "):
-            inner = textwrap.dedent("\n".join(_taken(lines, _indented))).strip()
-            escaped = html.escape(inner, quote=False)
-            found.append(f"<pre>{escaped}</pre>" if literal else page(inner))
-        else:
-            block = [lines.pop(0), *_taken(lines, _continued)]
-            literal = block[-1].endswith("::")
-            found.append(_paragraph(block))
-            continue
-        literal = False
-    return "\n".join(found)
-
-
-def _taken(lines: list[str], wanted) -> list[str]:  # type: ignore[no-untyped-def]
+def _taken(lines: list[str], wanted: Callable[[str], bool]) -> list[str]:
     """Remove the first lines that are wanted, and return them."""
     block = list(takewhile(wanted, lines))
     del lines[: len(block)]
@@ -116,24 +169,7 @@ def _indented(line: str) -> bool:
 
 
 def _continued(line: str) -> bool:
-    return bool(line.strip()) and not line.startswith(".. math::")
-
-
-def _paragraph(block: list[str]) -> str:
-    if len(block) == 2 and re.fullmatch(r"([-=~^])\1{2,}", block[1].strip()):
-        return f"<h4>{inline(block[0])}</h4>"
-    words = re.sub("::$", ":", " ".join(line.strip() for line in block))
-    return f"<p>{inline(words)}</p>" if words != ":" else ""
-
-
-def _list(lines: list[str]) -> str:
-    items = []
-    while lines and (match := _BULLET.match(lines[0])):
-        mark, first = match[0].strip(), lines.pop(0)[match.end() :]
-        body = textwrap.dedent("\n".join(_taken(lines, _indented)))
-        mark = "" if mark in "-*" else f"{html.escape(mark)} "
-        items.append(f"<li>{mark}{page((first + chr(10) + body).strip())}</li>")
-    return f"<ul>{''.join(items)}</ul>"
+    return not _indented(line) and not line.startswith(".. math::")
 
 
 # -- ASCII -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
+from matplotlib.ticker import LogFormatterSciNotation, NullLocator
 
 from fpcontrol.theorems.markup import plain
 from fpcontrol.theorems.study import Panel
@@ -79,12 +80,8 @@ class Pictures:
 
     @property
     def definitions(self) -> str:
-        """Letters' outlines, to stand anywhere in the page."""
-        return (
-            '<svg width="0" height="0" style="position:absolute" aria-hidden="true"><defs>'
-            + "".join(self.glyphs.values())
-            + "</defs></svg>"
-        )
+        """Letters' outlines, for a ``<defs>`` anywhere in the page."""
+        return "".join(self.glyphs.values())
 
 
 def _drawn(panel: Panel) -> Figure:
@@ -93,12 +90,11 @@ def _drawn(panel: Panel) -> Figure:
     ax = figure.subplots()
     marked = 0
     for i, line in enumerate(panel.lines):
-        style: Any = {"color": COLORS[i % len(COLORS)], "label": _text(line.label)}
-        if "o" in line.style:
-            style["marker"] = MARKERS[marked % len(MARKERS)]
-            marked += 1
-        ax.plot(line.x, line.y, line.style, **style)
+        style = line.style.replace("o", MARKERS[marked % len(MARKERS)])
+        marked += style != line.style or "o" in style
+        ax.plot(line.x, line.y, style, color=COLORS[i % len(COLORS)], label=_text(line.label))
     ax.set_xscale(panel.xscale)
+    _set_ticks(ax, panel)
     ax.set_yscale(panel.yscale)
     ax.set_title(_text(panel.title))
     ax.set_xlabel(_text(panel.xlabel))
@@ -108,6 +104,18 @@ def _drawn(panel: Panel) -> Figure:
     elif any(line.label for line in panel.lines):
         ax.legend()
     return figure
+
+
+def _set_ticks(ax: Any, panel: Panel) -> None:
+    """On a logarithmic axis of few whole numbers, such as frequencies, label these."""
+    if panel.xscale != "log":
+        return
+    places = sorted({float(x) for line in panel.lines if "o" in line.style for x in line.x})
+    if 0 < len(places) <= 9 and all(x == int(x) for x in places) and places[-1] < 1e5:
+        ax.set_xticks(places, [f"{x:g}" for x in places])
+        ax.xaxis.set_minor_locator(NullLocator())
+    else:
+        ax.xaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(0.7, 0.3)))
 
 
 def _text(text: str) -> str:

@@ -35,10 +35,11 @@ h4 { font-size: 1rem; font-weight: 600; margin: 1.2rem 0 .3rem; }
 p, ul { margin: .55rem 0; }
 li > p { margin: .2rem 0; }
 p, li { max-width: 46rem; }
-math { font-family: "Latin Modern Math", "STIX Two Math", "Cambria Math", "Noto Sans Math", math; }
+.shared { position: absolute; width: 0; height: 0; }
+.math { overflow: visible; fill: currentColor; }
 .formula { max-width: 46rem; margin: .6rem 0; overflow-x: auto; overflow-y: hidden;
-  display: flex; align-items: center; }
-.formula math { flex: 1; } .tag { color: #666; }
+  display: flex; align-items: center; padding-left: 2rem; box-sizing: border-box; }
+.formula svg { flex: none; } .tag { color: #666; margin-left: auto; padding-left: 1rem; }
 .statement > p:first-child { font-style: italic; font-size: 1.1rem; }
 code, pre, .key { font: .84em/1.4 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 pre { overflow-x: auto; margin: .7rem 0; color: #333; }
@@ -89,15 +90,15 @@ def write(
 
 def page(outcomes: Sequence[Outcome], record: dict[str, Any]) -> str:
     """The page as text."""
-    pictures = Pictures()
+    pictures, write = Pictures(), markup.Markup()
     groups = [(s, list(part)) for s, part in groupby(outcomes, key=lambda o: o.statement)]
     sections = []
     for statement, part in groups:
         text = "\n".join(
-            f'<div class="statement">{markup.page(text)}</div>' for text in statement.texts
+            f'<div class="statement">{write.page(text)}</div>' for text in statement.texts
         )
         sections.append(f'<section id="{statement.name}"><h2>{_title(statement)}</h2>\n{text}')
-        sections += [_study(outcome, pictures) for outcome in part]
+        sections += [_study(outcome, pictures, write) for outcome in part]
         sections.append("</section>")
     body = "\n".join(sections)
     title = "Theorems of neural SDEs, checked"
@@ -110,7 +111,7 @@ def page(outcomes: Sequence[Outcome], record: dict[str, Any]) -> str:
 <style>{CSS}</style>
 </head>
 <body>
-{pictures.definitions}
+<svg class="shared" aria-hidden="true"><defs>{write.definitions}{pictures.definitions}</defs></svg>
 <h1>{title}</h1>
 {_preamble(outcomes, record)}
 {_summary(groups)}
@@ -155,7 +156,7 @@ def _summary(groups: Sequence[tuple[Any, list[Outcome]]]) -> str:
 </tbody></table>"""
 
 
-def _study(outcome: Outcome, pictures: Pictures) -> str:
+def _study(outcome: Outcome, pictures: Pictures, write: markup.Markup) -> str:
     key = f'<span class="key">{html.escape(outcome.key)}</span>'
     study = outcome.study
     if study is None:
@@ -163,25 +164,25 @@ def _study(outcome: Outcome, pictures: Pictures) -> str:
         return f'<h3>{key}</h3>\n<p class="failed">failed: {error}</p>'
     drawn = "\n".join(pictures.svg(panel) for panel in study.panels)
     return f"""<article>
-<h3>{markup.inline(study.name)} {key}</h3>
-<p>{markup.inline(study.claim)} <span class="quiet">({LABELS[study.label]})</span></p>
+<h3>{write.inline(study.name)} {key}</h3>
+<p>{write.inline(study.claim)} <span class="quiet">({LABELS[study.label]})</span></p>
 {f"<figure>{drawn}</figure>" if drawn else ""}
-{_table(study.rows)}
+{_table(study.rows, write)}
 </article>"""
 
 
-def _table(rows: Sequence[Row]) -> str:
+def _table(rows: Sequence[Row], write: markup.Markup) -> str:
     lines = []
     for row in rows:
         bounds = [f"≤ {number(row.bound)}"] if row.bound is not None else []
         bounds += [f"≥ {number(row.at_least)}"] if row.at_least is not None else []
         cells = (
-            markup.inline(row.quantity),
+            write.inline(row.quantity),
             "" if row.predicted is None else number(row.predicted),
             number(row.measured),
             " ".join(bounds),
             number(row.discretization_error, 2) if row.discretization_error else "0",
-            f"{row.tolerance:.2g}" if row.is_check else "",
+            number(row.tolerance, 2) if row.tolerance else "",
         )
         inner = "".join(f"<td>{cell}</td>" for cell in cells)
         lines.append(f"<tr>{inner}{_verdict(verdict(row))}</tr>")
