@@ -1,5 +1,6 @@
 """Panels as pictures: one SVG each, to stand in a page without any file beside it."""
 
+import html
 import io
 import re
 from typing import Any
@@ -72,8 +73,8 @@ class Pictures:
             text,
         )
         text = re.sub(r"\s*\n\s*", " ", text)
-        title = plain(panel.title).replace("&", "and").replace("<", "below").replace('"', "'")
-        return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+        label = html.escape(plain(panel.title))
+        return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
 
     def _named(self, name: str, used: set[str]) -> str:
         return f' id="p{self._count}-{name}"' if name in used else ""
