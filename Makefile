@@ -1,7 +1,7 @@
 # fpcontrol: `make` lists what there is to do. Every target first sets up what it needs in .venv.
 #
-#   ARGS=...    handed on to the demo, to pytest or to the benchmarks
-#   NP=...      MPI ranks of the demo and the benchmarks
+#   ARGS=...    handed on to the demo, to the checks, to pytest or to the benchmarks
+#   NP=...      MPI ranks of the demo, the checks and the benchmarks
 #   PYTHON=...  the Python (>= 3.12) to set up .venv on; the first that answers, if not given
 #
 # In an activated conda environment that has fenics-dolfinx, .venv borrows it and its MPI; keep it
@@ -17,7 +17,7 @@ export OMP_NUM_THREADS := 1
 # The mpirun that belongs to the environment's mpi4py, before any other of the machine's.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo test test-all lint format bench clean environment compiler
+.PHONY: help demo verify test test-all mutation lint format bench clean environment compiler
 
 help:  ## List the targets
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -25,11 +25,18 @@ help:  ## List the targets
 demo: environment  ## Steer the people of Great Britain on NP ranks; results in out/
 	mpirun -n $(NP) python -m mpi4py demos/demo_great_britain.py $(ARGS)
 
+verify: NP := 1
+verify: environment  ## Check the theorems on one rank, or on NP; try ARGS="--quick --report out"
+	$(if $(filter-out 1,$(NP)),mpirun -n $(NP) python -m mpi4py,python) -m fpcontrol verify $(ARGS)
+
 test: compiler  ## Run the tests on 1, 2 and 3 ranks, except the slow ones
 	@.ci/run_tests "not slow" $(ARGS)
 
 test-all: compiler  ## Run all tests
 	@.ci/run_tests "" $(ARGS)
+
+mutation: environment  ## Break the code on purpose, and see whether the theorem checks find it
+	python tests/mutation.py $(ARGS)
 
 lint: environment  ## Check style and types
 	python -m ruff check
