@@ -1,0 +1,274 @@
+"""Break the code on purpose and see whether the theorem checks find it (``make mutation``).
+
+Each mutation is one textual change of a copy of the package. The checks (``fpcontrol verify
+--quick``) run on the copy: first those that should notice, then, if none did, all of them. A
+mutation that all checks pass has survived: either the checks have a gap, or the change is none.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parents[1] / "fpcontrol"
+
+# Broken code may run for ever; the unbroken checks take a minute or two.
+SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A defect.
+
+    Attributes:
+        name: What is wrong.
+        file: Which file, in the package.
+        old: What stands there, exactly once.
+        new: What it is replaced by.
+        first: Which checks run first.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    first: tuple[str, ...]
+
+
+MUTATIONS = (
+    Mutation(
+        "D of the other sign in the Moser drift",
+        "reference.py",
+        "flux = own.gradient(flow._potential + flow.noise.diffusivity(t) * rho)",
+        "flux = own.gradient(flow._potential - flow.noise.diffusivity(t) * rho)",
+        ("t4.exact",),
+    ),
+    Mutation(
+        "D = sigma**2",
+        "noise.py",
+        "return 0.5 * self(t) ** 2",
+        "return self(t) ** 2",
+        ("t1.oscillating",),
+    ),
+    Mutation(
+        "speed of the Moser flow for T = 1 only",
+        "reference.py",
+        "self._slope = (goal.x.array - start.x.array) / self.t1",
+        "self._slope = goal.x.array - start.x.array",
+        ("gradient.closed_form",),
+    ),
+    Mutation(
+        "advection of the other sign",
+        "timestepping.py",
+        "np.multiply(self._advection, -self._scale, out=self._values)",
+        "np.multiply(self._advection, self._scale, out=self._values)",
+        ("t1.oscillating",),
+    ),
+    Mutation(
+        "drift at the start of the step",
+        "timestepping.py",
+        "    c: ClassVar = (0.5,)",
+        "    c: ClassVar = (0.0,)",
+        ("t4.exact", "t3"),
+    ),
+    Mutation(
+        "one weight of SDIRK4 off by 1 %",
+        "timestepping.py",
+        "    b: ClassVar = (25 / 24, -49 / 48, 125 / 16, -85 / 12, 1 / 4)",
+        "    b: ClassVar = (25 / 24, -49 / 48, 125 / 16, -85 / 12, 1.01 / 4)",
+        ("t5",),
+    ),
+    Mutation(
+        "quadrature of half the degree",
+        "galerkin.py",
+        "2 * self.degree if quadrature_degree is None",
+        "self.degree if quadrature_degree is None",
+        ("t1.oscillating",),
+    ),
+    Mutation(
+        "no mass correction after a linear solve",
+        "timestepping.py",
+        "            d -= g.integral(d) / g.volume\n",
+        "",
+        ("t4.exact",),
+    ),
+    Mutation(
+        "adjoint solves not transposed",
+        "timestepping.py",
+        "self.solver.solve_transpose(self._b.petsc_vec, self._y.petsc_vec)",
+        "self.solver.solve(self._b.petsc_vec, self._y.petsc_vec)",
+        ("gradient",),
+    ),
+    Mutation(
+        "no dual of the mass correction",
+        "timestepping.py",
+        "mass_part = g.integrals * (g.sum(stage_dual.sum()) / g.volume)",
+        "mass_part = 0.0 * g.integrals",
+        ("gradient",),
+    ),
+    Mutation(
+        "no factor at the walls",
+        "walls.py",
+        "return g, (1.0 - g * g) / self.layer, slope, curvature",
+        "return np.ones_like(g), (1.0 - g * g) / self.layer, slope, curvature",
+        ("gradient",),
+    ),
+    Mutation(
+        "divergence of the other sign along characteristics",
+        "dormand_prince.py",
+        "rate = np.column_stack([v, self._divergence(t, x)])",
+        "rate = np.column_stack([v, -self._divergence(t, x)])",
+        ("t1.oscillating.sigma=0",),
+    ),
+    Mutation(
+        "densities without noise averaged over cells, as on a mesh",
+        "characteristics.py",
+        "        return self.labels.density * np.exp(-self.log_jacobian)",
+        """        rho, n = self.labels.density * np.exp(-self.log_jacobian), self.labels.per_cell
+        if not n:
+            return rho
+        cells = rho.reshape(len(rho), -1, n).mean(axis=2)
+        return np.repeat(cells, n, axis=1)""",
+        ("t1.oscillating.sigma=0",),
+    ),
+    Mutation(
+        "Wasserstein distance without its root",
+        "distances.py",
+        "value = (mass * quantile_cost(F, G, p)) ** (1.0 / p)",
+        "value = mass * quantile_cost(F, G, p)",
+        ("t1.oscillating",),
+    ),
+    Mutation(
+        "Wasserstein distance of flows without densities",
+        "characteristics.py",
+        "return self.labels.integral(distance**p * self.labels.density) ** (1.0 / p)",
+        "return self.labels.integral(distance**p) ** (1.0 / p)",
+        ("t5", "t3"),
+    ),
+    Mutation(
+        "mass of a cell of labels that ends one label early",
+        "characteristics.py",
+        "x = self.positions[level].reshape(-1, labels.per_cell)[:, [0, -1]].ravel()",
+        "x = self.positions[level].reshape(-1, labels.per_cell)[:, [0, -2]].ravel()",
+        ("t1.samplers",),
+    ),
+    Mutation(
+        "entropy of the other density",
+        "distances.py",
+        "    density = np.where(b_q > 0.0, b_q * (xlog1py(1.0 + excess, excess) - excess)",
+        "    density = np.where(b_q > 0.0, a_q * (xlog1py(1.0 + excess, excess) - excess)",
+        ("t1", "t2"),
+    ),
+    Mutation(
+        "cost without the halves at the ends of time",
+        "control/tracking.py",
+        "self._trapezoid[[0, -1]] = 0.5",
+        "self._trapezoid[[0, -1]] = 1.0",
+        ("gradient.closed_form",),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the checks said: exit code, failed rows by experiment, experiments that raised."""
+
+    code: int
+    failed: tuple[str, ...]
+    seconds: float
+
+
+def verify(folder: Path, names: tuple[str, ...]) -> Result:
+    """Run the checks on the package in a folder."""
+    target, start = folder / "result.json", time.monotonic()
+    target.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "fpcontrol", "verify", "--quick", *names]
+    try:
+        done = subprocess.run(
+            [*command, "--json", str(target)],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return Result(1, (f"no end within {SECONDS:.0f} s",), SECONDS)
+    if not target.exists():
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+    studies = [s for part in json.loads(target.read_text())["statements"] for s in part["studies"]]
+    failed = tuple(text for study in studies for text in failures(study))
+    return Result(done.returncode, failed, time.monotonic() - start)
+
+
+def failures(study: dict[str, Any]) -> list[str]:
+    """Names of the failed rows of a study, or what it raised."""
+    if "error" in study:
+        return [f"{study['key']} raised {study['error']}"]
+    rows = [row["quantity"] for row in study["rows"] if row["verdict"] == "failed"]
+    return [f"{study['key']}: {quantity}" for quantity in rows]
+
+
+def copied(folder: Path) -> Path:
+    """A fresh copy of the package in a folder."""
+    target = folder / "fpcontrol"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(PACKAGE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    return target
+
+
+def apply(mutation: Mutation, package: Path) -> None:
+    """Change the copy.
+
+    Raises:
+        ValueError: If the text is not there exactly once.
+    """
+    path = package / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if (count := text.count(mutation.old)) != 1:
+        raise ValueError(f"{mutation.name}: {mutation.old!r} is {count} times in {mutation.file}.")
+    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+
+
+def main() -> int:
+    """Run all mutations; the exit code is 1 if one survives."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("words", nargs="*", help="only mutations whose name contains one of these")
+    parser.add_argument("--all", action="store_true", help="run all checks on each mutation")
+    parser.add_argument("--no-baseline", action="store_true", help="skip the unbroken package")
+    options = parser.parse_args()
+    chosen = [m for m in MUTATIONS if not options.words or any(w in m.name for w in options.words)]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for mutation in MUTATIONS:  # a text that is no longer there is found before anything runs
+            apply(mutation, copied(folder))
+        copied(folder)
+        if not options.no_baseline:
+            result = verify(folder, ())
+            print(f"{'unbroken':52}  {result.seconds:4.0f} s  passes" if not result.code else "")
+            if result.code:
+                print("The unbroken package fails:", *result.failed, sep="\n  ")
+                return 1
+        for mutation in chosen:
+            apply(mutation, copied(folder))
+            result = verify(folder, () if options.all else mutation.first)
+            if not result.failed and not options.all:
+                result = verify(folder, ())
+            survivors += not result.failed
+            found = result.failed[0] if result.failed else "SURVIVED"
+            more = f" and {len(result.failed) - 1} more" if len(result.failed) > 1 else ""
+            print(f"{mutation.name:52}  {result.seconds:4.0f} s  {found[:100]}{more}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} mutations caught")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
