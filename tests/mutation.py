@@ -67,9 +67,9 @@ MUTATIONS = (
     Mutation(
         "advection of the other sign",
         "timestepping.py",
-        "np.multiply(self._advection, -self._scale, out=self._values)",
-        "np.multiply(self._advection, self._scale, out=self._values)",
-        ("t1.oscillating",),
+        "g.advection_values(v, -self._scale, out=self._advection)",
+        "g.advection_values(v, self._scale, out=self._advection)",
+        ("t4.exact",),
     ),
     Mutation(
         "drift at the start of the step",

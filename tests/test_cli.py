@@ -17,6 +17,7 @@ from typing import Any
 from mpi4py import MPI
 
 import pytest
+from mutation import MUTATIONS
 
 from fpcontrol import cli, theorems
 from fpcontrol.theorems import Statement, markup
@@ -422,6 +423,13 @@ def test_statements_have_texts_whose_formulas_can_be_drawn():
         for text in statement.texts:
             assert len(text) > 200
             assert "undrawn" not in markup.Markup().page(text)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
+def test_mutation_is_of_the_code_as_it_stands(mutation):
+    text = (PACKAGE / "fpcontrol" / mutation.file).read_text()
+    assert text.count(mutation.old) == 1
+    compile(text.replace(mutation.old, mutation.new), mutation.file, "exec")
 
 
 def test_program_on_two_ranks(tmp_path):

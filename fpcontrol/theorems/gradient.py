@@ -162,7 +162,7 @@ def closed_form(
     comm: MPI.Comm,
     *,
     a: float = 0.5,
-    t1: float = 1.0,
+    t1: float = 0.8,
     sigma: float = 0.5,
     pieces: int = 4,
     grid: Grid | None = None,
