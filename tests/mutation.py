@@ -83,7 +83,7 @@ MUTATIONS = (
         "timestepping.py",
         "    b: ClassVar = (25 / 24, -49 / 48, 125 / 16, -85 / 12, 1 / 4)",
         "    b: ClassVar = (25 / 24, -49 / 48, 125 / 16, -85 / 12, 1.01 / 4)",
-        ("t5",),
+        ("t1.sharp",),
     ),
     Mutation(
         "quadrature of half the degree",

@@ -210,7 +210,9 @@ def closed_form(
     lines = []
     for m in range(2):
         lines.append(Line(centers.tolist(), dual[:, m].tolist(), f"neuron {m + 1}, adjoint", "o"))
-        lines.append(Line(centers.tolist(), exact[:, m].tolist(), "closed form", "--"))
+        lines.append(
+            Line(centers.tolist(), exact[:, m].tolist(), f"neuron {m + 1}, closed form", "--")
+        )
     return Study(
         name=f"The derivative in closed form, $\\sigma = {sigma:g}$",
         claim=r"At vanishing output weights the derivative of J is that of the theory, "

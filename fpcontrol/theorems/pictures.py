@@ -90,10 +90,13 @@ def _drawn(panel: Panel) -> Figure:
     figure = Figure(figsize=(INCHES[0] + 1.5 * many, INCHES[1]), layout="constrained")
     ax = figure.subplots()
     marked = 0
-    for i, line in enumerate(panel.lines):
+    # Lines whose labels agree up to a comma belong together: measured, and in closed form.
+    names = list(dict.fromkeys(line.label.split(",")[0] for line in panel.lines))
+    for line in panel.lines:
+        color = COLORS[names.index(line.label.split(",")[0]) % len(COLORS)]
         style = line.style.replace("o", MARKERS[marked % len(MARKERS)])
         marked += style != line.style or "o" in style
-        ax.plot(line.x, line.y, style, color=COLORS[i % len(COLORS)], label=_text(line.label))
+        ax.plot(line.x, line.y, style, color=color, label=_text(line.label))
     ax.set_xscale(panel.xscale)
     _set_ticks(ax, panel)
     ax.set_yscale(panel.yscale)
