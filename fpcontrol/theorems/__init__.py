@@ -49,5 +49,6 @@ STATEMENTS: tuple[Statement, ...] = (
     Statement("t4", "Moser flows of minimal regularity", ("moser",)),
     Statement("t5", "Networks of limited width by fast switching", ("switching",)),
     Statement("estimates", "Sharp a-priori estimates", ("estimates",)),
+    Statement("equation", "The equation as it is solved", ("equation",)),
     Statement("gradient", "The derivative that the control rests on", ("gradient",)),
 )
