@@ -31,6 +31,7 @@ from mpi4py import MPI
 import numpy as np
 from scipy.special import xlog1py
 
+from fpcontrol.characteristics import Flow
 from fpcontrol.comparison import nonnegative
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.dormand_prince import Field
@@ -211,8 +212,13 @@ def tracking_certificate(problem: TrackingProblem, weights: Array) -> Certificat
     Args:
         problem: The control problem.
         weights: Flat weights, such as ``result.weights``.
+
+    Raises:
+        ValueError: On all ranks, for a problem without noise: the estimates divide by it.
     """
-    g, line = problem.galerkin, problem.reference
+    g, line, controlled = problem.galerkin, problem.reference, problem.trajectory(weights)
+    if isinstance(controlled, Flow) or not isinstance(line, MoserFlow):
+        raise ValueError("sigma = 0: these estimates divide by sigma**2; use a problem with noise.")
     reference = MoserFlow(
         line.start,
         line.goal,
@@ -222,7 +228,7 @@ def tracking_certificate(problem: TrackingProblem, weights: Array) -> Certificat
     )
     levels = np.array([reference.coefficients(t) for t in problem.times])
     return certificate(
-        problem.trajectory(weights),
+        controlled,
         trajectory(g, problem.times, levels, 0),
         problem.drift.with_weights(weights),
         reference.drift,

@@ -202,6 +202,7 @@ def _without_tex(formula: str) -> str:
     formula = re.sub(r"\\[,;:! ]", " ", formula)
     formula = re.sub(r"\\sqrt\s*\{([^{}]*)\}", r"sqrt(\1)", formula)
     formula = re.sub(r"\\[td]?frac\s*(\w)\s*(\w)", r"\1/\2", formula)
+    formula = re.sub(r"\\[td]?frac\s*(\w)\s*(?=\{)", r"\\frac{\1}", formula)
     formula = re.sub(r"\\[td]?frac\{([^{}]*)\}\{([^{}]*)\}", _fraction, formula)
     formula = re.sub(r"\\([a-zA-Z]+)\s*", lambda m: f" {_COMMANDS.get(m[1], m[1])} ", formula)
     formula = re.sub(r"\{([\w.]+)\}", r"\1", formula.replace("\\", ""))
