@@ -212,5 +212,5 @@ def _without_tex(formula: str) -> str:
 
 
 def _fraction(match: re.Match[str]) -> str:
-    top, bottom = (f"({m})" if re.search(r"[-+ /]", m) else m for m in match.groups())
+    top, bottom = (f"({m})" if re.search(r"[-+ /\\]", m) else m for m in match.groups())
     return f"{top}/{bottom}"
