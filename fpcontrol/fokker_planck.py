@@ -12,7 +12,7 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol.drift import Drift, DriftSampler, Steady
 from fpcontrol.galerkin import Array, Galerkin, lagrange
-from fpcontrol.linear_solvers import check_linear_solver
+from fpcontrol.linear_solvers import FACTORED_ONCE, check_linear_solver
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel import reduced
 from fpcontrol.progress import track
@@ -116,6 +116,7 @@ class FokkerPlanck:
         steady = isinstance(drift, Steady) and self.noise.steady
         if linear_solver == "auto" and steady and mesh.topology.dim == 2 and not petsc_options:
             self._linear_solver = "direct"
+            petsc_options = FACTORED_ONCE if mesh.comm.size == 1 else None
         self._petsc_options = petsc_options
 
     def solve(
