@@ -171,6 +171,11 @@ def test_order_in_space_on_ranks():
     order_in_space(2, 2, [8, 16])
 
 
+def test_manufactured_solution_is_of_one_to_three_dimensions():
+    with pytest.raises(ValueError, match="dim = 4"):
+        Manufactured(4)
+
+
 def error_in_time(scheme: Any, steps: int, dim: int, n: int) -> float:
     solution = Manufactured(
         dim, a=lambda t: 0.6 * math.cos(3.0 * t), slope=lambda t: -1.8 * math.sin(3.0 * t)
