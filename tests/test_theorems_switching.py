@@ -127,7 +127,7 @@ def test_other_parameters():
     assert not failures(
         switching_with_noise(WORLD, generators=other, t1=0.7, sigma=0.35, cycles=(16, 32))
     )
-    assert not failures(switching_without_noise(WORLD, t1=0.7, cycles=(32, 64), cells=20))
+    assert not failures(switching_without_noise(WORLD, t1=0.7, cycles=(16, 32), cells=30))
 
 
 def test_product_on_square():

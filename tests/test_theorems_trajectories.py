@@ -127,6 +127,13 @@ def test_ranks_agree():
         )
 
 
+def test_what_cannot_be_shown_is_refused():
+    with pytest.raises(ValueError, match="no drift in L2 tracks it"):
+        ripple_with_noise(WORLD, profile=PROFILES["jump"])
+    with pytest.raises(ValueError, match="some m and 4 m"):
+        upwind_trap(WORLD, frequencies=(1, 2))
+
+
 # -- the checks can fail -----------------------------------------------------------------------
 
 

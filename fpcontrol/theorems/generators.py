@@ -208,7 +208,10 @@ def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: 
     # On the square drifts may point outward, far from where the mass is: checked below.
     go = partial(carry, times=times, walls=switched.generators.dimension == 1, rtol=rtol, atol=rtol)
     if switched.generators.dimension == 1:
-        labels = labels_between(comm, _ends(switched, support, rtol), cells, rho_0)
+        # The bump is smooth at its ends: labels around it do. A jump is cut out exactly.
+        smooth = start == "bump"
+        cuts = [0.0, *support, 1.0] if smooth else _ends(switched, support, rtol)
+        labels = labels_between(comm, cuts, cells, rho_0)
     else:
         labels = _on_square(comm, cells, rho_0)
     forth, exact = go(labels, switched), go(labels, average)

@@ -219,7 +219,12 @@ def upwind_trap(
         t1: Last time.
         frequencies: Periods, ascending; the second last a quarter of the last.
         cells: Finite volumes.
+
+    Raises:
+        ValueError: If the last two frequencies are others.
     """
+    if len(frequencies) < 2 or frequencies[-1] != 4 * frequencies[-2]:
+        raise ValueError(f"frequencies = {frequencies!r} must end with some m and 4 m.")
     exact = math.sqrt(math.cosh(a * t1) - 1.0)
     # The Courant number is below 1/2 for one period on the finer mesh, and dt is the same for all.
     steps = math.ceil(max(400.0, 2.0 * a * t1 * 4 * cells / (2 * np.pi * min(frequencies))))
