@@ -37,6 +37,9 @@ _INLINE = re.compile(
     r"|\*\*(?P<strong>[^*]+)\*\*|(?<![\w*])\*(?P<emphasis>[^*\s][^*]*)\*(?![\w*])",
     re.DOTALL,
 )
+_NAMES = r"(\\(?:sin|cos|tan|sinh|cosh|tanh|log|exp)(?![a-z]))"  # in need of thin spaces around
+_BEFORE = re.compile(r"(?<=[a-zA-Z0-9})])\s*" + _NAMES)
+_BEHIND = re.compile(_NAMES + r"\s*(?=[a-zA-Z0-9]|\\(?!left|[,^]))")
 _EMPTY = re.compile(r'<symbol id="([^"]+)"[^>]*/>')
 _SYMBOL = re.compile(r'<symbol id="([^"]+)".*?</symbol>', re.DOTALL)
 
@@ -133,6 +136,8 @@ class Markup:
     def _paragraph(self, block: list[str]) -> str:
         if len(block) == 2 and re.fullmatch(r"([-=~^])\1{2,}", block[1].strip()):
             return f"<h4>{self.inline(block[0])}</h4>"
+        if len(block) == 1 and re.fullmatch(r"\w+:", block[0].strip()):  # a section, Google style
+            return f"<h4>{block[0].strip()[:-1]}</h4>"
         words = re.sub("::$", ":", " ".join(line.strip() for line in block))
         return f"<p>{self.inline(words)}</p>" if words != ":" else ""
 
@@ -153,6 +158,7 @@ def _drawn(latex: str, display: bool) -> tuple[str, float]:
 
     # Delimiters grow with what is between them; sizes given by hand are not known here.
     latex = re.sub(r"\\[bB]ig+[lrm]?(?![a-zA-Z])", "", " ".join(latex.split()))
+    latex = _BEFORE.sub(r"\\,\1", _BEHIND.sub(r"\1\\,", latex))
     formula = ziamath.Latex(latex, size=SIZE, inline=not display)
     return formula.svg(), formula.getyofst()
 

@@ -164,7 +164,7 @@ def _study(outcome: Outcome, pictures: Pictures, write: markup.Markup) -> str:
         return f'<h3>{key}</h3>\n<p class="failed">failed: {error}</p>'
     drawn = "\n".join(pictures.svg(panel) for panel in study.panels)
     return f"""<article>
-<h3>{write.inline(study.name)} {key}</h3>
+<h3>{write.inline(study.name[:1].upper() + study.name[1:])} {key}</h3>
 <p>{write.inline(study.claim)} <span class="quiet">({LABELS[study.label]})</span></p>
 {f"<figure>{drawn}</figure>" if drawn else ""}
 {_table(study.rows, write)}
