@@ -25,6 +25,8 @@ def test_other_parameters():
     assert not failed(equation.mass(SELF, sigma=0.35, t1=0.7, rtol=1e-2))
     assert not failed(equation.orders_in_space(SELF, sigma=0.35, t1=0.7))
     assert not failed(equation.orders_in_time(SELF, sigma=0.5, t1=0.7))
+    assert not failed(equation.known_distances(SELF, a=0.9))
+    assert not failed(equation.characteristics(SELF, a=-0.4, b=0.5, middle=0.6, t1=0.7))
 
 
 @pytest.mark.parallel(2)
