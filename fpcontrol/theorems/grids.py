@@ -72,7 +72,12 @@ def solve(
     mesh = interval(comm, grid.cells, lower, upper)
     rho = density.interpolate(mesh, lambda x: start(x[:1].T), grid.degree)
     equation = FokkerPlanck(
-        mesh, drift, sigma, degree=grid.degree, quadrature_degree=quadrature_degree
+        mesh,
+        drift,
+        sigma,
+        degree=grid.degree,
+        quadrature_degree=quadrature_degree,
+        linear_solver="direct",  # on several ranks too: long steps in 1-D are too stiff for GMRES
     )
     return equation.solve(rho, t1, grid.steps, scheme=scheme)
 

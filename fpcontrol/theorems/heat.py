@@ -1,0 +1,137 @@
+r"""The heat flow with reflection on [0, 1] as noising process, and networks that know its score.
+
+.. math:: p_s(x) = 1 + \sum_j c_j e^{-D\pi^2j^2s}\cos(j\pi x),\qquad
+    \partial_s p = D\,\partial_{xx}p
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fpcontrol.galerkin import Array
+
+
+@dataclass(frozen=True)
+class HeatFlow:
+    """Densities of the heat flow.
+
+    Attributes:
+        cosines: Coefficients :math:`c_j` of the data by number of half waves j.
+        D: Diffusivity.
+        t1: How long the noising lasts.
+    """
+
+    cosines: Mapping[int, float]
+    D: float = 0.1
+    t1: float = 1.0
+    _waves: Array = field(init=False, repr=False)
+    _heights: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        x = np.linspace(0.0, 1.0, 2001)
+        object.__setattr__(self, "_waves", np.pi * np.array([*self.cosines], dtype=float))
+        object.__setattr__(self, "_heights", np.array([*self.cosines.values()], dtype=float))
+        if self.density(0.0, x).min() <= 0.0:
+            raise ValueError(f"cosines = {dict(self.cosines)}: the density is not positive.")
+
+    def _parts(self, s: float) -> Array:
+        return self._heights * np.exp(-self.D * self._waves**2 * s)
+
+    def density(self, s: float, x: Array) -> Array:
+        """:math:`p_s` at points of any shape."""
+        return 1.0 + np.cos(np.multiply.outer(x, self._waves)) @ self._parts(s)
+
+    def cumulative(self, s: float, x: Array) -> Array:
+        """Distribution function at points of any shape."""
+        return x + np.sin(np.multiply.outer(x, self._waves)) @ (self._parts(s) / self._waves)
+
+    def slope(self, s: float, x: Array) -> Array:
+        """Derivative of the density at points of any shape."""
+        return -np.sin(np.multiply.outer(x, self._waves)) @ (self._parts(s) * self._waves)
+
+    def curvature(self, s: float, x: Array) -> Array:
+        """Second derivative of the log-density at points of any shape."""
+        second = -np.cos(np.multiply.outer(x, self._waves)) @ (self._parts(s) * self._waves**2)
+        p = self.density(s, x)
+        return second / p - (self.slope(s, x) / p) ** 2
+
+    def score(self, s: float, x: Array) -> Array:
+        """Derivative of the log-density at points of any shape."""
+        return self.slope(s, x) / self.density(s, x)
+
+    def quantile(self, s: float, u: Array) -> Array:
+        """Where the distribution function has given values, by bisection."""
+        low, high = np.zeros_like(u), np.ones_like(u)
+        for _ in range(54):  # to the last bit
+            middle = 0.5 * (low + high)
+            below = self.cumulative(s, middle) < u
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        return 0.5 * (low + high)
+
+
+@dataclass(frozen=True)
+class ScoreNetwork:
+    """Interpolants on n equal cells, as networks of n hinges make them.
+
+    Attributes:
+        flow: Where the nodal values come from.
+        n: Number of cells.
+        smooth: The score itself is interpolated: continuous. Else the log-density, whose
+            derivative is constant in each cell and jumps at the nodes.
+    """
+
+    flow: HeatFlow
+    n: int
+    smooth: bool = False
+
+    @property
+    def nodes(self) -> Array:
+        """Ends of the cells, ``(n + 1,)``."""
+        return np.linspace(0.0, 1.0, self.n + 1)
+
+    def ends(self, s: float) -> tuple[Array, Array]:
+        """The network's score at both ends of each cell, ``(n,)`` each."""
+        if self.smooth:
+            score = self.flow.score(s, self.nodes)
+            return score[:-1], score[1:]
+        score = np.diff(np.log(self.flow.density(s, self.nodes))) * self.n
+        return score, score
+
+    def __call__(self, s: float, x: Array) -> Array:
+        """The network's score at points that are not nodes, any shape."""
+        left, right = self.ends(s)
+        i = np.clip((self.n * x).astype(int), 0, self.n - 1)
+        return left[i] + (right - left)[i] * (self.n * x - i)
+
+    def loss(self, steps: int) -> float:
+        r"""Score matching: :math:`J = \int_0^T E_{p_s}|s_n - \partial_x\log p_s|^2\,ds`.
+
+        Gauss quadrature with five points in each cell and three in each step of time.
+        """
+        hat, weights = np.polynomial.legendre.leggauss(5)
+        x = self.nodes[:-1, None] + (0.5 + 0.5 * hat) / self.n
+        total = 0.0
+        for s, ds in gauss_times(self.flow.t1, steps):
+            error = self(s, x) - self.flow.score(s, x)
+            square = (self.flow.density(s, x) * error**2) @ weights
+            total += ds * float(square.sum()) * 0.5 / self.n
+        return total
+
+    def worst(self, s: float) -> float:
+        """Largest error of the score at a time, over 64 points a cell and both sides of nodes."""
+        x = self.nodes[:-1, None] + np.linspace(0.0, 1.0, 65) / self.n
+        left, right = self.ends(s)
+        own = left[:, None] + (right - left)[:, None] * np.linspace(0.0, 1.0, 65)
+        return float(np.abs(own - self.flow.score(s, x)).max())
+
+
+def gauss_times(t1: float, steps: int) -> list[tuple[float, float]]:
+    """Nodes and weights of Gauss quadrature with three points in each of equal steps."""
+    hat, weights = np.polynomial.legendre.leggauss(3)
+    dt = t1 / steps
+    return [
+        (dt * (i + 0.5 + 0.5 * z), 0.5 * dt * w)
+        for i in range(steps)
+        for z, w in zip(hat, weights, strict=True)
+    ]

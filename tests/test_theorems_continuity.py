@@ -1,0 +1,226 @@
+"""Continuity in the drift: the checks pass, at other parameters too, and fail for defects."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from problems import SELF, WORLD
+from scipy import integrate
+
+import fpcontrol as fpc
+from fpcontrol.drift import Steady
+from fpcontrol.fokker_planck import norm
+from fpcontrol.galerkin import Galerkin
+from fpcontrol.noise import Noise
+from fpcontrol.theorems import (
+    constants,
+    continuity,
+    cosine,
+    oscillating_runs,
+    oscillations,
+    radial,
+)
+from fpcontrol.theorems.grids import Grid
+
+RANKS = pytest.mark.parallel([1, 2])
+DISC = Path(__file__).parents[1] / "meshes" / "disk.xdmf"
+
+
+def failures(study):
+    return [row.quantity for row in study.rows if not row.passed]
+
+
+def keys(quick):
+    return {e.key: e for e in continuity.experiments(quick)}
+
+
+@pytest.mark.parametrize("key", keys(True))
+def test_quick_experiments_pass(key):
+    study = keys(True)[key].run(WORLD)
+    assert not failures(study)
+    assert any(row.is_check for row in study.rows)
+    for panel in study.panels:
+        for line in panel.lines:
+            x, y = np.array(line.x), np.array(line.y)
+            assert x.shape == y.shape
+            assert np.isfinite([x, y]).all()
+            assert panel.xscale == "linear" or (x > 0).all()
+            assert panel.yscale == "linear" or (y > 0).all()
+
+
+@pytest.mark.slow
+@RANKS
+@pytest.mark.parametrize("key", keys(False))
+def test_experiments_pass(key):
+    assert not failures(keys(False)[key].run(WORLD))
+
+
+def test_keys_are_unique():
+    for quick in (True, False):
+        assert len(keys(quick)) == len(continuity.experiments(quick))
+
+
+OTHERS = {
+    "oscillating": lambda comm: continuity.oscillating_family(comm, a=3.0, t1=0.7, sigma=0.35),
+    "table": lambda comm: continuity.oscillating_table(
+        comm, a=3.0, t1=0.7, sigmas=(0.35, 0.05), frequencies=(1, 3)
+    ),
+    "without noise": lambda comm: continuity.without_noise(
+        comm, a=3.0, t1=0.7, frequencies=(1, 3, 9)
+    ),
+    "similarity": lambda comm: continuity.similarity(comm, a=3.0, t1=0.7, kappas=(0.02, 2.0, 50.0)),
+    "blow-up": lambda comm: oscillations.blow_up_family(
+        comm, t1=0.7, sigma=0.35, numbers=(1, 3, 5)
+    ),
+    "square": lambda comm: oscillations.product_form(
+        comm, a=3.0, t1=0.7, sigma=0.35, frequencies=(1,)
+    ),
+    "steady": lambda comm: constants.steady_constants(comm, t1=0.7, sigmas=(0.35, 0.2)),
+    "disc": lambda comm: radial.unbounded_differences(comm, radii=(0.2, 0.02, 0.002), exponent=2.4),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_parameters_pass(name):
+    assert not failures(OTHERS[name](SELF))
+
+
+# Short runs: what is tested is that ranks agree.
+SHORT = {
+    "oscillating": lambda comm: continuity.oscillating_family(
+        comm, frequencies=(1,), grid=Grid(24, 8)
+    ),
+    "without noise": lambda comm: continuity.without_noise(comm, frequencies=(1, 3)),
+    "square": lambda comm: oscillations.product_form(
+        comm, frequencies=(1,), grid=Grid(6, 3, degree=3)
+    ),
+    "disc": lambda comm: radial.unbounded_differences(comm, radii=(0.02,), grid=Grid(80, 15)),
+}
+
+
+@pytest.mark.parallel([2])
+@pytest.mark.parametrize("name", SHORT)
+def test_rows_are_the_same_on_all_ranks(name):
+    alone, together = SHORT[name](SELF), SHORT[name](WORLD)
+    for a, b in zip(alone.rows, together.rows, strict=True):
+        assert a.quantity == b.quantity
+        # Round-off over quantities that are differences of numbers of order 1.
+        assert b.measured == pytest.approx(a.measured, rel=1e-6, abs=1e-9)
+        assert a.passed == b.passed
+
+
+# -- closed forms ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kappa", [0.05, 0.7, 8.0])
+def test_cosine_series_solves_the_equation(kappa):
+    # Finite differences on the half period and another integrator.
+    n, strength = 800, 1.7
+    h = np.pi / n
+    faces, middle = h * np.arange(1, n), h * (np.arange(n) + 0.5)
+
+    def rate(t, rho):
+        flux = kappa * np.diff(rho) / h - np.sin(faces) * 0.5 * (rho[1:] + rho[:-1])
+        return np.diff(np.concatenate([[0.0], flux, [0.0]])) / h
+
+    solution = integrate.solve_ivp(
+        rate, (0, strength), np.ones(n), method="LSODA", lband=1, uband=1, rtol=1e-8, atol=1e-10
+    ).y[:, -1]
+    series = cosine.cosine_series(kappa, strength)
+    n_modes = np.arange(1, series.coefficients.shape[1] + 1)
+    exact = 1.0 + np.cos(np.outer(middle, n_modes)) @ series.coefficients[-1]
+    assert np.abs(solution - exact).max() < 1e-4 * exact.max()  # second order in h
+    shift = np.cumsum(solution * h) - 0.5 * solution * h - middle
+    w2 = np.sqrt((shift**2 * solution).mean())
+    assert series.wasserstein[-1] == pytest.approx(w2, rel=1e-4)
+
+
+def test_series_meets_the_limits():
+    # Linear in kappa towards no noise, and 1/(sqrt(2) kappa) for much.
+    e = [cosine.sup_l2(kappa, 2.0) for kappa in (5e-4, 1e-3)]
+    assert 2.0 * e[0] - e[1] == pytest.approx(cosine.sup_l2(0.0, 2.0), rel=1e-4)
+    w = [cosine.sup_wasserstein(kappa, 2.0) for kappa in (5e-4, 1e-3)]
+    assert 2.0 * w[0] - w[1] == pytest.approx(cosine.sup_wasserstein(0.0, 2.0), rel=1e-4)
+    assert cosine.sup_l2(1e3, 2.0) == pytest.approx(1.0 / (np.sqrt(2.0) * 1e3), rel=1e-6)
+
+
+def test_labels_without_noise_agree_with_the_shift_in_closed_form():
+    y = (np.arange(100_000) + 0.5) * np.pi / 100_000
+    moved = 2.0 * np.arctan(np.exp(1.3) * np.tan(0.5 * y))
+    w2 = np.sqrt(((moved - y) ** 2).mean())
+    assert cosine.sup_wasserstein(0.0, 1.3) == pytest.approx(w2, rel=1e-8)
+
+
+def test_too_little_noise_is_refused(monkeypatch):
+    monkeypatch.setattr(cosine, "MODES", 64)
+    with pytest.raises(ArithmeticError, match="kappa"):
+        cosine.sup_l2(1e-4, 8.0)
+
+
+@RANKS
+def test_disc_in_two_dimensions_agrees_with_its_radial_form():
+    radius, A = 0.3, 0.3**-2.5
+    mesh = fpc.mesh.read(DISC, WORLD)
+
+    def field(x):
+        r = np.linalg.norm(x, axis=1, keepdims=True)
+        return -A * (r < radius) * x / r
+
+    equation = fpc.FokkerPlanck(mesh, Steady(field), 2.0**0.5)
+    run = equation.solve(fpc.density.uniform(mesh), 2.0 * radius / A, 20, scheme=fpc.SDIRK2())
+    g, one = Galerkin(run.space), run.levels[0]
+    error = np.sqrt(np.pi) * max(norm(g, u - one) for u in run.levels) / norm(g, one)
+    reduced = radial.errors_of_elements(WORLD, radius, A, Grid(200, 50))[0]
+    # The mesh (h = 0.07) does not follow the jump of the drift at r = 0.3.
+    assert error == pytest.approx(reduced, rel=1e-2)
+
+
+# -- defects ---------------------------------------------------------------------------------------
+
+
+def few(comm=SELF):
+    return continuity.oscillating_family(comm, frequencies=(1, 2))
+
+
+def test_noise_of_twice_the_variance_is_seen(monkeypatch):
+    monkeypatch.setattr(Noise, "diffusivity", lambda self, t: self(t) ** 2)
+    assert not few().passed
+    assert not constants.steady_constants(SELF, sigmas=(0.1,)).passed
+    assert not radial.unbounded_differences(SELF, radii=(0.3, 0.1)).passed
+
+
+def test_drift_of_twice_the_frequency_is_seen(monkeypatch):
+    def double(self, t, x):
+        return self.a / self.k * np.sin(2.0 * self.k * x)
+
+    monkeypatch.setattr(oscillating_runs.Ripple, "__call__", double)
+    assert not few().passed
+
+
+def test_drift_of_the_wrong_sign_is_seen(monkeypatch):
+    class Reversed(Steady):
+        def __call__(self, t, x):  # the part that keeps the radius positive stays
+            return 2.0 / x - self.field(x)
+
+    monkeypatch.setattr(radial, "Steady", Reversed)
+    assert not radial.unbounded_differences(SELF, radii=(0.3, 0.1)).passed
+
+
+def test_coarse_mesh_is_seen():
+    assert not continuity.oscillating_family(SELF, frequencies=(1,), grid=Grid(2, 24)).passed
+
+
+def test_upwinding_in_place_of_characteristics_is_seen(monkeypatch):
+    def upwind(comm, drift, cells, t1, upper=1.0):
+        # 500 cells, whatever the frequency: the noise |v| h / 2 that upwinding adds.
+        mesh = fpc.mesh.interval(comm, 4 * cells, 0.0, upper)
+        sigma = np.sqrt(drift.a / drift.k / 500)
+        e = oscillating_runs.sup_error(mesh, drift, sigma, t1, Grid(4 * cells, 24))
+        return np.array([e, e]), np.zeros(2)
+
+    monkeypatch.setattr(continuity, "carried_twice", upwind)
+    study = continuity.without_noise(SELF, frequencies=(1, 16))
+    assert {"sup L2 error, m=1", "sup L2 error, m=16"} <= set(failures(study))
+    errors = {row.quantity: row.measured for row in study.rows}
+    # What looks like convergence in the frequency.
+    assert errors["sup L2 error, m=16"] < 0.9 * errors["sup L2 error, m=1"]

@@ -1,0 +1,223 @@
+"""One network through both samplers: the checks pass, and fail for defects; events of labels."""
+
+import numpy as np
+import pytest
+from problems import SELF, WORLD
+
+from fpcontrol.theorems import atoms, reversal, samplers
+from fpcontrol.theorems.grids import Grid
+from fpcontrol.theorems.heat import HeatFlow, ScoreNetwork
+from fpcontrol.theorems.sliding import CellwiseDrift, slide
+
+RANKS = pytest.mark.parallel([1, 2])
+FEW = {"networks": (8, 16), "labels": Grid(1000, 40)}
+ELEMENTS = {"grid": Grid(128, 16)}
+
+
+def failures(study):
+    return [row.quantity for row in study.rows if not row.passed]
+
+
+def keys(quick):
+    return {e.key: e for e in samplers.experiments(quick)}
+
+
+@pytest.mark.parametrize("key", keys(True))
+def test_quick_experiments_pass(key):
+    study = keys(True)[key].run(WORLD)
+    assert not failures(study)
+    assert any(row.is_check for row in study.rows)
+    for panel in study.panels:
+        for line in panel.lines:
+            x, y = np.array(line.x), np.array(line.y)
+            assert x.shape == y.shape
+            assert np.isfinite([x, y]).all()
+            assert panel.xscale == "linear" or (x > 0).all()
+            assert panel.yscale == "linear" or (y > 0).all()
+
+
+@pytest.mark.slow
+@RANKS
+@pytest.mark.parametrize("key", keys(False))
+def test_experiments_pass(key):
+    assert not failures(keys(False)[key].run(WORLD))
+
+
+OTHERS = {
+    "same network": lambda comm: samplers.same_network(comm, D=0.0613, t1=0.7, **FEW, **ELEMENTS),
+    "continuous": lambda comm: samplers.continuous_score(comm, D=0.0613, t1=0.7, **FEW, **ELEMENTS),
+    "atom": lambda comm: atoms.atom_at_a_mode(comm, amplitude=0.4, D=0.0613, t1=0.7, **FEW),
+    "walls": lambda comm: atoms.modes_at_walls(comm, D=0.0613, t1=0.7, **FEW),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_parameters_pass(name):
+    assert not failures(OTHERS[name](SELF))
+
+
+# Short runs: what is tested is that ranks agree.
+SHORT = {
+    "same network": lambda comm: samplers.same_network(
+        comm, networks=(8, 16), labels=Grid(500, 20), grid=Grid(64, 4)
+    ),
+    "atom": lambda comm: atoms.atom_at_a_mode(comm, networks=(8,), labels=Grid(500, 20)),
+}
+
+
+@pytest.mark.parallel([2])
+@pytest.mark.parametrize("name", SHORT)
+def test_rows_are_the_same_on_all_ranks(name):
+    alone, together = SHORT[name](SELF), SHORT[name](WORLD)
+    for a, b in zip(alone.rows, together.rows, strict=True):
+        assert a.quantity == b.quantity
+        # Round-off over quantities that are differences of numbers of order 1.
+        assert b.measured == pytest.approx(a.measured, rel=1e-6, abs=1e-9)
+        assert a.passed == b.passed
+
+
+# -- labels from event to event --------------------------------------------------------------------
+
+
+def steady(nodes, left, right, t1=1.0, steps=1):
+    left, right = np.tile(left, (steps, 1)), np.tile(right, (steps, 1))
+    return CellwiseDrift(np.array(nodes), np.linspace(0.0, t1, steps + 1), left, right)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_labels_in_a_linear_drift_meet_the_exponential(steps):
+    # v = 0.5 - x on four cells: x - 0.5 shrinks by exp(-t), over nodes and all.
+    nodes = np.linspace(0.0, 1.0, 5)
+    y = np.linspace(0.0, 1.0, 23)
+    drift = steady(nodes, 0.5 - nodes[:-1], 0.5 - nodes[1:], 1.3, steps)
+    assert slide(y, drift) == pytest.approx(0.5 + (y - 0.5) * np.exp(-1.3), abs=1e-14)
+
+
+def test_labels_stay_where_drifts_meet():
+    drift = steady([0.0, 0.5, 1.0], [0.2, -0.1], [0.2, -0.1])
+    y = np.array([0.1, 0.35, 0.5, 0.55, 0.7])
+    assert slide(y, drift) == pytest.approx([0.3, 0.5, 0.5, 0.5, 0.6], abs=1e-15)
+
+
+def test_labels_pass_jumps():
+    # Drift 1 and then 1/2: what has passed is half as far apart.
+    drift = steady([0.0, 0.5, 1.0], [1.0, 0.5], [1.0, 0.5], t1=0.4)
+    y = np.array([0.05, 0.2, 0.4, 0.6])
+    assert slide(y, drift) == pytest.approx([0.45, 0.55, 0.65, 0.8], abs=1e-15)
+
+
+def test_labels_wait_at_walls_and_leave_together():
+    nodes, times = np.array([0.0, 1.0]), np.array([0.0, 0.5, 1.0])
+    v = np.array([[-0.4], [0.6]])
+    x = slide(np.array([0.0, 0.1, 0.2, 0.3]), CellwiseDrift(nodes, times, v, v))
+    assert x == pytest.approx([0.3, 0.3, 0.3, 0.4], abs=1e-15)
+
+
+def test_an_atom_set_free_stays_an_atom():
+    nodes, times = np.linspace(0.0, 1.0, 3), np.array([0.0, 1.0, 2.0])
+    v = np.array([[0.2, -0.2], [0.2, 0.1]])  # the node at 1/2 gathers, then lets go to the right
+    x = slide(np.array([0.35, 0.45, 0.5, 0.6]), CellwiseDrift(nodes, times, v, v))
+    assert x == pytest.approx([0.6, 0.6, 0.6, 0.6], abs=1e-15)
+    assert np.ptp(x) == 0.0
+
+
+def test_steps_in_time_are_of_second_order():
+    net = ScoreNetwork(HeatFlow(samplers.INSIDE), 16, smooth=True)
+    w2 = [reversal.ode_sample(net, Grid(400, steps)).positions[:401] for steps in (10, 20, 40, 320)]
+    gaps = [np.abs(x - w2[-1]).max() for x in w2[:-1]]
+    assert np.log2(np.array(gaps[:-1]) / gaps[1:]) == pytest.approx([2.0, 2.0], abs=0.3)
+
+
+# -- the noising flow and the networks -------------------------------------------------------------
+
+
+def test_heat_flow_solves_the_heat_equation():
+    flow, x, s, h = HeatFlow(samplers.INSIDE, 0.17), np.linspace(0.02, 0.98, 49), 0.3, 1e-4
+    change = (flow.density(s + h, x) - flow.density(s - h, x)) / (2.0 * h)
+    p, score = flow.density(s, x), flow.score(s, x)
+    assert change == pytest.approx(0.17 * p * (flow.curvature(s, x) + score**2), abs=1e-6)
+    mass = (flow.cumulative(s, x + h) - flow.cumulative(s, x - h)) / (2.0 * h)
+    assert mass == pytest.approx(p, abs=1e-6)
+    assert flow.quantile(s, flow.cumulative(s, x)) == pytest.approx(x, abs=1e-14)
+
+
+def test_data_that_are_not_positive_are_refused():
+    with pytest.raises(ValueError, match="cosines"):
+        HeatFlow({1: 1.2})
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_loss_agrees_with_sampling(smooth):
+    net = ScoreNetwork(HeatFlow(samplers.INSIDE, 0.1, 1.0), 8, smooth)
+    random = np.random.default_rng(0)
+    s, u = random.random(20_000), random.random(20_000)
+    squares = []
+    for batch in np.array_split(np.argsort(s), 400):  # times of a batch differ by 1/400
+        t = s[batch].mean()
+        x = net.flow.quantile(t, u[batch])
+        squares.append((net(t, x) - net.flow.score(t, x)) ** 2)
+    sampled = np.concatenate(squares)
+    deviation = sampled.std() / np.sqrt(sampled.size)
+    assert abs(sampled.mean() - net.loss(20)) < 4.0 * deviation
+
+
+# -- defects ---------------------------------------------------------------------------------------
+
+
+def test_reverse_process_of_half_the_drift_is_seen(monkeypatch):
+    call = ScoreNetwork.__call__
+    monkeypatch.setattr(ScoreNetwork, "loss", lambda self, steps: 1e9)  # (E4) aside
+    monkeypatch.setattr(ScoreNetwork, "__call__", lambda self, s, x: 0.5 * call(self, s, x))
+    study = samplers.same_network(SELF, **FEW, **ELEMENTS)
+    assert "SDE: rate in L2, n=8 to 16" in failures(study)
+
+
+def test_loss_of_half_the_size_is_seen(monkeypatch):
+    loss = ScoreNetwork.loss
+    monkeypatch.setattr(ScoreNetwork, "loss", lambda self, steps: 0.5 * loss(self, steps))
+    study = samplers.continuous_score(SELF, **FEW, **ELEMENTS)
+    assert "SDE: KL against D J, n=8" in failures(study)
+
+
+def test_ode_at_another_speed_is_seen(monkeypatch):
+    def faster(x, drift):
+        return slide(x, CellwiseDrift(drift.nodes, drift.times, 2 * drift.left, 2 * drift.right))
+
+    monkeypatch.setattr(reversal, "slide", faster)
+    assert not atoms.atom_at_a_mode(SELF, **FEW).passed
+    study = samplers.continuous_score(SELF, **FEW, **ELEMENTS)
+    assert "ODE: rate in L2, n=8 to 16" in failures(study)
+
+
+def test_smoothed_jumps_make_no_atoms(monkeypatch):
+    ends = ScoreNetwork.ends
+
+    def mollified(self, s):
+        left, right = ends(self, s)
+        at_nodes = np.concatenate([[0.0], 0.5 * (left[1:] + right[:-1]), [0.0]])
+        return at_nodes[:-1], at_nodes[1:]
+
+    monkeypatch.setattr(ScoreNetwork, "ends", mollified)
+    study = samplers.same_network(SELF, **FEW, **ELEMENTS)
+    assert "ODE: growth of the L2 error from 250 to 4000 bins, n=8" in failures(study)
+
+
+def test_noise_in_the_ode_is_seen(monkeypatch):
+    # What a mesh does to an atom: it becomes a bump of the width of a cell.
+    def diffusive(x, drift):
+        return 0.99 * slide(x, drift) + 0.01 * x
+
+    monkeypatch.setattr(reversal, "slide", diffusive)
+    assert not atoms.atom_at_a_mode(SELF, **FEW).passed
+
+
+def test_elements_beside_the_jumps_lose_accuracy(monkeypatch):
+    # The trap: cells that are no multiple of the network's.
+    flow = HeatFlow(samplers.INSIDE)
+    net, off = ScoreNetwork(flow, 8), ScoreNetwork(flow, 8)
+    good = reversal.sde_errors(SELF, net, Grid(64, 16))[0]
+    fine = reversal.sde_errors(SELF, net, Grid(256, 32))[0]
+    monkeypatch.setattr(reversal.math, "ceil", lambda z: 67 / 8)  # 67 cells
+    monkeypatch.setattr(reversal, "Grid", lambda n, steps, degree: Grid(round(n), steps, degree))
+    bad = reversal.sde_errors(SELF, off, Grid(64, 16))[0]
+    assert abs(bad - fine) > 20.0 * abs(good - fine)
