@@ -7,14 +7,16 @@ from typing import Self
 
 from mpi4py import MPI
 
+import dolfinx.mesh
 import numpy as np
+from dolfinx.mesh import DiagonalType, Mesh
 
 from fpcontrol import density
 from fpcontrol.characteristics import Labels
 from fpcontrol.drift import Drift
 from fpcontrol.fokker_planck import FokkerPlanck, Trajectory
 from fpcontrol.galerkin import Array
-from fpcontrol.mesh import interval
+from fpcontrol.mesh import interval, rectangle
 from fpcontrol.noise import Sigma
 from fpcontrol.timestepping import Scheme
 from fpcontrol.walls import Wall
@@ -119,3 +121,31 @@ def labels_between(
 def slopes(x: Array, y: Array) -> Array:
     """Slopes of ``log y`` against ``log x`` between neighbours."""
     return np.diff(np.log(y)) / np.diff(np.log(x))
+
+
+def l_shape(comm: MPI.Comm, n: int) -> Mesh:
+    """Unit square without its upper right quarter, ``n`` cells along a long side. Collective.
+
+    A strip of ``n`` by ``n/2`` rectangles is folded along its middle, which is a line of nodes.
+    """
+    mesh = rectangle(comm, (2 * (n // 2), n // 2), (-1.0, 0.0), (1.0, 1.0))
+    s, w = mesh.geometry.x[:, 0].copy(), 0.5 * mesh.geometry.x[:, 1]
+    far = w + np.abs(s) * (1.0 - w)
+    mesh.geometry.x[:, 0] = np.where(s > 0.0, far, w)
+    mesh.geometry.x[:, 1] = np.where(s > 0.0, w, far)
+    return mesh
+
+
+def disk(comm: MPI.Comm, n: int) -> Mesh:
+    """Disk of radius 1/2 about (1/2, 1/2), from a square of ``n`` by ``n`` cells. Collective.
+
+    Crossed diagonals: no triangle has two edges on the wall, which would be flattened.
+    """
+    corners = [np.array([-1.0, -1.0]), np.array([1.0, 1.0])]
+    mesh = dolfinx.mesh.create_rectangle(
+        comm, corners, [n, n], dtype=np.float64, diagonal=DiagonalType.crossed
+    )
+    x, y = mesh.geometry.x[:, 0].copy(), mesh.geometry.x[:, 1].copy()
+    mesh.geometry.x[:, 0] = 0.5 + 0.5 * x * np.sqrt(1.0 - 0.5 * y * y)
+    mesh.geometry.x[:, 1] = 0.5 + 0.5 * y * np.sqrt(1.0 - 0.5 * x * x)
+    return mesh
