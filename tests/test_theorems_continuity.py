@@ -12,14 +12,7 @@ from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import norm
 from fpcontrol.galerkin import Galerkin
 from fpcontrol.noise import Noise
-from fpcontrol.theorems import (
-    constants,
-    continuity,
-    cosine,
-    oscillating_runs,
-    oscillations,
-    radial,
-)
+from fpcontrol.theorems import constants, continuity, cosine, oscillation_runs, oscillations, radial
 from fpcontrol.theorems.grids import Grid
 
 RANKS = pytest.mark.parallel([1, 2])
@@ -193,7 +186,7 @@ def test_drift_of_twice_the_frequency_is_seen(monkeypatch):
     def double(self, t, x):
         return self.a / self.k * np.sin(2.0 * self.k * x)
 
-    monkeypatch.setattr(oscillating_runs.Ripple, "__call__", double)
+    monkeypatch.setattr(oscillation_runs.Ripple, "__call__", double)
     assert not few().passed
 
 
@@ -215,7 +208,7 @@ def test_upwinding_in_place_of_characteristics_is_seen(monkeypatch):
         # 500 cells, whatever the frequency: the noise |v| h / 2 that upwinding adds.
         mesh = fpc.mesh.interval(comm, 4 * cells, 0.0, upper)
         sigma = np.sqrt(drift.a / drift.k / 500)
-        e = oscillating_runs.sup_error(mesh, drift, sigma, t1, Grid(4 * cells, 24))
+        e = oscillation_runs.sup_error(mesh, drift, sigma, t1, Grid(4 * cells, 24))
         return np.array([e, e]), np.zeros(2)
 
     monkeypatch.setattr(continuity, "carried_twice", upwind)

@@ -7,13 +7,14 @@ not be Lipschitz, nor bounded. In two and more dimensions this also takes bounde
 :math:`v_n - v` (``radial``). With :math:`w = \rho_1 - \rho_2`, :math:`\delta = v_1 - v_2` and
 :math:`D = \sigma^2/2` (derived here; (E2) for :math:`v_1\cdot n\le0` at the walls):
 
-.. math:: \|w(t)\|^2 &\le \tfrac1{2D}\int_0^t e^{\int_s^t |(\nabla\cdot v_1)^-|_\infty}
-    \|\rho_2\delta\|^2\,ds &&(E2)
+.. math:: (E2)\quad \|w(t)\|^2 \le \frac1{2D}\int_0^t e^{\int_s^t |(\nabla\cdot v_1)^-|_\infty}
+    \|\rho_2\delta\|^2\,ds
 
-    \int\tfrac{w^2}{\rho_2}(t) &\le \tfrac1{2D}\int_0^t\!\int\tfrac{\rho_1^2}{\rho_2}
-    |\delta|^2\,dx\,ds &&(E3)
+.. math:: (E3)\quad \int\frac{w^2}{\rho_2}(t) \le \frac1{2D}\int_0^t\!\int\frac{\rho_1^2}{\rho_2}
+    |\delta|^2\,dx\,ds
 
-    \mathrm{KL}(\rho_1|\rho_2)(t) &\le \tfrac1{4D}\int_0^t\!\int\rho_1|\delta|^2\,dx\,ds &&(E4)
+.. math:: (E4)\quad \mathrm{KL}(\rho_1|\rho_2)(t) \le \frac1{4D}\int_0^t\!\int
+    \rho_1|\delta|^2\,dx\,ds
 
 Without noise the density moves by :math:`W_2` of order :math:`\|\delta\|` at most, and in L2 by any
 amount. The family :math:`v_k = (a/k)\sin kx` shows both: it vanishes uniformly, with Lipschitz
@@ -43,7 +44,7 @@ from fpcontrol import density, distances
 from fpcontrol.mesh import interval
 from fpcontrol.theorems import constants, cosine, oscillations, radial
 from fpcontrol.theorems.grids import Grid, measured, slopes
-from fpcontrol.theorems.oscillating_runs import (
+from fpcontrol.theorems.oscillation_runs import (
     Ripple,
     carried_twice,
     on_unit_interval,

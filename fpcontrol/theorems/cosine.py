@@ -1,13 +1,13 @@
 r"""The oscillating family in closed form: similarity, and a cosine series to machine precision.
 
-.. math:: v = \tfrac{a}{k}\sin(kx),\qquad \rho_0 = 1
+.. math:: v = \frac ak\sin(kx),\qquad \rho_0 = 1
 
 With :math:`y = kx`, :math:`\tau = at` and :math:`\kappa = Dk^2/a`, for every wavenumber,
 
 .. math:: \partial_\tau\rho = \kappa\,\partial_{yy}\rho - \partial_y(\sin y\,\rho),\qquad
     \rho = 1 + \sum_{n\ge1} c_n(\tau)\cos ny,
 
-    \dot c_n = -\kappa n^2 c_n - \tfrac n2(c_{n-1} - c_{n+1}),\qquad c_0 = 2 .
+.. math:: \dot c_n = -\kappa n^2 c_n - \frac n2(c_{n-1} - c_{n+1}),\qquad c_0 = 2 .
 
 Intervals that hold a whole number of half periods have the same relative L2 error and, since no
 mass crosses the zeros of the drift, Wasserstein distances that are :math:`1/k` times those in y.

@@ -147,7 +147,7 @@ def unbounded_differences(
             density's error grows, below 3 the drift vanishes.
         grid: Cells of the radius, even, and steps.
     """
-    grid = grid or Grid(100, 40)
+    grid = grid or Grid(100, 60)
     rows, l2, l1, cost, calm, cores = [], [], [], [], [], []
     for radius in radii:
         speed = radius**-exponent

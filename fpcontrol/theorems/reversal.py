@@ -19,6 +19,7 @@ from fpcontrol.theorems.sliding import CellwiseDrift, slide
 from fpcontrol.timestepping import SDIRK4
 
 BINS = (250, 1000, 4000)
+DIVISIONS, PASSES = 16, 3  # of label cells beside atoms
 
 
 def sde_density(comm: MPI.Comm, net: ScoreNetwork, grid: Grid) -> fem.Function:
@@ -135,11 +136,11 @@ def ode_sample(net: ScoreNetwork, grid: Grid) -> Sample:
     drift = CellwiseDrift(net.nodes, times, mean[:, 0], mean[:, 1])
     y = np.linspace(0.0, 1.0, grid.cells + 1)
     x = slide(y, drift)
-    for _ in range(3):
+    for _ in range(PASSES):
         apart = np.diff(x) > 1e-13
         beside = np.append(~apart[1:], False) | np.append(False, ~apart[:-1])
         i = np.flatnonzero(apart & beside)
-        new = (y[i, None] + np.outer(y[i + 1] - y[i], np.arange(1, 16) / 16.0)).ravel()
+        new = (y[i, None] + np.outer(y[i + 1] - y[i], np.arange(1, DIVISIONS) / DIVISIONS)).ravel()
         order = np.argsort(np.append(y, new), kind="stable")
         y, x = np.append(y, new)[order], np.append(x, slide(new, drift))[order]
     if (np.diff(x) < -1e-12).any():
