@@ -119,14 +119,11 @@ def _verify(
     began = datetime.now().astimezone().isoformat(timespec="seconds")
     say = _Printer(comm.rank == 0, len(chosen))
     outcomes: list[suite.Outcome] = []
-    say.next(chosen[0][1].key)
-    with contextlib.closing(suite.run(chosen, comm)) as results:
+    with contextlib.closing(suite.run(chosen, comm, say.next)) as results:
         try:
             for outcome in results:
                 outcomes.append(outcome)
                 say.done(outcome)
-                if len(outcomes) < len(chosen):
-                    say.next(chosen[len(outcomes)][1].key)
         except KeyboardInterrupt:
             interrupted = True
     record = {

@@ -443,6 +443,14 @@ def test_program_on_two_ranks(tmp_path):
     assert all(len(line) <= 110 and line.isascii() for line in done.stdout.splitlines())
 
 
+def test_program_on_two_ranks_says_no_more_than_what_is_wrong():
+    done = mpirun("-m", "fpcontrol", "verify", "t9")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert "'t9'" in done.stderr
+
+
 def test_help_and_nothing_to_do(capsys):
     assert cli.main(["--help"]) == 0
     assert "verify" in capsys.readouterr().out

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -72,11 +72,21 @@ def select(names: Sequence[str], quick: bool) -> list[tuple[Statement, Experimen
     ]
 
 
-def run(chosen: Sequence[tuple[Statement, Experiment]], comm: MPI.Comm) -> Generator[Outcome]:
+def run(
+    chosen: Sequence[tuple[Statement, Experiment]],
+    comm: MPI.Comm,
+    announce: Callable[[str], None] = lambda key: None,
+) -> Generator[Outcome]:
     """Run experiments and yield what came out of each, the same on all ranks. Collective.
 
-    Ends early after a Ctrl-C: on one rank by KeyboardInterrupt, on several after the experiment
-    that runs, so that no rank is left in a collective call.
+    Args:
+        chosen: From ``select``.
+        comm: Communicator.
+        announce: Called with an experiment's key before it runs.
+
+    Raises:
+        KeyboardInterrupt: After a Ctrl-C; on several ranks on all of them, once the experiment
+            that runs has ended, so that no rank is left in a collective call.
     """
     # The ranks meet on a communicator of their own: a meeting must not be taken for a collective
     # call of the experiment that another rank is still in.
@@ -84,9 +94,10 @@ def run(chosen: Sequence[tuple[Statement, Experiment]], comm: MPI.Comm) -> Gener
     try:
         with _interrupts(comm) as interrupted:
             for statement, experiment in chosen:
-                yield _outcome(statement, experiment, comm, meeting)
                 if meeting.allreduce(bool(interrupted), op=MPI.LOR):
                     raise KeyboardInterrupt
+                announce(experiment.key)
+                yield _outcome(statement, experiment, comm, meeting)
     finally:
         meeting.Free()
 
