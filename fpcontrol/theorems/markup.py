@@ -31,7 +31,7 @@ def check() -> None:
 
 # -- HTML ------------------------------------------------------------------------------------------
 
-_BULLET = re.compile(r"(?:-|\*|\(\w{1,3}\)|\d+\.)\s+")
+_BULLET = re.compile(r"(?:-|\*|\(\w{1,3}\)|\d+\.|\[\d+\])\s+")
 _INLINE = re.compile(
     r":math:`(?P<role>[^`]+)`|\$(?P<dollars>[^$]+)\$|``(?P<literal>.+?)``"
     r"|\*\*(?P<strong>[^*]+)\*\*|(?<![\w*])\*(?P<emphasis>[^*\s][^*]*)\*(?![\w*])",
@@ -145,10 +145,14 @@ class Markup:
         items = []
         while lines and (match := _BULLET.match(lines[0])):
             mark, first = match[0].strip(), lines.pop(0)[match.end() :]
-            body = textwrap.dedent("\n".join(_taken(lines, _indented)))
-            mark = "" if mark in "-*" else f"{mark} "
-            items.append(f"<li>{self.page((mark + first + chr(10) + body).strip())}</li>")
-        return f"<ul>{''.join(items)}</ul>"
+            more = _taken(lines, lambda line: bool(line.strip()) and not _BULLET.match(line))
+            body = textwrap.dedent("\n".join([*more, *_taken(lines, _indented)]))
+            inner = self.page(f"{first}\n{body}".strip())
+            if mark not in "-*":
+                inner = f'<span class="mark">{mark}</span>{inner}'
+            items.append(f"<li>{inner}</li>")
+        kind = "ul" if mark in "-*" else 'ul class="marked"'
+        return f"<{kind}>{''.join(items)}</ul>"
 
 
 @functools.cache

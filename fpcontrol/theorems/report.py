@@ -34,6 +34,9 @@ h3 { font-size: 1.12rem; font-weight: 600; margin: 2.6rem 0 .4rem; }
 h4 { font-size: 1rem; font-weight: 600; margin: 1.2rem 0 .3rem; }
 p, ul { margin: .55rem 0; }
 li > p { margin: .2rem 0; }
+.marked { list-style: none; padding-left: 2.2rem; }
+.mark { position: absolute; margin: .2rem 0 0 -2.2rem; }
+details { margin: .6rem 0 0; } summary { cursor: pointer; color: #666; font-size: .9rem; }
 p, li { max-width: 46rem; }
 .shared { position: absolute; width: 0; height: 0; }
 .math { overflow: visible; fill: currentColor; }
@@ -167,8 +170,21 @@ def _study(outcome: Outcome, pictures: Pictures, write: markup.Markup) -> str:
 <h3>{write.inline(study.name[:1].upper() + study.name[1:])} {key}</h3>
 <p>{write.inline(study.claim)} <span class="quiet">({LABELS[study.label]})</span></p>
 {f"<figure>{drawn}</figure>" if drawn else ""}
-{_table(study.rows, write)}
+{_tables(study.rows, write)}
 </article>"""
+
+
+def _tables(rows: Sequence[Row], write: markup.Markup) -> str:
+    """Checks in a table, figures that only report below it, folded up."""
+    checks = [row for row in rows if row.is_check]
+    others = [row for row in rows if not row.is_check]
+    if not checks or not others:
+        return _table(rows, write)
+    name = f"{len(others)} figures" if len(others) > 1 else "1 figure"
+    return f"""{_table(checks, write)}
+<details><summary>{name} without a prediction or a bound</summary>
+{_table(others, write)}
+</details>"""
 
 
 def _table(rows: Sequence[Row], write: markup.Markup) -> str:
