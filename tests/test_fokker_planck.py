@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import ufl
 from dolfinx import fem
-from problems import SELF, WORLD, bump, cube
+from problems import SELF, WORLD, bump, cube, raised
 
 import fpcontrol as fpc
 from fpcontrol.galerkin import Galerkin, lagrange
+from fpcontrol.linear_solvers import LinearSolver
 from fpcontrol.timestepping import Stepper
 from fpcontrol.verification import Manufactured, l2_error, orders
 
@@ -525,3 +526,26 @@ def test_options_of_the_parts_of_a_preconditioner_are_read():
         )
         iterations.append(equation.solve(bump(mesh, 2, 0.3), 1.0, 4).iterations)
     assert iterations[1] > 1.5 * iterations[0]
+
+
+@pytest.mark.parallel([1, 2])
+def test_breakdown_at_round_off_is_no_failure():
+    g = Galerkin(lagrange(cube(WORLD, 1, 9), 1))
+    # No tolerance can be met: GMRES goes on until round-off leaves it no direction.
+    options = {"ksp_rtol": 1e-30, "pc_type": "none"}
+
+    def solve(stiffness: float, **more: Any) -> float:
+        matrix = g.matrix(g.mass_values + stiffness * g.stiffness_values)
+        solver = LinearSolver(matrix, "gmres", petsc_options=options | more)
+        b, x = g.vector(), g.vector()
+        b.array[: g.n_owned] = np.cos(np.arange(*matrix.getOwnershipRange()))
+        solver.solve(b.petsc_vec, x.petsc_vec)
+        residual = b.petsc_vec - matrix * x.petsc_vec
+        return residual.norm() / b.petsc_vec.norm()
+
+    assert solve(1e4) < 1e-11
+    # At this condition number breaking down is another matter, as is running out of iterations.
+    for case in ((1e8, {}), (1e4, {"ksp_max_it": 3})):
+        assert "stopped after" in raised(
+            ArithmeticError, lambda case=case: solve(case[0], **case[1])
+        )
