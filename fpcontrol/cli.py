@@ -142,6 +142,7 @@ def _verify(
     if options.json:
         io.write_json(record, options.json, comm)
     if options.report:
+        say.tell("drawing the page ...")
         report.write(outcomes, record, options.report, comm)
     say.summary(outcomes, record)
     if interrupted:
@@ -158,8 +159,11 @@ class _Printer:
     def next(self, key: str) -> None:
         """An experiment starts."""
         self._count += 1
+        self.tell(f"[{self._count:{len(str(self._total))}}/{self._total}] {key} ...")
+
+    def tell(self, text: str) -> None:
+        """Say what is going on."""
         if self._speaks:
-            text = f"[{self._count:{len(str(self._total))}}/{self._total}] {key} ..."
             print(text, file=sys.stderr, flush=True)
 
     def done(self, outcome: suite.Outcome) -> None:

@@ -90,7 +90,7 @@ MUTATIONS = (
         "galerkin.py",
         "2 * self.degree if quadrature_degree is None",
         "self.degree if quadrature_degree is None",
-        ("t1.oscillating",),
+        ("t1.steady",),
     ),
     Mutation(
         "no mass correction after a linear solve",

@@ -20,7 +20,7 @@ import pytest
 from mutation import MUTATIONS
 
 from fpcontrol import cli, theorems
-from fpcontrol.theorems import Statement, markup
+from fpcontrol.theorems import Statement, markup, suite
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 
 WORLD = MPI.COMM_WORLD
@@ -430,6 +430,7 @@ def test_mutation_is_of_the_code_as_it_stands(mutation):
     text = (PACKAGE / "fpcontrol" / mutation.file).read_text()
     assert text.count(mutation.old) == 1
     compile(text.replace(mutation.old, mutation.new), mutation.file, "exec")
+    assert suite.select(mutation.first, quick=True)
 
 
 def test_program_on_two_ranks(tmp_path):
