@@ -541,11 +541,8 @@ def test_breakdown_at_round_off_is_no_failure():
         b.array[: g.n_owned] = np.cos(np.arange(*matrix.getOwnershipRange()))
         solver.solve(b.petsc_vec, x.petsc_vec)
         residual = b.petsc_vec - matrix * x.petsc_vec
-        return residual.norm() / b.petsc_vec.norm()
+        return residual.norm() / (stiffness * x.petsc_vec.norm())
 
     assert solve(1e4) < 1e-11
-    # At this condition number breaking down is another matter, as is running out of iterations.
-    for case in ((1e8, {}), (1e4, {"ksp_max_it": 3})):
-        assert "stopped after" in raised(
-            ArithmeticError, lambda case=case: solve(case[0], **case[1])
-        )
+    assert solve(1e8) < 1e-11
+    assert "stopped after" in raised(ArithmeticError, lambda: solve(1e4, ksp_max_it=3))
