@@ -34,7 +34,7 @@ from fpcontrol.characteristics import Labels, carry
 from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import Trajectory, norm
 from fpcontrol.galerkin import Galerkin
-from fpcontrol.theorems import cosine
+from fpcontrol.theorems.families import cosine
 from fpcontrol.theorems.grids import Grid, measured, solve
 from fpcontrol.timestepping import SDIRK4
 

@@ -16,8 +16,9 @@ from mpi4py import MPI
 from fpcontrol import io, theorems
 from fpcontrol.files import output_path
 from fpcontrol.parallel import together
-from fpcontrol.theorems import report, suite
-from fpcontrol.theorems.markup import plain
+from fpcontrol.theorems import suite
+from fpcontrol.theorems.page import report
+from fpcontrol.theorems.page.markup import plain
 from fpcontrol.theorems.study import Row
 
 COLUMNS = 108

@@ -20,7 +20,8 @@ import pytest
 from mutation import MUTATIONS
 
 from fpcontrol import cli, theorems
-from fpcontrol.theorems import Statement, markup, suite
+from fpcontrol.theorems import Statement, suite
+from fpcontrol.theorems.page import markup
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 
 WORLD = MPI.COMM_WORLD

@@ -12,8 +12,10 @@ from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import norm
 from fpcontrol.galerkin import Galerkin
 from fpcontrol.noise import Noise
-from fpcontrol.theorems import constants, continuity, cosine, oscillation_runs, oscillations, radial
+from fpcontrol.theorems import continuity
+from fpcontrol.theorems.families import cosine, oscillation_runs
 from fpcontrol.theorems.grids import Grid
+from fpcontrol.theorems.studies import constants, oscillations, radial
 
 RANKS = pytest.mark.parallel([1, 2])
 DISC = Path(__file__).parents[1] / "meshes" / "disk.xdmf"

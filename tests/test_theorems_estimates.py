@@ -11,8 +11,8 @@ from fpcontrol.noise import Noise
 from fpcontrol.theorems import certificates
 from fpcontrol.theorems.certificates import certificate, tracking_certificate
 from fpcontrol.theorems.estimates import rough_drifts, sharp_constants, tracking
+from fpcontrol.theorems.families.random_drifts import Rough, Waves
 from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.random_drifts import Rough, Waves
 
 
 def failures(study):

@@ -10,9 +10,9 @@ from fpcontrol.characteristics import carry
 from fpcontrol.galerkin import Galerkin, lagrange
 from fpcontrol.noise import Noise
 from fpcontrol.reference import MoserFlow
-from fpcontrol.theorems import moser, moser_runs, moser_stability
-from fpcontrol.theorems.grids import Grid, disk, l_shape
-from fpcontrol.theorems.profiles import (
+from fpcontrol.theorems import moser
+from fpcontrol.theorems.families import moser_runs
+from fpcontrol.theorems.families.profiles import (
     StraightLine,
     cosine,
     islands,
@@ -21,6 +21,8 @@ from fpcontrol.theorems.profiles import (
     nodes,
     uniform,
 )
+from fpcontrol.theorems.grids import Grid, disk, l_shape
+from fpcontrol.theorems.studies import moser_stability
 
 RANKS = pytest.mark.parallel([1, 2])
 OTHER = {"sigma": 0.35, "t1": 0.7}

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from problems import SELF, WORLD
 
-from fpcontrol.theorems import atoms, reversal, samplers
+from fpcontrol.theorems import samplers
+from fpcontrol.theorems.families import reversal
+from fpcontrol.theorems.families.score_networks import HeatFlow, ScoreNetwork
+from fpcontrol.theorems.families.sliding import CellwiseDrift, slide
 from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.heat import HeatFlow, ScoreNetwork
-from fpcontrol.theorems.sliding import CellwiseDrift, slide
+from fpcontrol.theorems.studies import atoms
 
 RANKS = pytest.mark.parallel([1, 2])
 FEW = {"networks": (8, 16), "labels": Grid(1000, 40)}

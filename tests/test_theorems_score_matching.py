@@ -8,16 +8,17 @@ from problems import SELF, WORLD
 
 from fpcontrol.noise import Noise
 from fpcontrol.reference import MoserFlow
-from fpcontrol.theorems import score_limits, score_matching, vacuum
-from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.heat_flow import (
+from fpcontrol.theorems import score_matching
+from fpcontrol.theorems.families.noising import (
     CosineHeat,
     OrnsteinUhlenbeck,
     Piece,
     PiecewiseHeat,
     entropy,
 )
-from fpcontrol.theorems.profiles import jump
+from fpcontrol.theorems.families.profiles import jump
+from fpcontrol.theorems.grids import Grid
+from fpcontrol.theorems.studies import score_limits, vacuum
 
 RANKS = pytest.mark.parallel([1, 2])
 OTHER = {"sigma": 0.35, "t1": 0.7}

@@ -5,8 +5,8 @@ import pytest
 from problems import SELF, WORLD
 
 from fpcontrol.characteristics import Labels, carry
-from fpcontrol.theorems import generators as module
-from fpcontrol.theorems.generators import (
+from fpcontrol.theorems.families import generators as module
+from fpcontrol.theorems.families.generators import (
     STARTS,
     Average,
     Generators,

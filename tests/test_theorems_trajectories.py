@@ -6,16 +6,18 @@ from problems import SELF, WORLD
 
 from fpcontrol.characteristics import Labels, carry
 from fpcontrol.noise import Noise
-from fpcontrol.theorems import ripples, trajectories, trajectory_controls
+from fpcontrol.theorems import trajectories
+from fpcontrol.theorems.families import ripples
+from fpcontrol.theorems.families.ripples import PROFILES, LineDrift, comoving_error, displacement
 from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.ripples import PROFILES, LineDrift, comoving_error, displacement
-from fpcontrol.theorems.trajectories import comoving_ripple, ripple_with_noise
-from fpcontrol.theorems.trajectory_controls import (
+from fpcontrol.theorems.studies import trajectory_controls
+from fpcontrol.theorems.studies.trajectory_controls import (
     benign_sequence,
     standing_ripple,
     upwind,
     upwind_trap,
 )
+from fpcontrol.theorems.trajectories import comoving_ripple, ripple_with_noise
 
 
 def failures(study):

@@ -42,14 +42,15 @@ import numpy as np
 
 from fpcontrol import density, distances
 from fpcontrol.mesh import interval
-from fpcontrol.theorems import constants, cosine, oscillations, radial
-from fpcontrol.theorems.grids import Grid, measured, slopes
-from fpcontrol.theorems.oscillation_runs import (
+from fpcontrol.theorems.families import cosine
+from fpcontrol.theorems.families.oscillation_runs import (
     Ripple,
     carried_twice,
     on_unit_interval,
     trajectories,
 )
+from fpcontrol.theorems.grids import Grid, measured, slopes
+from fpcontrol.theorems.studies import constants, oscillations, radial
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 
 # Acceptance: half a percent on figures of the Galerkin method, where kh is 0.2 or less.

@@ -29,8 +29,8 @@ from fpcontrol.galerkin import Array
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.reference import MoserFlow
 from fpcontrol.theorems.certificates import Certificate, certificate, tracking_certificate
+from fpcontrol.theorems.families.random_drifts import Combined, Pulse, Rough, Waves
 from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.random_drifts import Combined, Pulse, Rough, Waves
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 from fpcontrol.timestepping import SDIRK2, CrankNicolson
 

@@ -38,10 +38,10 @@ from fpcontrol.galerkin import Array
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.parallel import reduced
 from fpcontrol.reference import MoserFlow
-from fpcontrol.theorems import moser_stability
+from fpcontrol.theorems.families.moser_runs import GOALS, Changed, distances, flow_on_interval
+from fpcontrol.theorems.families.profiles import StraightLine, nodes, uniform
 from fpcontrol.theorems.grids import Grid, disk, l_shape, measured
-from fpcontrol.theorems.moser_runs import GOALS, Changed, distances, flow_on_interval
-from fpcontrol.theorems.profiles import StraightLine, nodes, uniform
+from fpcontrol.theorems.studies import moser_stability
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 
 DOMAINS: dict[str, Callable[[MPI.Comm, int], Mesh]] = {

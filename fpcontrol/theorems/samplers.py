@@ -38,10 +38,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.galerkin import Galerkin
-from fpcontrol.theorems import atoms
-from fpcontrol.theorems.grids import Grid, measured, slopes
-from fpcontrol.theorems.heat import HeatFlow, ScoreNetwork
-from fpcontrol.theorems.reversal import (
+from fpcontrol.theorems.families.reversal import (
     BINS,
     ode_bound,
     ode_figures,
@@ -50,6 +47,9 @@ from fpcontrol.theorems.reversal import (
     sde_density,
     sde_errors,
 )
+from fpcontrol.theorems.families.score_networks import HeatFlow, ScoreNetwork
+from fpcontrol.theorems.grids import Grid, measured, slopes
+from fpcontrol.theorems.studies import atoms
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 
 # Coefficients of cos(j pi x): a mode inside.

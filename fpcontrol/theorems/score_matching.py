@@ -26,9 +26,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.galerkin import Array
-from fpcontrol.theorems import score_limits, vacuum
-from fpcontrol.theorems.grids import Grid, measured, slopes
-from fpcontrol.theorems.heat_flow import (
+from fpcontrol.theorems.families.noising import (
     JUMP,
     CosineHeat,
     Piece,
@@ -36,8 +34,10 @@ from fpcontrol.theorems.heat_flow import (
     entropy,
     entropy_of_data,
 )
-from fpcontrol.theorems.profiles import kink, nodes
-from fpcontrol.theorems.reversed_noising import reverse
+from fpcontrol.theorems.families.profiles import kink, nodes
+from fpcontrol.theorems.families.reversed_noising import reverse
+from fpcontrol.theorems.grids import Grid, measured, slopes
+from fpcontrol.theorems.studies import score_limits, vacuum
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 
 DATA: dict[str, Callable[[float], PiecewiseHeat | CosineHeat]] = {

@@ -42,7 +42,7 @@ from fpcontrol import density
 from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.mesh import interval, rectangle
-from fpcontrol.theorems.generators import STARTS, Average, Generators, Switched, distances
+from fpcontrol.theorems.families.generators import STARTS, Average, Generators, Switched, distances
 from fpcontrol.theorems.grids import Grid, measured, slopes
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 from fpcontrol.timestepping import SDIRK2

@@ -47,8 +47,7 @@ from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.galerkin import Array
 from fpcontrol.mesh import interval
 from fpcontrol.reference import MoserFlow
-from fpcontrol.theorems.grids import Grid, labels_between, measured, slopes
-from fpcontrol.theorems.ripples import (
+from fpcontrol.theorems.families.ripples import (
     PROFILES,
     Profile,
     RippledMoser,
@@ -56,8 +55,13 @@ from fpcontrol.theorems.ripples import (
     displacement,
     ripple_density,
 )
+from fpcontrol.theorems.grids import Grid, labels_between, measured, slopes
+from fpcontrol.theorems.studies.trajectory_controls import (
+    benign_sequence,
+    standing_ripple,
+    upwind_trap,
+)
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
-from fpcontrol.theorems.trajectory_controls import benign_sequence, standing_ripple, upwind_trap
 from fpcontrol.timestepping import SDIRK2
 
 # Closed forms along characteristics are met to this, relative.

@@ -13,9 +13,9 @@ from fpcontrol import density, distances
 from fpcontrol.characteristics import binned_l2
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.optimal_transport import Distribution, pieces_of
+from fpcontrol.theorems.families.score_networks import HeatFlow, ScoreNetwork, gauss_times
+from fpcontrol.theorems.families.sliding import CellwiseDrift, slide
 from fpcontrol.theorems.grids import Grid, solve
-from fpcontrol.theorems.heat import HeatFlow, ScoreNetwork, gauss_times
-from fpcontrol.theorems.sliding import CellwiseDrift, slide
 from fpcontrol.timestepping import SDIRK4
 
 BINS = (250, 1000, 4000)

@@ -11,8 +11,8 @@ from mpi4py import MPI
 
 from fpcontrol.files import output_path, replacing
 from fpcontrol.parallel import together
-from fpcontrol.theorems import markup
-from fpcontrol.theorems.pictures import Pictures
+from fpcontrol.theorems.page import markup
+from fpcontrol.theorems.page.pictures import Pictures
 from fpcontrol.theorems.study import Row
 from fpcontrol.theorems.suite import Outcome, verdict
 

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.special import erfcx, wofz
 
 from fpcontrol.galerkin import Array
-from fpcontrol.theorems.profiles import Profile, nodes
+from fpcontrol.theorems.families.profiles import Profile, nodes
 
 # Images of the walls of (0, 1) in the order of their distance: x -> sign * x + shift.
 IMAGES = ((1, 0.0), (-1, 0.0), (-1, 2.0), (1, 2.0), (1, -2.0), (-1, -2.0), (-1, 4.0))

@@ -10,9 +10,16 @@ import numpy as np
 from scipy import integrate
 
 from fpcontrol.galerkin import Array
+from fpcontrol.theorems.families.reversal import (
+    BINS,
+    DIVISIONS,
+    PASSES,
+    Sample,
+    ode_figures,
+    ode_sample,
+)
+from fpcontrol.theorems.families.score_networks import HeatFlow, ScoreNetwork
 from fpcontrol.theorems.grids import Grid, measured
-from fpcontrol.theorems.heat import HeatFlow, ScoreNetwork
-from fpcontrol.theorems.reversal import BINS, DIVISIONS, PASSES, Sample, ode_figures, ode_sample
 from fpcontrol.theorems.study import Line, Panel, Row, Study
 
 # Coefficients of cos(j pi x): modes at both walls.

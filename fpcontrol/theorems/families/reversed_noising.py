@@ -13,8 +13,8 @@ from fpcontrol import density
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.mesh import interval
+from fpcontrol.theorems.families.noising import Noising
 from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.heat_flow import Noising
 from fpcontrol.timestepping import SDIRK2
 
 # Where the largest drift is looked for: farther out there is no mass that would feel it.

@@ -27,9 +27,15 @@ from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.galerkin import Array
 from fpcontrol.mesh import interval
+from fpcontrol.theorems.families.noising import (
+    JUMP,
+    Noising,
+    OrnsteinUhlenbeck,
+    Piece,
+    PiecewiseHeat,
+)
+from fpcontrol.theorems.families.reversed_noising import reverse
 from fpcontrol.theorems.grids import Grid, measured, slopes
-from fpcontrol.theorems.heat_flow import JUMP, Noising, OrnsteinUhlenbeck, Piece, PiecewiseHeat
-from fpcontrol.theorems.reversed_noising import reverse
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from fpcontrol import density
 from fpcontrol.characteristics import Labels
 from fpcontrol.mesh import interval, rectangle
-from fpcontrol.theorems import cosine
+from fpcontrol.theorems.families import cosine
+from fpcontrol.theorems.families.oscillation_runs import Ripple, carried, carried_twice, sup_error
 from fpcontrol.theorems.grids import Grid, measured
-from fpcontrol.theorems.oscillation_runs import Ripple, carried, carried_twice, sup_error
 from fpcontrol.theorems.study import Line, Panel, Row, Study
 
 # Acceptance: half a percent on figures of the Galerkin method, where kh is 0.2 or less.

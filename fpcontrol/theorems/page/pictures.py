@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
 from matplotlib.ticker import LogFormatterSciNotation, NullLocator
 
-from fpcontrol.theorems.markup import plain
+from fpcontrol.theorems.page.markup import plain
 from fpcontrol.theorems.study import Panel
 
 # Okabe and Ito: distinct for all kinds of colour vision, and on white (their yellow is left out).

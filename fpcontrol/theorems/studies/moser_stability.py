@@ -32,9 +32,9 @@ from fpcontrol.characteristics import Flow, Labels, carry
 from fpcontrol.dormand_prince import Field
 from fpcontrol.drift import Drift
 from fpcontrol.galerkin import Array
+from fpcontrol.theorems.families.moser_runs import GOALS, Change, flow_on_interval, response
+from fpcontrol.theorems.families.profiles import StraightLine, nodes, uniform
 from fpcontrol.theorems.grids import Grid, measured, slopes
-from fpcontrol.theorems.moser_runs import GOALS, Change, flow_on_interval, response
-from fpcontrol.theorems.profiles import StraightLine, nodes, uniform
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 
 

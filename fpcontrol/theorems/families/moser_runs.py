@@ -15,8 +15,8 @@ from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.mesh import interval
 from fpcontrol.reference import MoserFlow
+from fpcontrol.theorems.families.profiles import Profile, StraightLine, cosine, jump, kink
 from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.profiles import Profile, StraightLine, cosine, jump, kink
 from fpcontrol.timestepping import SDIRK2
 
 # Values of the exact field at points, changed: change(t, x, v), all of shape (N,) in 1-D.

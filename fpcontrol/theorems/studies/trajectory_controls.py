@@ -15,8 +15,8 @@ import numpy as np
 
 from fpcontrol.characteristics import Flow, Labels, carry
 from fpcontrol.galerkin import Array
+from fpcontrol.theorems.families.ripples import PROFILES, LineDrift, comoving_error
 from fpcontrol.theorems.grids import Grid, measured, slopes
-from fpcontrol.theorems.ripples import PROFILES, LineDrift, comoving_error
 from fpcontrol.theorems.study import Line, Panel, Row, Study
 
 

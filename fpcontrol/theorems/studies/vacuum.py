@@ -25,9 +25,9 @@ from fpcontrol.characteristics import Labels, carry
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.galerkin import Array
 from fpcontrol.mesh import interval
+from fpcontrol.theorems.families.moser_runs import flow_on_interval
+from fpcontrol.theorems.families.profiles import StraightLine, islands, nodes, uniform
 from fpcontrol.theorems.grids import Grid, measured, slopes
-from fpcontrol.theorems.moser_runs import flow_on_interval
-from fpcontrol.theorems.profiles import StraightLine, islands, nodes, uniform
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 from fpcontrol.timestepping import SDIRK2
 

@@ -1,0 +1,1 @@
+"""What experiments are made of: densities and drifts in closed form, and runs of them."""

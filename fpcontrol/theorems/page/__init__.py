@@ -1,0 +1,1 @@
+"""The page of `fpcontrol verify --report`: formulas, pictures, tables."""

@@ -1,0 +1,1 @@
+"""Experiments that a statement lists beside those of its own module."""
