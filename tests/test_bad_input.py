@@ -292,7 +292,8 @@ def test_program_that_fails_on_one_rank_ends(tmp_path):
 
 def test_ranks_are_real():
     # The tests above mean nothing if a launcher starts two programs of one rank each.
-    code = "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"
+    # In one piece: print may write the number and the end of the line apart, between another's.
+    code = "import os; from mpi4py import MPI; os.write(1, b'%d\\n' % MPI.COMM_WORLD.size)"
     command = [*mpirun(Path("-"))[:-2], "mpi4py", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["2", "2"]
