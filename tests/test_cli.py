@@ -460,3 +460,17 @@ def test_help_and_nothing_to_do(capsys):
     out = capsys.readouterr().out
     assert all(f"  {s.name} " in out for s in theorems.STATEMENTS)
     assert cli.main([]) == 2
+
+
+def test_readme_shows_every_statement_with_all_checks_passed():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    table = readme.split("<!-- verified: begin -->")[1].split("<!-- verified: end -->")[0]
+    counts = re.findall(r"\| (.*) \(`(\w+)`\) \| (\d+) \| (\d+) of (\d+) \|", table)
+    assert [(title, name) for title, name, *_ in counts] == [
+        (s.title, s.name) for s in theorems.STATEMENTS
+    ]
+    for statement, (*_, experiments, passed, checks) in zip(
+        theorems.STATEMENTS, counts, strict=True
+    ):
+        assert len(statement.experiments()) == int(experiments)
+        assert int(passed) == int(checks) > 0
