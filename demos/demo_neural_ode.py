@@ -8,7 +8,7 @@
 # by the discrete adjoint of the steps. The figure is confirmed on labels and steps four times as
 # fine, and the same network is then optimized with noise, for comparison.
 #
-# About a minute on one rank (`--dimension 1`: seconds):
+# Two minutes on one rank (`--dimension 1`: seconds):
 #
 #     mpirun -n 1 python -m mpi4py demos/demo_neural_ode.py
 

@@ -29,7 +29,8 @@ class LinearSolver:
         method: ``"gmres"``: GMRES with incomplete LU in reverse Cuthill-McKee ordering (over the
             ranks: additive Schwarz with one layer of overlap), started from the vector handed in.
             ``"direct"``: LU (MUMPS). ``"auto"``: direct on one rank in 1-D, where elimination
-            costs no more than a few products, GMRES otherwise.
+            costs no more than a few products, GMRES otherwise, and where that fails, as with a
+            wild drift that an optimizer tries, a direct solve in its place.
         dimension: Dimension of the mesh, for ``"auto"``.
         petsc_options: PETSc options by name without prefix, such as ``{"ksp_rtol": 1e-8}``. They
             go last, and so does the command line with the prefix ``fpcontrol_``.
@@ -48,11 +49,15 @@ class LinearSolver:
         petsc_options: Mapping[str, Any] | None = None,
         prefix: str = "fpcontrol_",
     ) -> None:
-        if check_linear_solver(method) == "auto":
+        asked = check_linear_solver(method)
+        if asked == "auto":
             method = "direct" if dimension == 1 and matrix.comm.size == 1 else "gmres"
         self.method = method
         self.iterations = 0
         self.solves = 0
+        self.rescues = 0  # direct solves where GMRES failed
+        self._asked, self._matrix, self._dimension = asked, matrix, dimension
+        self._direct: LinearSolver | None = None
         self._ksp = ksp = PETSc.KSP().create(matrix.comm)
         ksp.setOperators(matrix)
         ksp.setOptionsPrefix(prefix)
@@ -84,7 +89,8 @@ class LinearSolver:
             ArithmeticError: On all ranks, if the iteration fails to converge.
         """
         self._ksp.solve(b, x)
-        self._check(b, x, self._ksp.getOperators()[0].mult)
+        if self._failed(b, x, self._matrix.mult):
+            self._rescue().solve(b, x)
 
     def solve_transpose(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Solve ``A^T x = b``; ``x`` holds the initial guess. Collective.
@@ -93,9 +99,20 @@ class LinearSolver:
             ArithmeticError: On all ranks, if the iteration fails to converge.
         """
         self._ksp.solveTranspose(b, x)
-        self._check(b, x, self._ksp.getOperators()[0].multTranspose)
+        if self._failed(b, x, self._matrix.multTranspose):
+            self._rescue().solve_transpose(b, x)
 
-    def _check(self, b: PETSc.Vec, x: PETSc.Vec, apply: Callable[..., None]) -> None:
+    def _rescue(self) -> "LinearSolver":
+        """The direct solver that takes over where GMRES failed."""
+        self.rescues += 1
+        if self._direct is None:
+            self._direct = LinearSolver(
+                self._matrix, "direct", dimension=self._dimension, prefix="fpcontrol_rescue_"
+            )
+        return self._direct
+
+    def _failed(self, b: PETSc.Vec, x: PETSc.Vec, apply: Callable[..., None]) -> bool:
+        """Whether the solve has to be done again; an error if there is no other way to do it."""
         ksp = self._ksp
         self.iterations += ksp.getIterationNumber()
         self.solves += 1
@@ -106,16 +123,17 @@ class LinearSolver:
             residual = b.duplicate()
             apply(x, residual)
             residual.axpy(-1.0, b)
-            size = ksp.getOperators()[0].norm(PETSc.NormType.INFINITY) * x.norm() + b.norm()
+            size = self._matrix.norm(PETSc.NormType.INFINITY) * x.norm() + b.norm()
             if residual.norm() <= RTOL * size:
-                return
-        if reason < 0:
+                return False
+        if reason < 0 and (self._asked != "auto" or self.method != "gmres"):
             raise ArithmeticError(
                 f"The linear solver {ksp.getType()} stopped after {ksp.getIterationNumber()} "
                 f"iterations at residual {ksp.getResidualNorm():.2e} (PETSc reason {reason}). Take "
                 f"more steps, linear_solver='direct', or other petsc_options (prefix "
                 f"{ksp.getOptionsPrefix()!r})."
             )
+        return bool(reason < 0)
 
 
 def check_linear_solver(method: str) -> str:

@@ -287,3 +287,17 @@ def test_tests_of_the_derivative_notice_a_wrong_one(monkeypatch):
     assert abs(taylor_test(problem, weights).orders - 2.0).max() > 0.1
     assert difference_test(problem, weights) > 1e-6
     assert dot_test(problem, weights) > 1e-8
+
+
+@pytest.mark.parallel([1, 2])
+def test_direct_solves_take_over_where_gmres_fails():
+    failing = tracking(petsc_options={"ksp_max_it": 1})
+    direct = tracking(linear_solver="direct")
+    weights = direct.drift.weights
+    value, dual = direct.value_and_derivative(weights)
+    assert failing(weights) == pytest.approx(value, rel=1e-10)
+    assert failing.derivative(weights) == pytest.approx(dual, rel=1e-8, abs=1e-12)
+    assert dot_test(failing, weights) < 1e-11
+    solver = failing.runs.sweeps.stepper.solver
+    # Forward, reverse and tangent: none of the solves gets by with one iteration.
+    assert solver.rescues == solver.solves > 0

@@ -8,7 +8,7 @@ from fpcontrol.characteristics import Labels, carry
 from fpcontrol.noise import Noise
 from fpcontrol.theorems import trajectories
 from fpcontrol.theorems.families import ripples
-from fpcontrol.theorems.families.ripples import PROFILES, LineDrift, comoving_error, displacement
+from fpcontrol.theorems.families.ripples import GOALS, LineDrift, comoving_error, displacement
 from fpcontrol.theorems.grids import Grid
 from fpcontrol.theorems.studies import trajectory_controls
 from fpcontrol.theorems.studies.trajectory_controls import (
@@ -35,13 +35,13 @@ EXACT_LABELS = {
 
 @pytest.mark.parametrize("name", EXACT_LABELS)
 def test_closed_form_agrees_with_an_independent_program(name):
-    found = [comoving_error(PROFILES[name], 2.0, 2 * np.pi * m) for m in (1, 4, 16, 64)]
+    found = [comoving_error(GOALS[name], 2.0, 2 * np.pi * m) for m in (1, 4, 16, 64)]
     np.testing.assert_allclose(found, EXACT_LABELS[name], atol=1e-5)  # as many digits as kept
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", GOALS)
 def test_profile_is_a_density_with_its_distribution_function(name):
-    profile = PROFILES[name]
+    profile = GOALS[name]
     x = np.linspace(0.0, 1.0, 7)
     np.testing.assert_allclose(profile.integral(profile.density), 1.0, rtol=1e-9)
     part = [profile.integral(lambda z, e=e: profile.density(z) * (z < e), 20000) for e in x]
@@ -55,9 +55,9 @@ def test_displacement_of_a_short_time():
     assert displacement(2.0) == pytest.approx(1.181016, rel=1e-6)  # independent program
 
 
-@pytest.mark.parametrize("name", PROFILES)
+@pytest.mark.parametrize("name", GOALS)
 def test_comoving_ripple(name):
-    study = comoving_ripple(WORLD, profile=PROFILES[name], frequencies=(16, 64), cells=24)
+    study = comoving_ripple(WORLD, profile=GOALS[name], frequencies=(16, 64), cells=24)
     assert not failures(study)
     # Drifts converge, densities do not.
     assert study.rows[1].measured > 1.6
@@ -67,7 +67,7 @@ def test_comoving_ripple(name):
 def test_labels_of_the_ripple_are_those_of_the_flow_in_space(name, rtol):
     # The claim behind it all, for references whose drifts have kinks and jumps: F_T(X) is what
     # the ripple does to F_0(X). A step over a jump of the drift is of first order: fewer digits.
-    profile, a, m = PROFILES[name], 2.0, 2
+    profile, a, m = GOALS[name], 2.0, 2
     k = 2 * np.pi * m
     labels = Labels.on_interval(WORLD, 2, lambda x: np.ones(len(x)))
     drift = LineDrift(profile, 1.0, a, k)
@@ -84,12 +84,12 @@ def test_labels_of_the_ripple_are_those_of_the_flow_in_space(name, rtol):
 @pytest.mark.parametrize("name", ["kink", "smooth"])
 def test_noise_restores_convergence(name):
     frequencies = (2, 4, 8) if name == "kink" else (4, 8, 16)
-    assert not failures(ripple_with_noise(WORLD, profile=PROFILES[name], frequencies=frequencies))
+    assert not failures(ripple_with_noise(WORLD, profile=GOALS[name], frequencies=frequencies))
 
 
 def test_kink_at_several_noises_agrees_with_finite_volumes():
     # Scharfetter-Gummel, 1600 cells, 400 steps; to 2 %, its own accuracy.
-    study = ripple_with_noise(WORLD, profile=PROFILES["kink"], frequencies=(1, 2, 4))
+    study = ripple_with_noise(WORLD, profile=GOALS["kink"], frequencies=(1, 2, 4))
     found = [row.measured for row in study.rows[:3]]
     np.testing.assert_allclose(found, [0.26596, 0.07089, 0.01890], rtol=0.02)
 
@@ -120,7 +120,7 @@ def test_trap():
 @pytest.mark.parallel([1, 2])
 def test_ranks_agree():
     for run in (
-        lambda comm: comoving_ripple(comm, profile=PROFILES["jump"], frequencies=(1, 2)),
+        lambda comm: comoving_ripple(comm, profile=GOALS["jump"], frequencies=(1, 2)),
         lambda comm: ripple_with_noise(comm, frequencies=(1, 2), grid=Grid(12, 8)),
     ):
         one, all_ = run(SELF), run(WORLD)
@@ -131,7 +131,7 @@ def test_ranks_agree():
 
 def test_what_cannot_be_shown_is_refused():
     with pytest.raises(ValueError, match="no drift in L2 tracks it"):
-        ripple_with_noise(WORLD, profile=PROFILES["jump"])
+        ripple_with_noise(WORLD, profile=GOALS["jump"])
     with pytest.raises(ValueError, match="some m and 4 m"):
         upwind_trap(WORLD, frequencies=(1, 2))
 

@@ -131,7 +131,8 @@ class Diffusion:
 
     def settings(self) -> dict[str, Any]:
         """What else a record should say."""
-        return {"linear_solver": self.sweeps.stepper.solver.method}
+        solver = self.sweeps.stepper.solver
+        return {"linear_solver": solver.method, "direct_solves_where_gmres_failed": solver.rescues}
 
     # -- inner parts ---------------------------------------------------------------------------
 

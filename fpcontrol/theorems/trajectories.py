@@ -48,8 +48,8 @@ from fpcontrol.galerkin import Array
 from fpcontrol.mesh import interval
 from fpcontrol.reference import MoserFlow
 from fpcontrol.theorems.families.ripples import (
-    PROFILES,
-    Profile,
+    GOALS,
+    Goal,
     RippledMoser,
     comoving_error,
     displacement,
@@ -73,7 +73,7 @@ CLOSED_FORM = 1e-4
 def comoving_ripple(
     comm: MPI.Comm,
     *,
-    profile: Profile = PROFILES["smooth"],
+    profile: Goal = GOALS["smooth"],
     a: float = 2.0,
     t1: float = 1.0,
     frequencies: Sequence[int] = (1, 4, 16, 64),
@@ -159,7 +159,7 @@ def comoving_ripple(
 
 
 def _in_labels(
-    comm: MPI.Comm, profile: Profile, a: float, t1: float, k: float, cells: int
+    comm: MPI.Comm, profile: Goal, a: float, t1: float, k: float, cells: int
 ) -> tuple[float, float, float, float]:
     """Relative L2 error and W2 at the last time, and what tighter tolerances change in them."""
 
@@ -196,7 +196,7 @@ def _backward(at: float, k: float, y: Array) -> Array:
     return (2 * np.arctan2(math.exp(-at) * np.sin(half), np.cos(half)) + 2 * np.pi * turns) / k
 
 
-def _picture(profile: Profile, at: float, m: int = 8) -> Panel:
+def _picture(profile: Goal, at: float, m: int = 8) -> Panel:
     x = np.linspace(0.0, 1.0, 1601)
     rho = profile.density(x)
     rippled = rho * ripple_density(at, 2 * np.pi * m * profile.cdf(x))
@@ -217,7 +217,7 @@ def _picture(profile: Profile, at: float, m: int = 8) -> Panel:
 def ripple_with_noise(
     comm: MPI.Comm,
     *,
-    profile: Profile = PROFILES["kink"],
+    profile: Goal = GOALS["kink"],
     a: float = 2.0,
     t1: float = 1.0,
     sigma: float = 0.5,
@@ -247,7 +247,7 @@ def ripple_with_noise(
         if abs(sides[1] - sides[0]) > 1e-3:
             raise ValueError(
                 f"profile = {profile.name!r} jumps at {profile.edge:g}: with noise no drift in L2 "
-                'tracks it. Use PROFILES["kink"] or ["smooth"].'
+                'tracks it. Use GOALS["kink"] or ["smooth"].'
             )
     grid = grid or Grid(8 * max(frequencies), 100, 3)
     k, D = 2 * np.pi * np.array(frequencies), 0.5 * sigma**2
@@ -313,7 +313,7 @@ def ripple_with_noise(
 
 
 def _with_noise(
-    comm: MPI.Comm, profile: Profile, a: float, t1: float, sigma: float, k: Array, grid: Grid
+    comm: MPI.Comm, profile: Goal, a: float, t1: float, sigma: float, k: Array, grid: Grid
 ) -> Array:
     """Largest L2 errors over time, one for each wavenumber."""
     mesh = interval(comm, grid.cells)
@@ -348,12 +348,12 @@ def experiments(quick: bool) -> list[Experiment]:
         ]
     runs = [
         Experiment(f"t3.comoving.{name}", partial(comoving_ripple, profile=profile))
-        for name, profile in PROFILES.items()
+        for name, profile in GOALS.items()
     ]
     runs += [
         Experiment(
             f"t3.noise.{name}.sigma={sigma:g}",
-            partial(ripple_with_noise, profile=PROFILES[name], sigma=sigma, frequencies=m),
+            partial(ripple_with_noise, profile=GOALS[name], sigma=sigma, frequencies=m),
         )
         for name, sigma, m in noisy
     ]

@@ -15,30 +15,39 @@ import numpy as np
 
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.reference import MoserFlow
+from fpcontrol.theorems.families.profiles import Profile, cosine, jump, kink
 from fpcontrol.theorems.grids import labels_between
-
-SMOOTH_AMPLITUDE = 0.8
-KINK_POWER, KINK_FLOOR = 0.75, 0.3
-JUMP_VALUES = (0.4, 1.6)
 
 
 @dataclass(frozen=True)
-class Profile:
-    """A positive density on the unit interval, the goal of a straight line from the uniform one.
+class Goal:
+    """Where a straight line from the uniform density leads.
 
     Attributes:
-        name: Of the profile.
-        density: Of points ``(N,)`` to ``(N,)``.
-        cdf: Its distribution function.
-        slope: Its derivative where it has one everywhere, else ``None``.
-        edge: Where it is not smooth, if anywhere.
+        name: Of the goal.
+        profile: Its density on the unit interval.
     """
 
     name: str
-    density: Callable[[Array], Array]
-    cdf: Callable[[Array], Array]
-    slope: Callable[[Array], Array] | None = None
-    edge: float | None = None
+    profile: Profile
+
+    def density(self, x: Array) -> Array:
+        """At points ``(N,)``."""
+        return self.profile.value(x)
+
+    def cdf(self, x: Array) -> Array:
+        """Its distribution function."""
+        return self.profile.cdf(x)
+
+    @property
+    def slope(self) -> Callable[[Array], Array] | None:
+        """Its derivative where it has one everywhere, else ``None``."""
+        return None if self.profile.breaks else self.profile.slope
+
+    @property
+    def edge(self) -> float | None:
+        """Where it is not smooth, if anywhere."""
+        return self.profile.breaks[0] if self.profile.breaks else None
 
     def line(self, s: float, x: Array) -> tuple[Array, Array]:
         r"""Density :math:`(1-s) + s\rho_1` and distribution function at points ``(N,)``."""
@@ -61,39 +70,10 @@ class Profile:
         return float(at.volumes @ f(at.points[:, 0]))
 
 
-def _smooth() -> Profile:
-    c, pi = SMOOTH_AMPLITUDE, math.pi
-    return Profile(
-        "smooth",
-        lambda x: 1.0 - c * np.cos(pi * x),
-        lambda x: x - c * np.sin(pi * x) / pi,
-        lambda x: c * pi * np.sin(pi * x),
-    )
-
-
-def _kink() -> Profile:
-    p, floor = KINK_POWER, KINK_FLOOR
-    whole = floor + 2.0 * 0.5 ** (p + 1.0) / (p + 1.0)
-
-    def cdf(x: Array) -> Array:
-        z = x - 0.5
-        part = np.sign(z) * np.abs(z) ** (p + 1.0) + 0.5 ** (p + 1.0)
-        return (floor * x + part / (p + 1.0)) / whole
-
-    return Profile("kink", lambda x: (floor + np.abs(x - 0.5) ** p) / whole, cdf, edge=0.5)
-
-
-def _jump() -> Profile:
-    low, high = JUMP_VALUES
-    return Profile(
-        "jump",
-        lambda x: np.where(x < 0.5, low, high),
-        lambda x: np.where(x < 0.5, low * x, 1.0 - high * (1.0 - x)),
-        edge=0.5,
-    )
-
-
-PROFILES = {profile.name: profile for profile in (_smooth(), _kink(), _jump())}
+GOALS = {
+    goal.name: goal
+    for goal in (Goal("smooth", cosine()), Goal("kink", kink()), Goal("jump", jump()))
+}
 
 
 def displacement(at: float) -> float:
@@ -108,7 +88,7 @@ def ripple_density(at: float, phase: Array) -> Array:
     return 1.0 / (math.cosh(at) + math.sinh(at) * np.cos(phase))
 
 
-def comoving_error(profile: Profile, at: float, k: float) -> float:
+def comoving_error(profile: Goal, at: float, k: float) -> float:
     r"""Relative L2 error at the last time of the co-moving ripple at sigma = 0, by quadrature.
 
     .. math:: \|\rho_1\,(g(F_1) - 1)\| / \|\rho_1\|
@@ -140,7 +120,7 @@ class LineDrift:
         excess: The relative error :math:`\epsilon` of the drift of the line.
     """
 
-    profile: Profile
+    profile: Goal
     t1: float
     a: float = 0.0
     k: float = 1.0
@@ -180,7 +160,7 @@ class RippledMoser:
     """
 
     flow: MoserFlow
-    profile: Profile
+    profile: Goal
     a: float
     k: float
 

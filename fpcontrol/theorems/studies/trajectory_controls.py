@@ -15,7 +15,7 @@ import numpy as np
 
 from fpcontrol.characteristics import Flow, Labels, carry
 from fpcontrol.galerkin import Array
-from fpcontrol.theorems.families.ripples import PROFILES, LineDrift, comoving_error
+from fpcontrol.theorems.families.ripples import GOALS, LineDrift, comoving_error
 from fpcontrol.theorems.grids import Grid, measured, slopes
 from fpcontrol.theorems.study import Line, Panel, Row, Study
 
@@ -59,7 +59,7 @@ def standing_ripple(
         frequencies: Periods, ascending, at least two.
         cells: Cells of labels a period.
     """
-    profile, k = PROFILES["smooth"], 2 * np.pi * np.array(frequencies)
+    profile, k = GOALS["smooth"], 2 * np.pi * np.array(frequencies)
     runs: dict[bool, tuple[Array, Array]] = {}
     for comoving in (True, False):
         parts = [
@@ -130,7 +130,7 @@ def benign_sequence(
         cells: Cells of labels.
     """
     parts = [
-        _in_space(comm, LineDrift(PROFILES["smooth"], t1, excess=1.0 / m), cells) for m in indices
+        _in_space(comm, LineDrift(GOALS["smooth"], t1, excess=1.0 / m), cells) for m in indices
     ]
     fine, gap = np.array(parts).transpose(1, 2, 0)
     m = np.array(indices, dtype=float)
