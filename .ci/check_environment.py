@@ -61,7 +61,8 @@ def check_petsc() -> str | None:
         import dolfinx  # noqa: F401
         from petsc4py import PETSc
     except Exception as error:
-        return f"DOLFINx does not load in {sys.prefix}: {str(error).partition('\n')[0]}"
+        first_line = str(error).partition("\n")[0]
+        return f"DOLFINx does not load in {sys.prefix}: {first_line}"
     if issubclass(PETSc.ScalarType, complex):
         return (
             f"The PETSc in {sys.prefix} is built for complex numbers; fpcontrol needs a real one "

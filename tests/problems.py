@@ -13,6 +13,7 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 import fpcontrol as fpc
+from fpcontrol.theorems.study import Study
 
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
 
@@ -92,3 +93,8 @@ def mpirun(script: Path, ranks: int = 2) -> list[str]:
     beside = Path(sys.executable).parent / "mpirun"
     launcher = str(beside) if beside.exists() else "mpirun"
     return [launcher, "-n", str(ranks), sys.executable, "-m", "mpi4py", str(script)]
+
+
+def failures(study: Study) -> list[str]:
+    """Quantities of the rows that do not pass."""
+    return [row.quantity for row in study.rows if not row.passed]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from problems import SELF, WORLD
+from problems import SELF, WORLD, failures
 from scipy import integrate
 
 import fpcontrol as fpc
@@ -19,40 +19,6 @@ from fpcontrol.theorems.studies import constants, oscillations, radial
 
 RANKS = pytest.mark.parallel([1, 2])
 DISC = Path(__file__).parents[1] / "meshes" / "disk.xdmf"
-
-
-def failures(study):
-    return [row.quantity for row in study.rows if not row.passed]
-
-
-def keys(quick):
-    return {e.key: e for e in continuity.experiments(quick)}
-
-
-@pytest.mark.parametrize("key", keys(True))
-def test_quick_experiments_pass(key):
-    study = keys(True)[key].run(WORLD)
-    assert not failures(study)
-    assert any(row.is_check for row in study.rows)
-    for panel in study.panels:
-        for line in panel.lines:
-            x, y = np.array(line.x), np.array(line.y)
-            assert x.shape == y.shape
-            assert np.isfinite([x, y]).all()
-            assert panel.xscale == "linear" or (x > 0).all()
-            assert panel.yscale == "linear" or (y > 0).all()
-
-
-@pytest.mark.slow
-@RANKS
-@pytest.mark.parametrize("key", keys(False))
-def test_experiments_pass(key):
-    assert not failures(keys(False)[key].run(WORLD))
-
-
-def test_keys_are_unique():
-    for quick in (True, False):
-        assert len(keys(quick)) == len(continuity.experiments(quick))
 
 
 OTHERS = {

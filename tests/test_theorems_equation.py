@@ -3,30 +3,25 @@
 from typing import ClassVar
 
 import pytest
-from problems import SELF, WORLD
+from problems import SELF, WORLD, failures
 
 from fpcontrol.theorems import equation
-from fpcontrol.theorems.study import Study
 from fpcontrol.timestepping import SDIRK4, Stepper
-
-
-def failed(study: Study) -> list[str]:
-    return [row.quantity for row in study.rows if not row.passed]
 
 
 @pytest.mark.parametrize("experiment", equation.experiments(True), ids=lambda e: e.key)
 def test_quick_experiments_pass(experiment):
     study = experiment.run(SELF)
     assert sum(row.is_check for row in study.rows) >= 3
-    assert not failed(study)
+    assert not failures(study)
 
 
 def test_other_parameters():
-    assert not failed(equation.mass(SELF, sigma=0.35, t1=0.7, rtol=1e-2))
-    assert not failed(equation.orders_in_space(SELF, sigma=0.35, t1=0.7))
-    assert not failed(equation.orders_in_time(SELF, sigma=0.5, t1=0.7))
-    assert not failed(equation.known_distances(SELF, a=0.9))
-    assert not failed(equation.characteristics(SELF, a=-0.4, b=0.5, middle=0.6, t1=0.7))
+    assert not failures(equation.mass(SELF, sigma=0.35, t1=0.7, rtol=1e-2))
+    assert not failures(equation.orders_in_space(SELF, sigma=0.35, t1=0.7))
+    assert not failures(equation.orders_in_time(SELF, sigma=0.5, t1=0.7))
+    assert not failures(equation.known_distances(SELF, a=0.9))
+    assert not failures(equation.characteristics(SELF, a=-0.4, b=0.5, middle=0.6, t1=0.7))
 
 
 @pytest.mark.parallel(2)
@@ -34,7 +29,7 @@ def test_figures_do_not_depend_on_the_ranks():
     one, two = (equation.orders_in_space(comm, cells=(3, 6, 12)) for comm in (SELF, WORLD))
     for a, b in zip(one.rows, two.rows, strict=True):
         assert b.measured == pytest.approx(a.measured, rel=1e-7)
-    assert not failed(equation.mass(WORLD, cells=4, steps=5))
+    assert not failures(equation.mass(WORLD, cells=4, steps=5))
 
 
 def test_lost_mass_is_found(monkeypatch):
@@ -46,14 +41,14 @@ def test_lost_mass_is_found(monkeypatch):
         return increments
 
     monkeypatch.setattr(Stepper, "_run", leaking)
-    assert len([name for name in failed(equation.mass(SELF)) if "mass" in name]) == 4
+    assert len([name for name in failures(equation.mass(SELF)) if "mass" in name]) == 4
 
 
 def test_good_solver_is_no_evidence_for_the_mass():
-    assert len(failed(equation.mass(SELF, rtol=1e-10))) == 4
+    assert len(failures(equation.mass(SELF, rtol=1e-10))) == 4
 
 
 def test_wrong_tableau_is_found(monkeypatch):
     b: ClassVar = (25 / 24, -49 / 48, 125 / 16, -85 / 12, 1.01 / 4)
     monkeypatch.setattr(SDIRK4, "b", b)
-    assert "SDIRK4: observed order" in failed(equation.orders_in_time(SELF))
+    assert "SDIRK4: observed order" in failures(equation.orders_in_time(SELF))

@@ -5,38 +5,33 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import SELF, WORLD
+from problems import SELF, WORLD, failures
 
 from fpcontrol import CrankNicolson
 from fpcontrol.control.network import Network
 from fpcontrol.linear_solvers import LinearSolver
 from fpcontrol.noise import Noise
 from fpcontrol.theorems import gradient
-from fpcontrol.theorems.study import Study
 from fpcontrol.walls import WallFactor
-
-
-def failed(study: Study) -> list[str]:
-    return [row.quantity for row in study.rows if not row.passed]
 
 
 @pytest.mark.parametrize("experiment", gradient.experiments(True), ids=lambda e: e.key)
 def test_quick_experiments_pass(experiment):
     study = experiment.run(SELF)
     assert sum(row.is_check for row in study.rows) >= 4
-    assert not failed(study)
+    assert not failures(study)
 
 
 def test_other_parameters():
-    assert not failed(gradient.closed_form(SELF, a=0.8, t1=0.7, sigma=0.35, pieces=2))
-    assert not failed(gradient.closed_form(SELF, a=-0.3, t1=1.5, sigma=0.0, pieces=1))
+    assert not failures(gradient.closed_form(SELF, a=0.8, t1=0.7, sigma=0.35, pieces=2))
+    assert not failures(gradient.closed_form(SELF, a=-0.3, t1=1.5, sigma=0.0, pieces=1))
 
 
 @pytest.mark.parallel([1, 2])
 def test_identities_hold_on_ranks():
     schemes = [CrankNicolson()]
-    assert not failed(gradient.identities(WORLD, t1=0.7, sigma=0.35, schemes=schemes))
-    assert not failed(gradient.identities_without_noise(WORLD, t1=0.7))
+    assert not failures(gradient.identities(WORLD, t1=0.7, sigma=0.35, schemes=schemes))
+    assert not failures(gradient.identities_without_noise(WORLD, t1=0.7))
 
 
 @pytest.mark.parallel(2)
@@ -82,7 +77,7 @@ def without_shifts(monkeypatch):
 def test_defects_of_the_adjoint_are_found(defect, run, monkeypatch):
     options = {"schemes": [CrankNicolson()]} if run is gradient.identities else {}
     defect(monkeypatch)
-    found = failed(run(SELF, **options))
+    found = failures(run(SELF, **options))
     # The tangent uses the curvature of the wall factor as well: both are wrong alike.
     assert any("tangent" in quantity for quantity in found) == (defect is not without_curvature)
     assert any("central difference" in quantity for quantity in found)
@@ -91,15 +86,15 @@ def test_defects_of_the_adjoint_are_found(defect, run, monkeypatch):
 
 def test_wrong_noise_is_found(monkeypatch):
     monkeypatch.setattr(Noise, "diffusivity", lambda self, t: self(t) ** 2)
-    assert len(failed(gradient.closed_form(SELF))) == 8
+    assert len(failures(gradient.closed_form(SELF))) == 8
 
 
 def test_missing_wall_factor_is_found(monkeypatch):
     jet = WallFactor.jet
     monkeypatch.setattr(WallFactor, "jet", lambda self, x: (np.ones(len(x)), *jet(self, x)[1:]))
-    assert len(failed(gradient.closed_form(SELF, sigma=0.0))) == 8
+    assert len(failures(gradient.closed_form(SELF, sigma=0.0))) == 8
 
 
 def test_coarse_grid_is_no_evidence():
     study = gradient.closed_form(SELF, pieces=1, grid=replace(gradient.Grid(1, 1), degree=1))
-    assert failed(study)
+    assert failures(study)

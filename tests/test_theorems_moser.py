@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from problems import SELF, WORLD
+from problems import SELF, WORLD, failures
 
 from fpcontrol.characteristics import carry
 from fpcontrol.galerkin import Galerkin, lagrange
@@ -24,35 +24,7 @@ from fpcontrol.theorems.families.profiles import (
 from fpcontrol.theorems.grids import Grid, disk, l_shape
 from fpcontrol.theorems.studies import moser_stability
 
-RANKS = pytest.mark.parallel([1, 2])
 OTHER = {"sigma": 0.35, "t1": 0.7}
-
-
-def failures(study):
-    return [row.quantity for row in study.rows if not row.passed]
-
-
-def keys(quick):
-    return {e.key: e for e in moser.experiments(quick)}
-
-
-@pytest.mark.parametrize("key", keys(True))
-def test_quick_experiments_pass(key):
-    study = keys(True)[key].run(WORLD)
-    assert not failures(study)
-    assert any(row.is_check for row in study.rows)
-
-
-@pytest.mark.slow
-@RANKS
-@pytest.mark.parametrize("key", keys(False))
-def test_experiments_pass(key):
-    assert not failures(keys(False)[key].run(WORLD))
-
-
-def test_keys_are_unique():
-    for quick in (True, False):
-        assert len(keys(quick)) == len(moser.experiments(quick))
 
 
 OTHERS = {

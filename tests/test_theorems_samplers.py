@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from problems import SELF, WORLD
+from problems import SELF, WORLD, failures
 
 from fpcontrol.theorems import samplers
 from fpcontrol.theorems.families import reversal
@@ -11,38 +11,8 @@ from fpcontrol.theorems.families.sliding import CellwiseDrift, slide
 from fpcontrol.theorems.grids import Grid
 from fpcontrol.theorems.studies import atoms
 
-RANKS = pytest.mark.parallel([1, 2])
 FEW = {"networks": (8, 16), "labels": Grid(1000, 40)}
 ELEMENTS = {"grid": Grid(128, 16)}
-
-
-def failures(study):
-    return [row.quantity for row in study.rows if not row.passed]
-
-
-def keys(quick):
-    return {e.key: e for e in samplers.experiments(quick)}
-
-
-@pytest.mark.parametrize("key", keys(True))
-def test_quick_experiments_pass(key):
-    study = keys(True)[key].run(WORLD)
-    assert not failures(study)
-    assert any(row.is_check for row in study.rows)
-    for panel in study.panels:
-        for line in panel.lines:
-            x, y = np.array(line.x), np.array(line.y)
-            assert x.shape == y.shape
-            assert np.isfinite([x, y]).all()
-            assert panel.xscale == "linear" or (x > 0).all()
-            assert panel.yscale == "linear" or (y > 0).all()
-
-
-@pytest.mark.slow
-@RANKS
-@pytest.mark.parametrize("key", keys(False))
-def test_experiments_pass(key):
-    assert not failures(keys(False)[key].run(WORLD))
 
 
 OTHERS = {

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from problems import SELF, WORLD
+from problems import SELF, WORLD, failures
 
 from fpcontrol.noise import Noise
 from fpcontrol.reference import MoserFlow
@@ -20,36 +20,8 @@ from fpcontrol.theorems.families.profiles import jump
 from fpcontrol.theorems.grids import Grid
 from fpcontrol.theorems.studies import score_limits, vacuum
 
-RANKS = pytest.mark.parallel([1, 2])
 OTHER = {"sigma": 0.35, "t1": 0.7}
 FAST = {"stops": (1e-2, 1e-3), "grid": Grid(100, 8)}
-
-
-def failures(study):
-    return [row.quantity for row in study.rows if not row.passed]
-
-
-def keys(quick):
-    return {e.key: e for e in score_matching.experiments(quick)}
-
-
-@pytest.mark.parametrize("key", keys(True))
-def test_quick_experiments_pass(key):
-    study = keys(True)[key].run(WORLD)
-    assert not failures(study)
-    assert any(row.is_check for row in study.rows)
-
-
-@pytest.mark.slow
-@RANKS
-@pytest.mark.parametrize("key", keys(False))
-def test_experiments_pass(key):
-    assert not failures(keys(False)[key].run(WORLD))
-
-
-def test_keys_are_unique():
-    for quick in (True, False):
-        assert len(keys(quick)) == len(score_matching.experiments(quick))
 
 
 OTHERS = {

@@ -147,7 +147,7 @@ def _rows_and_errors(
         if drifts[i].kappa(sigma) >= 3.0:
             e = (gaps[i] + gaps[i + 1]) / math.log(k[i + 1] / k[i])
             quantity = f"slope of log error in log k, m={frequencies[i]} to {frequencies[i + 1]}"
-            rows += [Row(quantity, slope, -2.0, discretization_error=e, tolerance=0.05)]
+            rows += [Row(quantity, slope, -2.0, discretization_error=e, tolerance=0.025)]
     v = drifts[0]
     w2, gap = measured(partial(_wasserstein, comm, v, sigma, t1, frequencies[0]), grid)
     exact = cosine.sup_wasserstein(v.kappa(sigma), a * t1)

@@ -29,12 +29,13 @@ def _uniform(x: Array) -> Array:
     return np.ones(len(x))
 
 
-def steady_constant() -> float:
-    r"""Largest :math:`\sigma\|w\|/\|\delta\|` of small steady drifts over all wavenumbers.
+def worst_decay() -> float:
+    """Where ``ratio`` is largest: the root of :math:`e^z = 1 + 2z`."""
+    return float(optimize.brentq(lambda z: math.exp(z) - 1.0 - 2.0 * z, 0.5, 2.0, xtol=1e-14))
 
-    .. math:: \max_z\sqrt{2(1 - e^{-z})^2/z},\qquad z = Dk^2T,\qquad e^z = 1 + 2z
-    """
-    z = optimize.brentq(lambda z: math.exp(z) - 1.0 - 2.0 * z, 0.5, 2.0, xtol=1e-14)
+
+def ratio(z: float) -> float:
+    r""":math:`\sigma\|w\|/\|\delta\| = \sqrt{2(1 - e^{-z})^2/z}` at :math:`z = Dk^2T`."""
     return math.sqrt(2.0 / z) * -math.expm1(-z)
 
 
@@ -54,13 +55,13 @@ def steady_constants(
         grid: Cells to a half period of the drift, and steps.
     """
     grid = grid or Grid(8, 6, degree=3)
-    top, rows, values = steady_constant(), [], []
+    worst = worst_decay()
+    top, rows, values = ratio(worst), [], []
     for sigma in sigmas:
         D = 0.5 * sigma**2
-        best = max(1, round(math.sqrt(1.2564 / (D * t1)) / np.pi))
+        best = max(1, round(math.sqrt(worst / (D * t1)) / np.pi))
         modes = range(max(1, best - 1), best + 2)
-        z = [D * (np.pi * m) ** 2 * t1 for m in modes]
-        exact = [-math.expm1(-y) * math.sqrt(2.0 / y) for y in z]
+        exact = [ratio(D * (np.pi * m) ** 2 * t1) for m in modes]
 
         def constants(g: Grid, sigma: float = sigma, modes: Sequence[int] = modes) -> Array:
             found = []
@@ -88,6 +89,3 @@ def steady_constants(
     panel = Panel("Steady drifts", "sigma", "largest |w| / |dv|", lines, "log", "log")
     claim = r"Uniformly over all drifts the L2 error is of order $\|\delta\|/\sigma$."
     return Study(f"constants of steady drifts, T={t1:g}", claim, "own", tuple(rows), (panel,))
-
-
-# -- rough drifts ----------------------------------------------------------------------------------
