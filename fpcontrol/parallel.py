@@ -3,12 +3,19 @@
 A rank that raises alone leaves the others waiting in their next collective call for ever.
 """
 
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from mpi4py import MPI
 
 import numpy as np
+
+# Seconds for the launcher to pass on what a rank has said: it drops what it has not yet read when
+# it ends the ranks.
+LAST_WORDS = 1.0
 
 
 def raise_together(comm: MPI.Comm, error: Exception | None) -> None:
@@ -50,6 +57,14 @@ def reduced(comm: MPI.Comm, values: np.ndarray, op: MPI.Op = MPI.SUM) -> np.ndar
     result = np.empty_like(values)
     comm.Allreduce(np.ascontiguousarray(values), result, op=op)
     return result
+
+
+def abort(message: str) -> NoReturn:
+    """End all ranks of the run, whatever they wait for, after a last message. Not collective."""
+    print(message, file=sys.stderr, flush=True)
+    time.sleep(LAST_WORDS)
+    MPI.COMM_WORLD.Abort(1)
+    raise SystemExit(1)  # Abort does not come back; a type checker cannot know
 
 
 def lasting(comm: MPI.Comm) -> MPI.Comm:

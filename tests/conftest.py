@@ -5,13 +5,14 @@ the others waiting in their next collective call for ever, and rank 0, whose ver
 might not know. So the ranks meet after every phase of a test.
 """
 
-import sys
 import time
 from pathlib import Path
 
 from mpi4py import MPI
 
 import pytest
+
+from fpcontrol.parallel import abort
 
 # A rank that has failed waits this long (seconds) for the others: they are just behind it or stuck.
 PATIENCE = 20.0
@@ -51,12 +52,7 @@ def gather_failures(failure: str, nodeid: str) -> list[str]:
     deadline = time.monotonic() + PATIENCE
     while not arrived.Test():
         if failure and time.monotonic() > deadline:
-            print(
-                f"\n{nodeid} failed on rank {MPI.COMM_WORLD.rank}, others are stuck:\n{failure}",
-                file=sys.stderr,
-                flush=True,
-            )
-            MPI.COMM_WORLD.Abort(1)
+            abort(f"\n{nodeid} failed on rank {MPI.COMM_WORLD.rank}, others are stuck:\n{failure}")
         time.sleep(1e-3)  # leaves the core to ranks that still work
     return meeting.allgather(failure)
 

@@ -2,7 +2,6 @@
 
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from mpi4py import MPI
 
 from fpcontrol import theorems
+from fpcontrol.parallel import abort
 from fpcontrol.theorems import Statement
 from fpcontrol.theorems.study import Experiment, Row, Study
 
@@ -130,9 +130,7 @@ def _meet(meeting: MPI.Comm, key: str, error: str) -> None:
     arrived, deadline = meeting.Ibarrier(), time.monotonic() + PATIENCE
     while not arrived.Test():
         if error and time.monotonic() > deadline:
-            text = f"{key} raised on rank {meeting.rank}, others are stuck: {error}"
-            print(text, file=sys.stderr, flush=True)
-            MPI.COMM_WORLD.Abort(1)
+            abort(f"{key} raised on rank {meeting.rank}, others are stuck: {error}")
         time.sleep(1e-3)  # leaves the core to ranks that still work
 
 
