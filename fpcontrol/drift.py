@@ -55,20 +55,22 @@ class DriftSampler:
     def __init__(self, drift: Drift, galerkin: Galerkin) -> None:
         self._drift, self._galerkin = drift, galerkin
         self._piece: int | None = None
+        self._count, self._values = 0, np.empty(0)
 
-    def changed(self, t: float) -> Array | None:
-        """Drift at time ``t``, ``(N, d)``, or ``None`` if it is as at the last call. Collective.
+    def at(self, t: float) -> tuple[int, Callable[[], Array]]:
+        """The drift at time ``t``: its number, and what gives its values ``(N, d)``. Collective.
+
+        The number is that of the call before if nothing has changed since.
 
         Raises:
             ValueError: On all ranks, if the drift's values have another shape or are not finite.
             Exception: On all ranks, what the drift itself raises on any.
         """
-        if hasattr(self._drift, "piece"):
-            piece = self._drift.piece(t)
-            if piece == self._piece:
-                return None
-            self._piece = piece
-        return sample(self._drift, t, self._galerkin)
+        piece = self._drift.piece(t) if hasattr(self._drift, "piece") else None
+        if piece is None or piece != self._piece:
+            self._piece, self._count = piece, self._count + 1
+            self._values = sample(self._drift, t, self._galerkin)
+        return self._count, lambda: self._values
 
 
 def sample(drift: Drift, t: float, galerkin: Galerkin) -> Array:

@@ -211,7 +211,7 @@ class FokkerPlanck:
 
             def load(i: int, t: float = times[n]) -> None:
                 inside = t + scheme.c[i] * dt
-                stepper.set_operator(sampler.changed(inside), self.noise.diffusivity(inside))
+                stepper.operators.use(*sampler.at(inside), self.noise.diffusivity(inside))
 
             stepper.step(levels[n], extrapolated(levels, n), levels[n + 1], load=load)
         return trajectory(g, times, levels, stepper.solver.iterations)

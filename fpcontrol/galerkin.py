@@ -5,8 +5,8 @@ The Fokker-Planck equation in weak form, for all :math:`w \in V_h`,
 .. math:: (\partial_t\rho, w) + D(\nabla\rho, \nabla w) - (v\rho, \nabla w) = 0,
 
 needs the drift :math:`v` only at quadrature points. All cells are affine images of one reference
-cell, so the element matrices of a drift are one matrix product of the drift's values with a table
-made once, and no form is compiled.
+cell, so the element matrices of a drift are one product of the drift's values with a table made
+once, and no form is compiled.
 """
 
 import functools
@@ -21,7 +21,9 @@ from dolfinx.la import vector as la_vector
 from dolfinx.mesh import Mesh
 from petsc4py import PETSc
 
+from fpcontrol import kernels
 from fpcontrol.parallel import lasting
+from fpcontrol.sparsity import Matrix, Sparsity
 
 type Array = np.ndarray
 MAX_DEGREE = 3
@@ -59,14 +61,14 @@ class Galerkin:
 
     Args:
         space: Lagrange space (``lagrange``).
-        quadrature_degree: Degree of exactness; ``2 * degree`` unless given: exact for the mass
-            matrix and for :math:`(v\rho,\nabla w)` with affine ``v``, and measured to keep the
-            full order for smooth drifts.
+        quadrature_degree: Degree of exactness of :math:`(v\rho,\nabla w)`; ``2 * degree - 2``, at
+            least 1, unless given: where ``v rho`` is of degree ``degree - 1`` on a cell, nothing is
+            lost, so the full order stays (``benchmarks/bench_choices.py`` shows that more points
+            change the error by two percent at most). Mass and stiffness are exact in any case.
 
     Attributes:
         points: Quadrature points, shape ``(N, d)``.
         quadrature_weights: Weights times cell volume, shape ``(N,)``.
-        mass_values, stiffness_values: Element matrices, shape ``(n_basis**2, n_cells)``.
         integrals: ``(1, phi_i)`` for owned ``i``, shape ``(n_owned,)``.
         volume: Volume of the domain.
     """
@@ -76,30 +78,28 @@ class Galerkin:
         self.space, self.mesh, self.comm = space, mesh, mesh.comm
         self.dimension = d = mesh.topology.dim
         self.degree = element.degree
-        self.quadrature_degree = 2 * self.degree if quadrature_degree is None else quadrature_degree
+        self.quadrature_degree = (
+            max(1, 2 * self.degree - 2) if quadrature_degree is None else quadrature_degree
+        )
         self.index_map = space.dofmap.index_map
         self.n_owned = self.index_map.size_local
         self.n_local = self.n_owned + self.index_map.num_ghosts
         self.n_cells = mesh.topology.index_map(d).size_local
-        # As intp, (basis, cells): numpy would convert other integers at every use as an index.
-        self.dofs = space.dofmap.list[: self.n_cells].T.astype(np.intp, order="C")
+        # (basis, cells). As intp: numpy would convert other integers at every use as an index.
+        self._dofs = space.dofmap.list[: self.n_cells].T.astype(np.int32, order="C")
+        self.dofs = self._dofs.astype(np.intp)
 
         reference, w = basix.make_quadrature(element.cell_type, self.quadrature_degree)
         table = element.tabulate(1, reference)[:, :, :, 0]  # (1 + d, points, basis functions)
         self.n_points, self._reference_weights = len(w), w
         self._value = table[0].copy()  # (points, basis)
         self._gradient = table[1:].reshape(d * self.n_points, -1).copy()  # (d * points, basis)
-        # The gradient of degree 1 is the same at all points of a cell: one is enough.
-        own = table[1:, :1] if self.degree == 1 else table[1:]
-        self._slope = own.reshape(-1, own.shape[2]).copy()
 
         x = mesh.geometry.x[mesh.geometry.dofmaps[0][: self.n_cells]][:, :, :d]
         jacobian = (x[:, 1:] - x[:, :1]).transpose(0, 2, 1)  # (cells, d, d), dx_k / dxhat_a
         self._inverse = np.linalg.inv(jacobian).transpose(1, 2, 0).copy()  # (a, k, cells)
         self._det = np.abs(np.linalg.det(jacobian))
         self._cofactor = self._det * self._inverse
-        # New memory costs more than the arithmetic in it, so the largest temporary is kept.
-        self._flux = np.empty((d, self.n_points, self.n_cells))
         points = x[:, 0].T[:, None, :] + np.einsum("cka,qa->kqc", jacobian, reference)
         self.points = points.reshape(d, -1).T
         self.quadrature_weights = np.outer(w, self._det).ravel()
@@ -108,34 +108,50 @@ class Galerkin:
         self._advection = np.einsum("q,aqi,qj->ijaq", w, table[1:], table[0]).reshape(
             -1, d * self.n_points
         )
-        mass_hat = np.einsum("q,qi,qj->ij", w, table[0], table[0])
-        stiff_hat = np.einsum("q,aqi,bqj->abij", w, table[1:], table[1:]).reshape(d * d, -1)
-        metric = np.einsum("akc,bkc->abc", self._cofactor, self._inverse)
-        self.mass_values = np.outer(mass_hat.ravel(), self._det)
-        self.stiffness_values = stiff_hat.T @ metric.reshape(d * d, -1)
-        self.integrals = self.assemble(np.outer(w @ table[0], self._det))
+        # Exact for the element's own functions.
+        hat, w = basix.make_quadrature(element.cell_type, self.degree)
+        mean = w @ element.tabulate(0, hat)[0, :, :, 0]
+        self.integrals = self.assemble(np.outer(mean, self._det))
         self.volume = self.sum(self.integrals.sum())
+        element_sizes = self.dimension, self.n_points, len(self.dofs)
+        self._fill, self._add = kernels.advection(*element_sizes), kernels.products(*element_sizes)
+
+    @functools.cached_property
+    def sparsity(self) -> Sparsity:
+        """Structure of the matrices. Collective at first use."""
+        return Sparsity(self._dofs, self.index_map, self._clean_comm())
+
+    @functools.cached_property
+    def mass_values(self) -> Array:
+        """Entries of the mass matrix, ``(sparsity.size,)``. Collective at first use."""
+        table, w = self._exact_table()
+        reference = np.einsum("q,qi,qj->ij", w, table[0], table[0])
+        return self.sparsity.entries(np.outer(reference.ravel(), self._det))
+
+    @functools.cached_property
+    def stiffness_values(self) -> Array:
+        """Entries of the stiffness matrix, ``(sparsity.size,)``. Collective at first use."""
+        table, w = self._exact_table()
+        reference = np.einsum("q,aqi,bqj->ijab", w, table[1:], table[1:])
+        metric = np.einsum("akc,bkc->abc", self._cofactor, self._inverse)
+        d = self.dimension
+        return self.sparsity.entries(reference.reshape(-1, d * d) @ metric.reshape(d * d, -1))
+
+    def _exact_table(self) -> tuple[Array, Array]:
+        """Basis functions and gradients where products of two are integrated exactly; weights."""
+        element = self.space.element.basix_element
+        hat, w = basix.make_quadrature(element.cell_type, 2 * self.degree)
+        return element.tabulate(1, hat)[:, :, :, 0], w
 
     @functools.cached_property
     def mass(self) -> PETSc.Mat:
         """Mass matrix ``(phi_j, phi_i)``. Collective at first use."""
-        comm = self._clean_comm()
-        numbers = self.index_map.local_to_global(np.arange(self.n_local, dtype=np.int32))
-        n_basis = len(self.dofs)
-        rows = np.repeat(numbers[self.dofs], n_basis, axis=0).ravel()
-        cols = np.tile(numbers[self.dofs], (n_basis, 1)).ravel()
-        a = PETSc.Mat().create(comm)
-        size = (self.n_owned, self.index_map.size_global)
-        a.setSizes((size, size))
-        a.setType(PETSc.Mat.Type.AIJ)
-        a.setPreallocationCOO(rows.astype(PETSc.IntType), cols.astype(PETSc.IntType))
-        self.refill(a, self.mass_values)
-        return a
+        return self.matrix(self.mass_values).mat
 
     @functools.cached_property
     def stiffness(self) -> PETSc.Mat:
         """Stiffness matrix ``(grad phi_j, grad phi_i)``. Collective at first use."""
-        return self.matrix(self.stiffness_values)
+        return self.matrix(self.stiffness_values).mat
 
     # -- vectors and matrices ------------------------------------------------------------------
 
@@ -162,14 +178,10 @@ class Galerkin:
         result.scatter_reverse(InsertMode.add)
         return result.array[: self.n_owned].copy()
 
-    def matrix(self, values: Array) -> PETSc.Mat:
-        """PETSc matrix from element matrices, shape ``(n_basis**2, n_cells)``. Collective."""
-        # To sort the indices costs ten times as much as to fill in the values: once is enough.
-        template = self.mass
+    def matrix(self, values: Array) -> Matrix:
+        """Matrix of these entries, ``(sparsity.size,)``, which it keeps. Collective."""
         self._clean_comm()
-        a = template.duplicate()
-        self.refill(a, values)
-        return a
+        return self.sparsity.matrix(values)
 
     def _clean_comm(self) -> MPI.Comm:
         """The communicator for matrices, after those that Python has dropped are gone."""
@@ -180,10 +192,6 @@ class Galerkin:
         PETSc.garbage_cleanup(comm)
         return comm
 
-    def refill(self, matrix: PETSc.Mat, values: Array) -> None:
-        """Replace all entries of a matrix made by ``matrix``. Collective."""
-        matrix.setValuesCOO(values.ravel(), addv=PETSc.InsertMode.INSERT_VALUES)
-
     # -- functions at the quadrature points ----------------------------------------------------
 
     def evaluate(self, u: Array) -> Array:
@@ -191,8 +199,8 @@ class Galerkin:
         return self._value @ u[self.dofs]
 
     def reference_gradient(self, u: Array) -> Array:
-        """Reference-cell gradient, ``(d, n_points, n_cells)``; degree 1: ``(d, 1, n_cells)``."""
-        return (self._slope @ u[self.dofs]).reshape(self.dimension, -1, self.n_cells)
+        """Reference-cell gradient, ``(d, n_points, n_cells)``."""
+        return (self._gradient @ u[self.dofs]).reshape(self.dimension, -1, self.n_cells)
 
     def gradient(self, u: Array) -> Array:
         """Gradient of a local array at the points, shape ``(N, d)``."""
@@ -231,19 +239,29 @@ class Galerkin:
 
     # -- the drift -----------------------------------------------------------------------------
 
-    def advection_values(self, v: Array, scale: float = 1.0, out: Array | None = None) -> Array:
-        r"""Element matrices of ``scale`` times :math:`B_{ij} = (v\,\phi_j, \nabla\phi_i)`.
+    def advection_values(
+        self,
+        v: Array,
+        scale: float = 1.0,
+        constant: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        r"""Entries of ``constant + scale * B`` with :math:`B_{ij} = (v\,\phi_j, \nabla\phi_i)`.
 
         Args:
             v: Drift at ``points``, shape ``(N, d)``.
             scale: Factor.
+            constant: Entries; zero unless given.
             out: Where to write the result.
 
         Returns:
-            Shape ``(n_basis**2, n_cells)``.
+            Shape ``(sparsity.size,)``.
         """
-        flux = self._push_forward(v).reshape(len(self._gradient), -1)
-        return np.matmul(scale * self._advection, flux, out=out)
+        out = np.empty(self.sparsity.size) if out is None else out
+        constant = np.zeros(len(out)) if constant is None else constant
+        v = self._by_component(v)
+        self._fill(v, self._cofactor, self._advection, self.sparsity.slots, scale, constant, out)
+        return out
 
     def advection_action(self, v: Array, u: Array) -> Array:
         r"""The dual vector :math:`(v\,u, \nabla\phi_i)`, owned entries. Collective."""
@@ -263,16 +281,21 @@ class Galerkin:
         Returns:
             Shape ``(N, d)``.
         """
-        weighted = np.multiply(product, self._reference_weights[:, None], out=self._flux)
-        return self._pull_back(weighted, self._cofactor)
+        return self._pull_back(product * self._reference_weights[:, None], self._cofactor)
+
+    def add_product(self, u: Array, z: Array, out: Array) -> None:
+        """Add ``u * reference gradient of z`` at the points to ``out (d, n_points, n_cells)``."""
+        self._add(u, z, self._dofs, self._value, self._gradient, out)
 
     def _push_forward(self, v: Array) -> Array:
-        """det(J) J^{-1} v, the flux on the reference cell, ``(d, n_points, n_cells)``; kept."""
-        part = v.T.reshape(self._flux.shape)
-        return np.einsum("akc,kqc->aqc", self._cofactor, part, out=self._flux)
+        """det(J) J^{-1} v, the flux on the reference cell, ``(d, n_points, n_cells)``."""
+        return np.einsum("akc,kqc->aqc", self._cofactor, self._by_component(v))
+
+    def _by_component(self, v: Array) -> Array:
+        """Of shape ``(N, d)``, as ``(d, n_points, n_cells)``; a view if stored so."""
+        shape = self.dimension, self.n_points, self.n_cells
+        return np.ascontiguousarray(v.T, dtype=float).reshape(shape)
 
     def _pull_back(self, g: Array, inverse: Array) -> Array:
         """J^{-T} g, shape (N, d), stored component by component."""
-        out = np.empty(self._flux.shape)
-        np.einsum("akc,aqc->kqc", inverse, np.broadcast_to(g, out.shape), out=out)
-        return out.reshape(self.dimension, -1).T
+        return np.einsum("akc,aqc->kqc", inverse, g).reshape(self.dimension, -1).T

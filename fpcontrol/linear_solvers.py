@@ -1,4 +1,4 @@
-"""Linear solvers for one operator that is refilled again and again, and for its transpose."""
+"""Linear solvers for operators that are refilled again and again, and for their transposes."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,10 +22,10 @@ FACTORED_ONCE = {"pc_factor_mat_solver_type": "petsc", "pc_factor_mat_ordering_t
 class LinearSolver:
     r"""Solve :math:`A x = b` and :math:`A^\top x = b` with a PETSc Krylov or direct method.
 
-    The preconditioner or factorization is renewed only after the values of ``matrix`` changed.
+    A preconditioner or factorization is renewed only after the values of its matrix changed.
 
     Args:
-        matrix: Square PETSc matrix; may be refilled between solves.
+        matrix: Square PETSc matrix; may be refilled between solves, or exchanged (``use``).
         method: ``"gmres"``: GMRES with incomplete LU in reverse Cuthill-McKee ordering (over the
             ranks: additive Schwarz with one layer of overlap), started from the vector handed in.
             ``"direct"``: LU (MUMPS). ``"auto"``: direct on one rank in 1-D, where elimination
@@ -58,6 +58,7 @@ class LinearSolver:
         self.rescues = 0  # direct solves where GMRES failed
         self._asked, self._matrix, self._dimension = asked, matrix, dimension
         self._direct: LinearSolver | None = None
+        self._prefix, self._options = prefix, dict(petsc_options or {})
         self._ksp = ksp = PETSc.KSP().create(matrix.comm)
         ksp.setOperators(matrix)
         ksp.setOptionsPrefix(prefix)
@@ -66,21 +67,62 @@ class LinearSolver:
             ksp.setGMRESRestart(60)
             ksp.setTolerances(rtol=RTOL, atol=1e-300, max_it=1000)
             ksp.setInitialGuessNonzero(True)
-            parallel = matrix.comm.size > 1
-            ksp.getPC().setType("asm" if parallel else "ilu")
             # Halves the iterations for degrees 2 and 3, whose own numbering suits ILU(0) badly.
-            ordering = ("sub_" if parallel else "") + "pc_factor_mat_ordering_type"
-            petsc_options = {ordering: "rcm"} | dict(petsc_options or {})
+            ordering = ("sub_" if self._parallel else "") + "pc_factor_mat_ordering_type"
+            self._options = {ordering: "rcm"} | self._options
         else:
             ksp.setType("preonly")
-            ksp.getPC().setType("lu")
-            if matrix.comm.size > 1 or dimension > 1:
-                ksp.getPC().setFactorSolverType("mumps")
-        with petsc_options_set(prefix, petsc_options or {}):
+        self._preconditioners = {matrix.handle: self._configured(ksp.getPC())}
+        with petsc_options_set(prefix, self._options):
             ksp.setFromOptions()
             if method == "gmres":
                 # The parts of a preconditioner read their options (sub_...) only when set up.
                 ksp.setUp()
+
+    @property
+    def _parallel(self) -> bool:
+        return bool(self._matrix.comm.size > 1)
+
+    def _configured(self, pc: PETSc.PC) -> PETSc.PC:
+        """The same preconditioner with its type set."""
+        if self.method == "gmres":
+            pc.setType("asm" if self._parallel else "ilu")
+        else:
+            pc.setType("lu")
+            if self._parallel or self._dimension > 1:
+                pc.setFactorSolverType("mumps")
+        return pc
+
+    def use(self, matrix: PETSc.Mat) -> None:
+        """Solve with another matrix of the same shape from now on. Collective.
+
+        Each keeps its preconditioner or factorization, for when it is used again.
+        """
+        if matrix is self._matrix:
+            return
+        self._matrix = matrix
+        pc = self._preconditioners.get(matrix.handle)
+        if pc is not None:
+            self._ksp.setPC(pc)
+            return
+        pc = self._preconditioners[matrix.handle] = PETSc.PC().create(matrix.comm)
+        pc.setOperators(matrix)
+        pc.setOptionsPrefix(self._prefix)
+        self._configured(pc)
+        self._ksp.setPC(pc)
+        with petsc_options_set(self._prefix, self._options):
+            pc.setFromOptions()
+            if self.method == "gmres":
+                self._ksp.setUp()
+
+    def memory(self) -> float:
+        """Estimated bytes of the present preconditioner on this rank; sets it up. Collective."""
+        self._ksp.setUp()
+        pc = self._ksp.getPC()
+        if pc.getType() == "asm":
+            # The blocks are matrices of their own, besides their factors.
+            return sum(2.0 * _factor_memory(k.getPC()) for k in pc.getASMSubKSP())
+        return _factor_memory(pc) if pc.getType() in ("ilu", "lu", "icc", "cholesky") else 0.0
 
     def solve(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Solve ``A x = b``; ``x`` holds the initial guess. Collective.
@@ -109,6 +151,8 @@ class LinearSolver:
             self._direct = LinearSolver(
                 self._matrix, "direct", dimension=self._dimension, prefix="fpcontrol_rescue_"
             )
+        # One factorization at a time: it is the exception.
+        self._direct._ksp.setOperators(self._matrix)
         return self._direct
 
     def _failed(self, b: PETSc.Vec, x: PETSc.Vec, apply: Callable[..., None]) -> bool:
@@ -134,6 +178,15 @@ class LinearSolver:
                 f"{ksp.getOptionsPrefix()!r})."
             )
         return bool(reason < 0)
+
+
+def _factor_memory(pc: PETSc.PC) -> float:
+    """Bytes of a factorization: a value and an index for each entry."""
+    factor = pc.getFactorMatrix()
+    if pc.getFactorSolverType() == "mumps":
+        entries = factor.getMumpsInfo(27)  # of this rank; in millions if negative
+        return 12.0 * (entries if entries >= 0 else -1e6 * entries)
+    return 12.0 * factor.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"]
 
 
 def check_linear_solver(method: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fpcontrol.galerkin import Array, Galerkin
-from fpcontrol.linear_solvers import LinearSolver
+from fpcontrol.operators import Operators
 
 # A drift may jump where a piece ends, so the end of a step is approached from inside. The shift
 # changes a drift that is smooth in time by 1e-9 of its change over the step, and is far above the
@@ -127,13 +127,17 @@ class Stepper:
     exact solve, because :math:`1^\top A = 1^\top M`; after an iterative one it gives back the mass
     that the solver's tolerance lost.
 
-    Where the operator changes between stages, ``load(i)`` is called before stage ``i`` and sets it.
+    Where the operator changes between stages, ``load(i)`` is called before stage ``i`` and sets it
+    (``operators.use``).
 
     Args:
         galerkin: The discretization.
         dt: Time step.
         scheme: Such as ``CrankNicolson()``.
         linear_solver, petsc_options: See ``LinearSolver``.
+
+    Attributes:
+        operators: The operators, see ``Operators``.
     """
 
     def __init__(
@@ -147,36 +151,9 @@ class Stepper:
         self.galerkin, self.scheme, self.dt = galerkin, scheme, dt
         self.stages = len(scheme.b)
         self._scale = scheme.gamma * dt
-        self._diffusivity = 0.0
-        self._constant = galerkin.mass_values.copy()
-        self._advection, self._values = np.zeros((2, *self._constant.shape))
-        self._matrix = galerkin.matrix(self._constant)
-        self.solver = LinearSolver(
-            self._matrix,
-            linear_solver,
-            dimension=galerkin.dimension,
-            petsc_options=petsc_options,
-        )
+        self.operators = Operators(galerkin, self._scale, linear_solver, petsc_options)
+        self.solver = self.operators.solver
         self._b, self._y, self._image = (galerkin.vector() for _ in range(3))
-
-    def set_operator(self, v: Array | None, diffusivity: float) -> None:
-        """Refill the operator, unless nothing has changed. Collective.
-
-        Args:
-            v: Drift at the quadrature points, ``(N, d)``; ``None``: as it was.
-            diffusivity: ``D = sigma**2/2``, length**2 per time.
-        """
-        g = self.galerkin
-        if v is None and diffusivity == self._diffusivity:
-            return
-        if diffusivity != self._diffusivity:
-            np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
-            self._constant += g.mass_values
-            self._diffusivity = diffusivity
-        if v is not None:
-            g.advection_values(v, -self._scale, out=self._advection)
-        np.add(self._advection, self._constant, out=self._values)
-        g.refill(self._matrix, self._values)
 
     def step(
         self, rho: Array, guess: Array, out: Array, *, load: Load | None = None

@@ -5,6 +5,7 @@ drift's values at the quadrature points: over one piece it collects the derivati
 those values, and one vector-Jacobian product of the network turns that into weights.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,8 +13,10 @@ import checkpoint_schedules as cs
 import numpy as np
 
 from fpcontrol.control.network import NetworkDrift
+from fpcontrol.control.storage import WINDOW, Sizes, choose, give_back
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.noise import Noise
+from fpcontrol.recent import Recent
 from fpcontrol.timestepping import Load, Scheme, Stepper
 
 Observe = Callable[[int, Array], None]
@@ -33,7 +36,11 @@ class Sweeps:
         noise: Noise of the equation.
         steps: Number of steps, a multiple of the drift's pieces.
         scheme, linear_solver, petsc_options: See ``Stepper``.
-        snapshots: Number of levels kept for the reverse sweep; all unless given.
+        memory, disk, snapshots: See ``storage.choose``.
+
+    Attributes:
+        stepper: Takes the steps.
+        storage: What is kept for the reverse sweep.
     """
 
     def __init__(
@@ -45,10 +52,13 @@ class Sweeps:
         scheme: Scheme,
         linear_solver: str,
         petsc_options: Mapping[str, Any] | None,
+        *,
+        memory: float,
+        disk: str | os.PathLike[str] | None,
         snapshots: int | None,
     ) -> None:
         self.galerkin, self.network, self.scale = galerkin, drift.network, drift.scale
-        self.pieces, self.steps, self.snapshots = drift.pieces, steps, snapshots
+        self.pieces, self.steps = drift.pieces, steps
         self.steps_per_piece = steps // drift.pieces
         self._y = drift.scaled(galerkin.points)
         dt = drift.t1 / steps
@@ -56,7 +66,26 @@ class Sweeps:
         self._diffusivity = [
             [noise.diffusivity(dt * (n + c)) for c in scheme.c] for n in range(steps)
         ]
-        self._loaded: tuple[int, bytes] | None = None
+        different = {
+            (n // self.steps_per_piece, d) for n in range(steps) for d in self._diffusivity[n]
+        }
+        self.storage = choose(
+            self.stepper.operators,
+            Sizes(
+                steps,
+                len(different),
+                self.pieces,
+                galerkin.n_local,
+                drift.network.width * self._y.shape[1],
+            ),
+            memory,
+            disk,
+            snapshots,
+            galerkin.comm,
+        )
+        self._hidden = Recent(lambda: np.empty((self.network.width, self._y.shape[1])))
+        self._hidden.capacity = self.storage.layers
+        self._touched = 0  # bytes of levels since the last were given back
 
     def forward(self, weights: Array, window: Array, first: int, observe: Observe | None) -> None:
         """Fill a window whose first two rows are given.
@@ -73,6 +102,7 @@ class Sweeps:
             self.stepper.step(window[i], guess, window[i + 1], load=self.loader(weights, n))
             if observe:
                 observe(n + 1, window[i + 1])
+            self._visited(window)
 
     def tangent(
         self, weights: Array, direction: Array, levels: Array, start: Array | None = None
@@ -145,7 +175,7 @@ class Sweeps:
 
     def extended(self, rows: Array, count: int) -> Array:
         """A window with room for ``count`` more levels after two given rows."""
-        window = np.empty((2 + count, rows.shape[1]))
+        window = self.storage.window(2 + count, rows.shape[1])
         window[:2] = rows
         return window
 
@@ -154,29 +184,46 @@ class Sweeps:
     ) -> Array:
         """The two rows at level ``last``, without keeping those between."""
         for n in range(first, last):
-            window = self.extended(rows, 1)
+            window = np.empty((3, rows.shape[1]))
+            window[:2] = rows
             self.forward(weights, window, n, observe)
             rows = window[1:]
         return rows
 
     def _schedule(self) -> Iterator[cs.CheckpointAction]:
-        if self.snapshots is not None and self.snapshots < self.steps:
-            yield from cs.Revolve(self.steps, self.snapshots)
+        if self.storage.snapshots is not None:
+            yield from cs.Revolve(self.steps, self.storage.snapshots)
         else:
             yield cs.Forward(0, self.steps, False, True, cs.StorageType.WORK)
             yield cs.EndForward()
             yield cs.Reverse(self.steps, 0, True)
 
+    def _visited(self, window: Array) -> None:
+        """After every step: keep the resident part of levels on disk small."""
+        if self.storage.levels == "disk":
+            self._touched += window.itemsize * window.shape[1]
+            if self._touched > WINDOW:
+                give_back(window)
+                self._touched = 0
+
+    def pulled_back(self, theta: Array, s: Array) -> Array:
+        """Derivative in one piece's weights from that in the drift's values, ``(d, N)``."""
+        hidden, held = self._hidden(theta.tobytes()) if self.storage.layers else (None, False)
+        return self.scale * self.network.vjp(theta, self._y, s, hidden if held else None)
+
     def loader(self, weights: Array, n: int) -> Load:
         """What sets the operator of the stages of step ``n``."""
-        k = n // self.steps_per_piece
+        theta = weights[n // self.steps_per_piece]
+        key = theta.tobytes()
+
+        def drift() -> Array:
+            hidden = self._hidden(key)[0] if self.storage.layers else None
+            v = self.network.values(theta, self._y, hidden)
+            v *= self.scale
+            return v.T
 
         def load(i: int) -> None:
-            key, v = (k, weights[k].tobytes()), None
-            if key != self._loaded:
-                v = self.scale * self.network.values(weights[k], self._y).T
-                self._loaded = key
-            self.stepper.set_operator(v, self._diffusivity[n][i])
+            self.stepper.operators.use(key, drift, self._diffusivity[n][i])
 
         return load
 
@@ -206,12 +253,11 @@ class _Reverse:
                 self._dual, self._z, self._before, self._misfit(n, old), load=load
             )
             for u, z in zip(stepper.stage_values(old, new, load=load), self._z, strict=True):
-                self._product += g.evaluate(u) * g.reference_gradient(z)
+                g.add_product(u, z, self._product)
+            sweeps._visited(window)
             if n % sweeps.steps_per_piece == 0:
-                s = stepper.weighted_derivative(self._product)
-                self._gradient[k] = sweeps.scale * sweeps.network.vjp(
-                    self._weights[k], sweeps._y, s.T
-                )
+                s = stepper.weighted_derivative(self._product).T
+                self._gradient[k] = sweeps.pulled_back(self._weights[k], s)
                 self._product[:] = 0.0
 
     def result(self) -> Array:

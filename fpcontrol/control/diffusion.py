@@ -1,5 +1,6 @@
 """Controlled runs with noise: Galerkin elements, squared errors of all levels, their adjoint."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,11 +33,16 @@ class Diffusion:
         start: Start density, in the reference's space; the reference's own unless given.
         scheme: ``CrankNicolson()`` unless given.
         linear_solver, petsc_options: See ``LinearSolver``.
-        snapshots: Levels kept for the reverse sweep; all unless given.
+        memory: Budget for levels and operators, GiB per rank. Within it all levels are kept, and
+            operators with their preconditioners or factorizations, for the reverse sweep.
+        disk: Directory for the levels, if they do not fit. Unless given, snapshots are kept and the
+            others recomputed (Revolve). The derivative is the same in all cases.
+        snapshots: Number of snapshots, instead of what ``memory`` implies.
 
     Attributes:
         norms: Squared L2 norms of the reference at all levels, ``(steps + 1,)``.
         sweeps: The sweeps over the steps.
+        storage: What is kept for the reverse sweep, see ``Storage``.
     """
 
     def __init__(
@@ -50,17 +56,17 @@ class Diffusion:
         scheme: Scheme | None = None,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
+        memory: float = 2.0,
+        disk: str | os.PathLike[str] | None = None,
         snapshots: int | None = None,
     ) -> None:
-        if snapshots is not None and (not isinstance(snapshots, int) or snapshots < 1):
-            raise ValueError(f"snapshots = {snapshots!r} must be a positive integer or None.")
         if not isinstance(reference, MoserFlow):
             raise ValueError(f"reference = {reference!r} must be a MoserFlow where sigma > 0.")
         self.reference, self.galerkin = reference, reference.galerkin
         self.noise, self.steps, self.pieces = Noise(sigma), steps, drift.pieces
         self.start = start or reference.start
         check_density("start", self.start, self.galerkin)
-        self.scheme, self.snapshots = scheme or CrankNicolson(), snapshots
+        self.scheme = scheme or CrankNicolson()
         self.times = np.linspace(0.0, drift.t1, steps + 1)
         self.sweeps = Sweeps(
             self.galerkin,
@@ -70,8 +76,11 @@ class Diffusion:
             self.scheme,
             linear_solver,
             petsc_options,
-            snapshots,
+            memory=memory,
+            disk=disk,
+            snapshots=snapshots,
         )
+        self.storage = self.sweeps.storage
         self.norms = self._sum_levels(
             [self._local_norm(reference.coefficients(t)) for t in self.times]
         )
@@ -80,7 +89,7 @@ class Diffusion:
     def squares(self, weights: Array) -> Array:
         """Squared errors of all levels, ``(steps + 1,)``. Collective."""
         if self._kept is None or self._kept.key != weights.tobytes():
-            self._run(weights, keep=self.snapshots is None)
+            self._run(weights, keep=self.storage.snapshots is None)
         assert self._kept is not None
         return self._kept.squares
 
@@ -88,7 +97,7 @@ class Diffusion:
         """Derivative in the weights of half the scaled sum of squares, flat. Collective."""
         squares, observe = self._observer()
         levels = None
-        if self.snapshots is None:
+        if self.storage.snapshots is None:
             levels = self._window(weights)
 
         def misfit(n: int, rho: Array) -> Array:
@@ -97,7 +106,7 @@ class Diffusion:
         dual = self.sweeps.derivative(
             weights.reshape(self.pieces, -1), self.start.x.array, misfit, observe, levels
         ).ravel()
-        if self.snapshots is not None:
+        if self.storage.snapshots is not None:
             self._kept = _Kept(weights.tobytes(), None, self._sum_levels(squares), 0)
         return dual
 
@@ -132,7 +141,10 @@ class Diffusion:
     def settings(self) -> dict[str, Any]:
         """What else a record should say."""
         solver = self.sweeps.stepper.solver
-        return {"linear_solver": solver.method, "direct_solves_where_gmres_failed": solver.rescues}
+        return {
+            "linear_solver": solver.method,
+            "direct_solves_where_gmres_failed": solver.rescues,
+        } | self.storage.record()
 
     # -- inner parts ---------------------------------------------------------------------------
 
@@ -157,6 +169,7 @@ class Diffusion:
 
     def _run(self, weights: Array, keep: bool) -> None:
         """Forward sweep; remembers the errors, and the levels if they are to be kept."""
+        self._kept = None  # the last levels go before there are new ones
         squares, observe = self._observer()
         theta = weights.reshape(self.pieces, -1)
         rows = np.stack([self.start.x.array] * 2)

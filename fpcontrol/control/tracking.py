@@ -17,7 +17,7 @@ from fpcontrol.parallel import together
 from fpcontrol.reference import MoserFlow
 
 # Options that belong to runs with noise and without.
-NOISY = ("scheme", "linear_solver", "petsc_options", "snapshots")
+NOISY = ("scheme", "linear_solver", "petsc_options", "memory", "disk", "snapshots")
 NOISELESS = ("labels", "label_mesh", "layer", "quadrature_degree")
 
 
@@ -67,8 +67,8 @@ class TrackingProblem:
         running_weight: :math:`w_r`.
         terminal_weight: :math:`w_T`.
         decay: Weight of the squared weights.
-        options: With noise: ``scheme``, ``linear_solver``, ``petsc_options``, ``snapshots`` (levels
-            kept for the reverse sweep; Revolve recomputes the others), see ``Diffusion``. Without:
+        options: With noise: ``scheme``, ``linear_solver``, ``petsc_options``, ``memory``
+            (GiB per rank), ``disk``, ``snapshots``, see ``Diffusion``. Without:
             ``labels``, ``label_mesh``, ``layer``, ``quadrature_degree``, see ``Transport``.
 
     Attributes:

@@ -1,0 +1,185 @@
+"""What a reverse sweep finds stored: levels and operators, chosen for a budget of memory."""
+
+import mmap
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpi4py import MPI
+
+import numpy as np
+
+from fpcontrol.galerkin import Array
+from fpcontrol.operators import Operators
+from fpcontrol.parallel import together
+
+GIB = 2.0**30
+# Resident part of levels on disk, bytes: what has been written or read before is given back.
+WINDOW = 2**24
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How levels and operators are stored, and what that takes on the rank with most.
+
+    Attributes:
+        levels: ``"memory"``, ``"disk"``, or ``"recomputed"`` from snapshots (Revolve).
+        snapshots: Pairs of levels kept, if the others are recomputed.
+        operators: Operators that are kept with their preconditioners or factorizations.
+        layers: Hidden layers of the network that are kept, one a piece.
+        budget: Memory for all that, GiB per rank.
+        level_memory: Estimate for the levels, GiB per rank.
+        operator_memory: Estimate for the operators, GiB per rank.
+        layer_memory: Estimate for the hidden layers, GiB per rank.
+        directory: Of levels on disk.
+    """
+
+    levels: str
+    snapshots: int | None
+    operators: int
+    layers: int
+    budget: float
+    level_memory: float
+    operator_memory: float
+    layer_memory: float
+    directory: Path | None = None
+
+    def __str__(self) -> str:
+        """One line."""
+        where = {
+            "memory": "all in memory",
+            "disk": f"all in {self.directory}",
+            "recomputed": f"{self.snapshots} snapshots, the others recomputed",
+        }[self.levels]
+        return (
+            f"levels: {where}, {_size(self.level_memory)}; operators: {self.operators} kept, "
+            f"{_size(self.operator_memory)}; hidden layers: {self.layers} kept, "
+            f"{_size(self.layer_memory)} (memory = {self.budget:g} GiB a rank)"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """For a record of the run."""
+        return {
+            "levels": self.levels,
+            "snapshots": self.snapshots,
+            "operators": self.operators,
+            "hidden_layers": self.layers,
+            "memory_budget_gib": self.budget,
+            "level_memory_gib": self.level_memory,
+            "operator_memory_gib": self.operator_memory,
+            "hidden_layer_memory_gib": self.layer_memory,
+        }
+
+    def window(self, rows: int, width: int) -> Array:
+        """Room for levels, ``(rows, width)``; on disk without a name, gone with the array."""
+        if self.directory is None:
+            return np.empty((rows, width))
+        with tempfile.TemporaryFile(dir=self.directory, prefix="fpcontrol_levels_") as file:
+            size = max(rows * width * 8, 1)
+            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a crash
+            return np.frombuffer(mmap.mmap(file.fileno(), size), count=rows * width).reshape(
+                rows, width
+            )
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a run is made of: steps, different operators, pieces, this rank's part of each.
+
+    Attributes:
+        steps: Time steps.
+        operators: Different operators.
+        pieces: Pieces of time.
+        level: Numbers in a level.
+        layer: Numbers in the hidden layer of one piece.
+    """
+
+    steps: int
+    operators: int
+    pieces: int
+    level: int
+    layer: int
+
+
+def choose(
+    operators: Operators,
+    sizes: Sizes,
+    memory: float,
+    disk: str | os.PathLike[str] | None,
+    snapshots: int | None,
+    comm: MPI.Comm,
+) -> Storage:
+    """What to store; sets what the operators keep. Collective.
+
+    Levels come first, since to compute one again costs a step; then operators, then hidden layers.
+
+    Args:
+        operators: The run's operators.
+        sizes: Sizes of the run.
+        memory: Budget, GiB per rank.
+        disk: Directory for levels that do not fit.
+        snapshots: Number of snapshots, if it is prescribed.
+        comm: Communicator.
+
+    Raises:
+        ValueError: On all ranks, if the budget or a directory is none, or if not even one snapshot
+            fits.
+    """
+    if not (np.isfinite(memory) and memory > 0):
+        raise ValueError(f"memory = {memory!r} must be a positive number of GiB per rank.")
+    if snapshots is not None and (not isinstance(snapshots, int) or snapshots < 1):
+        raise ValueError(f"snapshots = {snapshots!r} must be a positive integer or None.")
+    directory = None if disk is None else Path(disk)
+    with together(comm):
+        if directory is not None and not os.access(directory, os.W_OK | os.X_OK):
+            raise ValueError(f"disk = {str(disk)!r} is no directory that can be written to.")
+    steps = sizes.steps
+    level, layer = (8.0 * comm.allreduce(n, op=MPI.MAX) / GIB for n in (sizes.level, sizes.layer))
+    everything = (steps + 2) * level
+    if snapshots is not None and snapshots < steps:
+        levels, used = "recomputed", 2 * snapshots * level
+    elif everything <= memory:
+        levels, used, snapshots = "memory", everything, None
+    elif directory is not None:
+        levels, used, snapshots = "disk", min(everything, WINDOW / GIB), None
+    else:
+        levels, snapshots = "recomputed", int((memory - 3 * level) / (2 * level))
+        used = 2 * snapshots * level
+        if snapshots < 1:
+            raise ValueError(
+                f"memory = {memory:g} GiB per rank does not hold one snapshot; at least "
+                f"{5.001 * level:.3g} are needed, or disk=, a directory for the levels."
+            )
+    kept = operators.keep(max(memory - used, 0.0) * GIB, sizes.operators)
+    size = comm.allreduce(operators.memory, op=MPI.MAX) / GIB
+    rest = max(memory - used - kept * size, 0.0)
+    layers = min(int(rest / max(layer, 1e-9)), sizes.pieces)
+    return Storage(
+        levels,
+        snapshots if levels == "recomputed" else None,
+        kept,
+        layers,
+        float(memory),
+        used,
+        kept * size,
+        layers * layer,
+        directory if levels == "disk" else None,
+    )
+
+
+def give_back(window: Array) -> None:
+    """Let go of the resident part of levels on disk; the file keeps them."""
+    base: Any = window
+    while isinstance(base, np.ndarray) and base.base is not None:
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if isinstance(base, mmap.mmap):
+        base.flush()
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def _size(gib: float) -> str:
+    return f"{gib:.2f} GiB" if gib >= 0.1 else f"{gib * 1024:.2g} MiB"

@@ -1,0 +1,104 @@
+r"""Operators of implicit stages, :math:`M + \tau N(v)`, :math:`N(v) = D K - B(v)`.
+
+They are refilled in place, and kept with their preconditioners as far as memory allows: a reverse
+sweep meets the operators of the forward sweep again.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from mpi4py import MPI
+
+import numpy as np
+
+from fpcontrol.galerkin import Array, Galerkin
+from fpcontrol.linear_solvers import LinearSolver
+from fpcontrol.recent import Recent
+from fpcontrol.sparsity import Matrix
+
+
+class Operators:
+    r"""The operators :math:`M + \tau N(v)` of a run; one is kept, or ``keep``. Collective.
+
+    Args:
+        galerkin: The discretization.
+        scale: :math:`\tau`, time.
+        linear_solver, petsc_options: See ``LinearSolver``.
+
+    Attributes:
+        solver: Solves with the operator in use.
+        made: How many have been filled so far.
+    """
+
+    def __init__(
+        self,
+        galerkin: Galerkin,
+        scale: float,
+        linear_solver: str = "auto",
+        petsc_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._galerkin, self._scale = galerkin, scale
+        self._constant, self._diffusivity = galerkin.mass_values.copy(), 0.0
+        self.made = 0
+        self._matrices = Recent(lambda: galerkin.matrix(galerkin.mass_values.copy()))
+        self._used: Hashable = None
+        mass, _ = self._matrices(None)
+        self.solver = LinearSolver(
+            mass.mat,
+            linear_solver,
+            dimension=galerkin.dimension,
+            petsc_options=petsc_options,
+        )
+
+    def use(self, key: Hashable, drift: Callable[[], Array], diffusivity: float) -> None:
+        """Solve with the operator of a key from now on; fill it if it is not kept. Collective.
+
+        Args:
+            key: Stands for the drift, the same on all ranks.
+            drift: Gives the drift at the quadrature points, ``(N, d)``.
+            diffusivity: ``D = sigma**2/2``, length**2 per time.
+        """
+        key = key, diffusivity
+        if key == self._used:
+            return
+        matrix, held = self._matrices(key)
+        if not held:
+            self._fill(matrix, drift(), diffusivity)
+        self._used = key
+        self.solver.use(matrix.mat)
+
+    def set(self, v: Array, diffusivity: float) -> None:
+        """Fill the operator of a drift ``v``, ``(N, d)``, that does not come again. Collective."""
+        self.use(object(), lambda: v, diffusivity)
+
+    def keep(self, memory: float, most: int) -> int:
+        """Keep as many operators as fit into so many bytes on every rank. Collective.
+
+        Args:
+            memory: Bytes on this rank.
+            most: More are of no use.
+
+        Returns:
+            The new capacity, at least one.
+        """
+        fitting = min(int(memory / max(self.memory, 1.0)), most)
+        capacity = self._galerkin.comm.allreduce(max(1, fitting), op=MPI.MIN)
+        self._matrices.capacity = capacity
+        return capacity
+
+    @property
+    def memory(self) -> float:
+        """Estimated bytes of one operator with its preconditioner on this rank. Collective."""
+        # Several ranks have a copy in PETSc's own format, with indices.
+        entries = 8.0 if self._galerkin.comm.size == 1 else 20.0
+        return entries * self._galerkin.sparsity.size + self.solver.memory()
+
+    def _fill(self, matrix: Matrix, v: Array, diffusivity: float) -> None:
+        g = self._galerkin
+        if diffusivity != self._diffusivity:
+            np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
+            self._constant += g.mass_values
+            self._diffusivity = diffusivity
+        g.advection_values(v, -self._scale, self._constant, out=matrix.values)
+        matrix.update()
+        self.made += 1
