@@ -51,6 +51,41 @@ def lagrange(mesh: Mesh, degree: int) -> fem.FunctionSpace:
     return fem.functionspace(mesh, ("Lagrange", degree))
 
 
+class Vector:
+    """A vector that numpy, PETSc and dolfinx share.
+
+    Attributes:
+        array: Local entries, owned and then ghosts.
+        petsc_vec: The owned ones, as PETSc sees them.
+    """
+
+    def __init__(self, index_map) -> None:  # type: ignore[no-untyped-def]
+        # Asked for once: dolfinx makes a new view each time, which a small mesh feels.
+        self._vector = la_vector(index_map, 1)
+        self.array: Array = self._vector.array
+        self.petsc_vec: PETSc.Vec = self._vector.petsc_vec
+        self._alone = self.petsc_vec.comm.size == 1
+
+    def changed(self) -> None:
+        """Tell PETSc, which remembers norms, that ``array`` was written to."""
+        self.petsc_vec.stateIncrease()
+
+    def set(self, values: Array) -> None:
+        """Copy values to the first entries."""
+        self.array[: len(values)] = values
+        self.changed()
+
+    def scatter_forward(self) -> None:
+        """Ghosts from their owners. Collective."""
+        if not self._alone:
+            self._vector.scatter_forward()
+
+    def scatter_reverse(self) -> None:
+        """Add ghosts to their owners. Collective."""
+        if not self._alone:
+            self._vector.scatter_reverse(InsertMode.add)
+
+
 class Galerkin:
     r"""A Lagrange space with its quadrature points, matrices and drift refill. Collective.
 
@@ -155,13 +190,17 @@ class Galerkin:
 
     # -- vectors and matrices ------------------------------------------------------------------
 
-    def vector(self):  # type: ignore[no-untyped-def]
-        """New dolfinx vector: ``.array`` is local, ``.petsc_vec`` shares its memory."""
-        return la_vector(self.index_map, 1)
+    def vector(self) -> Vector:
+        """New vector. Collective."""
+        return Vector(self.index_map)
 
     def sum(self, value: float) -> float:
         """Sum of one number over the ranks. Collective."""
-        return float(self.comm.allreduce(value))
+        if self.comm.size == 1:
+            return float(value)
+        total = np.array(value, dtype=float)
+        self.comm.Allreduce(MPI.IN_PLACE, total)
+        return float(total)
 
     def inner(self, a: Array, b: Array) -> float:
         """Sum over owned entries of ``a * b`` over the ranks. Collective."""
@@ -175,7 +214,7 @@ class Galerkin:
         """Owned entries of a dual vector from parts ``(n_basis, n_cells)``. Collective."""
         result = self.vector()
         result.array[:] = np.bincount(self.dofs.ravel(), cells.ravel(), minlength=self.n_local)
-        result.scatter_reverse(InsertMode.add)
+        result.scatter_reverse()
         return result.array[: self.n_owned].copy()
 
     def matrix(self, values: Array) -> Matrix:

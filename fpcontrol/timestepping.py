@@ -222,7 +222,7 @@ class Stepper:
         Returns:
             Dual at the start of the step, owned entries.
         """
-        g, n, scheme = self.galerkin, self.galerkin.n_owned, self.scheme
+        g, scheme = self.galerkin, self.scheme
         increments = [b * dual for b in scheme.b]
         result = dual.copy()
         for i in reversed(range(self.stages)):
@@ -230,10 +230,8 @@ class Stepper:
                 load(i)
             stage_dual = increments[i] / scheme.gamma
             mass_part = g.integrals * (g.sum(stage_dual.sum()) / g.volume)
-            self._b.array[:n] = stage_dual - mass_part
-            self._b.petsc_vec.stateIncrease()
-            self._y.array[:] = 2.0 * z[i] - before[i]
-            self._y.petsc_vec.stateIncrease()
+            self._b.set(stage_dual - mass_part)
+            self._y.set(2.0 * z[i] - before[i])
             self.solver.solve_transpose(self._b.petsc_vec, self._y.petsc_vec)
             self._y.scatter_forward()
             before[i], z[i] = z[i], self._y.array
@@ -247,8 +245,8 @@ class Stepper:
 
     def apply_mass(self, u: Array) -> Array:
         """``M u`` for a local array, owned entries. Collective."""
-        self._y.array[:] = u
-        self._mass(self._y, self._image)
+        self._y.set(u)
+        self.galerkin.mass.mult(self._y.petsc_vec, self._image.petsc_vec)
         return self._image.array[: self.galerkin.n_owned].copy()
 
     def weighted_derivative(self, product: Array) -> Array:
@@ -277,13 +275,12 @@ class Stepper:
             if load:
                 load(i)
             start = self._before(i, rho, increments)
-            y.array[:] = start
-            self._mass(y, self._b)
+            y.set(start)
+            g.mass.mult(y.petsc_vec, self._b.petsc_vec)
             if sources is not None:
                 self._b.array[:n] += sources[i]
-                self._b.petsc_vec.stateIncrease()
-            y.array[:] = rho + scheme.c[i] * change
-            y.petsc_vec.stateIncrease()
+                self._b.changed()
+            y.set(rho + scheme.c[i] * change)
             self.solver.solve(self._b.petsc_vec, y.petsc_vec)
             y.scatter_forward()
             d = y.array - start
@@ -294,7 +291,3 @@ class Stepper:
         for b, d in zip(scheme.b, increments, strict=True):
             out += b * d
         return increments
-
-    def _mass(self, x: Any, out: Any) -> None:
-        x.petsc_vec.stateIncrease()
-        self.galerkin.mass.mult(x.petsc_vec, out.petsc_vec)
