@@ -55,11 +55,9 @@ class Labels:
 
         Args:
             density: Density at the first time.
-            quadrature_degree: Of the points; ``2 * degree`` unless given. A higher one gives more
-                labels and more accurate integrals.
+            quadrature_degree: See ``Galerkin``; more labels and more accurate integrals.
         """
-        space = density.function_space
-        g = Galerkin(space, quadrature_degree or 2 * space.element.basix_element.degree)
+        g = Galerkin(density.function_space, quadrature_degree)
         rho = g.evaluate(density.x.array).ravel()
         return cls(g.comm, g.points, g.quadrature_weights, rho, Wall.of(g.mesh))
 

@@ -96,10 +96,12 @@ class Galerkin:
 
     Args:
         space: Lagrange space (``lagrange``).
-        quadrature_degree: Degree of exactness of :math:`(v\rho,\nabla w)`; ``2 * degree - 2``, at
-            least 1, unless given: where ``v rho`` is of degree ``degree - 1`` on a cell, nothing is
-            lost, so the full order stays (``benchmarks/bench_choices.py`` shows that more points
-            change the error by two percent at most). Mass and stiffness are exact in any case.
+        quadrature_degree: Degree of exactness of :math:`(v\rho,\nabla w)`; ``2 * degree`` unless
+            given: exact for affine ``v``, and no error of its own for smooth drifts. Mass and
+            stiffness are exact in any case, so that ``max(1, 2 * degree - 2)`` keeps the full order
+            too, with a half to a third of the points for drift and network: for degree 1 the error
+            then changes by -20 to +50 %, for degree 2 and 3 it may double and be five times as
+            large on coarse meshes (``benchmarks/bench_choices.py``).
 
     Attributes:
         points: Quadrature points, shape ``(N, d)``.
@@ -113,9 +115,7 @@ class Galerkin:
         self.space, self.mesh, self.comm = space, mesh, mesh.comm
         self.dimension = d = mesh.topology.dim
         self.degree = element.degree
-        self.quadrature_degree = (
-            max(1, 2 * self.degree - 2) if quadrature_degree is None else quadrature_degree
-        )
+        self.quadrature_degree = 2 * self.degree if quadrature_degree is None else quadrature_degree
         self.index_map = space.dofmap.index_map
         self.n_owned = self.index_map.size_local
         self.n_local = self.n_owned + self.index_map.num_ghosts

@@ -66,9 +66,9 @@ MUTATIONS = (
     ),
     Mutation(
         "advection of the other sign",
-        "timestepping.py",
-        "g.advection_values(v, -self._scale, out=self._advection)",
-        "g.advection_values(v, self._scale, out=self._advection)",
+        "operators.py",
+        "g.advection_values(v, -self._scale, self._constant",
+        "g.advection_values(v, self._scale, self._constant",
         ("t4.exact",),
     ),
     Mutation(

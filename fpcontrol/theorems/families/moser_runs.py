@@ -56,7 +56,7 @@ def flow_on_interval(
     mesh = interval(comm, grid.cells)
     start = density.interpolate(mesh, lambda x: line.start(x[:1].T), grid.degree)
     goal = density.interpolate(mesh, lambda x: line.goal(x[:1].T), grid.degree)
-    return MoserFlow(start, goal, line.t1, sigma, quadrature_degree=quadrature or 2 * grid.degree)
+    return MoserFlow(start, goal, line.t1, sigma, quadrature_degree=quadrature)
 
 
 def distances(flow: MoserFlow, drift: Any, steps: int, until: float | None = None) -> Array:

@@ -101,8 +101,7 @@ def reverse(
         y = x[:, 0]
         return (2.0 * D * noising.score(t1 - t, y) - noising.pull(y))[:, None]
 
-    p = grid.degree
-    equation = FokkerPlanck(mesh, drift, sigma, degree=p, quadrature_degree=2 * p)
+    equation = FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
     g, energy, reached = equation.galerkin, 0.0, []
     for early, late in pairwise([t1, *stops]):
         n = max(1, math.ceil(math.log2(early / late) - 1e-9))

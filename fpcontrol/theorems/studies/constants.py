@@ -69,7 +69,7 @@ def steady_constants(
                 v = Steady(lambda x, k=np.pi * m: EPSILON * np.sin(k * x))  # type: ignore[misc]
                 fine = Grid(g.cells * m, g.steps, g.degree)
                 run = solve(comm, v, sigma, _uniform, t1, fine, scheme=SDIRK4())
-                h = Galerkin(run.space, 2 * fine.degree)
+                h = Galerkin(run.space)
                 w = h.evaluate(run.levels[-1]).ravel() - 1.0
                 norm = math.sqrt(h.sum(float(w**2 @ h.quadrature_weights)))
                 found.append(sigma * norm / (EPSILON * math.sqrt(0.5 * t1)))

@@ -93,8 +93,7 @@ def mode_weights(
             mesh = interval(comm, grid.cells, -m - 8.0, m + 8.0)
             start = density.interpolate(mesh, functools.partial(_first, m, q1), grid.degree)
             drift = Steady(functools.partial(_langevin, D, m, p1))
-            k = grid.degree
-            equation = FokkerPlanck(mesh, drift, sigma, degree=k, quadrature_degree=2 * k)
+            equation = FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
             g = equation.galerkin
             rho = g.evaluate(equation.solve(start, t1, grid.steps).levels[-1]).ravel()
             (q, score_q), (p, score_p) = (_two_modes(g.points[:, 0], m, a) for a in masses)

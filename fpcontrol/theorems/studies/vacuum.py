@@ -200,8 +200,7 @@ def bounded_fields(
         rho = density.uniform(mesh, grid.degree)
         for limit in limits:
             drift = Bounded(line, 0.5 * sigma**2, limit)
-            p = grid.degree
-            equation = FokkerPlanck(mesh, drift, sigma, degree=p, quadrature_degree=2 * p)
+            equation = FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
             g = equation.galerkin
             run = equation.solve(rho, t1, grid.steps, scheme=SDIRK2())
             y, u = g.points[:, 0], g.evaluate(run.levels[-1]).ravel()
