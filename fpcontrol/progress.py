@@ -43,6 +43,12 @@ class Progress:
         self._bar.close()
 
 
+def say(text: str, comm: MPI.Comm, shown: bool = True) -> None:
+    """A line on rank 0, on stderr, above a bar that may be there."""
+    if shown and comm.rank == 0:
+        tqdm.write(text, file=sys.stderr)
+
+
 def track(items: Iterable[int], label: str, comm: MPI.Comm, shown: bool) -> Iterator[int]:
     """Iterate over items with a ``Progress``."""
     items = list(items)

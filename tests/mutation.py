@@ -72,6 +72,13 @@ MUTATIONS = (
         ("t4.exact",),
     ),
     Mutation(
+        "operator of an earlier drift used again",
+        "operators.py",
+        "        if not held:\n",
+        "        if not held and self.made < 2:\n",
+        ("t4.exact", "gradient"),
+    ),
+    Mutation(
         "drift at the start of the step",
         "timestepping.py",
         "    c: ClassVar = (0.5,)",

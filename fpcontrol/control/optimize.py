@@ -18,6 +18,7 @@ from petsc4py import PETSc
 
 from fpcontrol.characteristics import Flow
 from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpoint
+from fpcontrol.control.diffusion import Diffusion
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.tracking import Errors, TrackingProblem
 from fpcontrol.files import output_path
@@ -25,7 +26,7 @@ from fpcontrol.fokker_planck import Trajectory
 from fpcontrol.galerkin import Array
 from fpcontrol.linear_solvers import petsc_options_set
 from fpcontrol.parallel import lasting, together
-from fpcontrol.progress import Progress
+from fpcontrol.progress import Progress, say
 
 # TAO's types that need values and derivatives only, with options that differ from TAO's own.
 METHODS: dict[str, dict[str, Any]] = {
@@ -171,6 +172,8 @@ def minimize(
         weights, history = read_checkpoint(resume, problem)
     with together(comm):
         start = problem.drift.check_weights(problem.drift.weights if weights is None else weights)
+    if isinstance(problem.runs, Diffusion):
+        say(str(problem.runs.storage), comm, progress)
     bar = Progress("minimize", max_iterations, comm, progress)
     run = _Run(problem, history, bar, target, checkpoint_every)
     run.limit(max_evaluations, gradient_tolerance, target_error)

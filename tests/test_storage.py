@@ -1,0 +1,112 @@
+"""What is kept for the reverse sweep changes its cost, and nothing else."""
+
+from typing import Any
+
+from mpi4py import MPI
+
+import numpy as np
+import pytest
+from problems import tracking
+
+import fpcontrol as fpc
+from fpcontrol.control import adjoint
+from fpcontrol.recent import Recent
+
+WORLD = MPI.COMM_WORLD
+
+
+def problem(**options: Any) -> fpc.TrackingProblem:
+    return tracking(n=6, steps=12, pieces=3, terminal_weight=0.3, **options)
+
+
+def budgets(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Options for each way of storing, from what everything takes."""
+    s = problem(**options).runs.storage
+    levels, operator = s.level_memory, s.operator_memory / s.operators
+    return {
+        "everything": {},
+        "levels, two operators": {"memory": levels + 2.5 * operator},
+        "levels": {"memory": 1.001 * levels},
+        "snapshots": {"memory": 0.7 * levels},
+    }
+
+
+@pytest.mark.parallel([1, 2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"linear_solver": "direct"}, {"scheme": fpc.SDIRK2()}, {"sigma": lambda t: 1.0 - 0.3 * t}],
+    ids=["gmres", "direct", "two stages", "schedule"],
+)
+def test_derivative_is_the_same_however_it_is_stored(options, tmp_path):
+    ways = budgets(options)
+    ways["disk"] = ways["snapshots"] | {"disk": tmp_path}
+    found = {name: problem(**options, **more) for name, more in ways.items()}
+    storage = {name: p.runs.storage for name, p in found.items()}
+    assert [s.levels for s in storage.values()] == ["memory"] * 3 + ["recomputed", "disk"]
+    assert storage["everything"].operators == (3 if not callable(options.get("sigma")) else 12)
+    assert storage["everything"].layers == 3
+    assert [storage[k].operators for k in ("levels, two operators", "levels")] == [2, 1]
+    weights = found["everything"].drift.weights
+    value, expected = found["everything"].value_and_derivative(weights)
+    for p in found.values():
+        assert p(weights) == pytest.approx(value, rel=1e-13)
+        difference = p.derivative(weights) - expected
+        assert np.abs(difference).max() <= 1e-12 * np.abs(expected).max()
+        again = p.derivative(1.1 * weights)
+        assert np.abs(again - expected).max() > 1e-3 * np.abs(expected).max()
+        assert p.derivative(weights) == pytest.approx(expected, rel=1e-11, abs=1e-13)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parallel([1, 2])
+def test_kept_operators_are_not_made_again():
+    full, lean = problem(), problem(**budgets({})["levels"])
+    for p, expected in ((full, 3), (lean, 3 + 2)):
+        operators = p.runs.sweeps.stepper.operators
+        before = operators.made
+        p.value_and_derivative(p.drift.weights)
+        assert operators.made - before == expected
+
+
+@pytest.mark.parallel([1, 2])
+def test_resident_part_of_levels_on_disk_is_given_back(tmp_path, monkeypatch):
+    p = problem(memory=0.7 * problem().runs.storage.level_memory, disk=tmp_path)
+    expected = p.derivative(p.drift.weights)
+    returned = []
+    monkeypatch.setattr(adjoint, "WINDOW", 1)
+    give_back = adjoint.give_back
+    monkeypatch.setattr(adjoint, "give_back", lambda w: (returned.append(1), give_back(w)))
+    p.derivative(0.5 * p.drift.weights)
+    assert p.derivative(p.drift.weights) == pytest.approx(expected, rel=1e-14)
+    assert len(returned) > 12
+
+
+@pytest.mark.parallel([1, 2])
+def test_choice_is_said_before_the_run(capfd):
+    p = problem()
+    fpc.minimize(p, max_iterations=1)
+    said = capfd.readouterr().err
+    assert ("levels: all in memory" in said) == (WORLD.rank == 0)
+    assert p.runs.settings()["levels"] == "memory"
+    assert "snapshots, the others recomputed" in str(problem(snapshots=2).runs.storage)
+
+
+def test_room_of_the_oldest_is_used_again():
+    rooms: list[list[int]] = []
+
+    def make() -> list[int]:
+        rooms.append([])
+        return rooms[-1]
+
+    recent = Recent(make)
+    recent.capacity = 2
+    a, held = recent("a")
+    assert not held
+    recent("b")
+    assert recent("a") == (a, True)
+    c, held = recent("c")  # takes the room of b
+    assert c is rooms[1]
+    assert not held
+    assert recent("a")[1]
+    assert not recent("b")[1]
+    assert len(rooms) == 2
