@@ -52,6 +52,8 @@ def test_choices(tmp_path: Path) -> None:
     # Two steps a piece: Crank-Nicolson rings at the walls.
     rung, kept = found["switching"]
     assert rung["minimum"] < 0.1 < 0.3 < kept["minimum"]
+    one, three, six = (row["end"] for row in found["quadrature"][:3])
+    assert one != three == pytest.approx(six, rel=1e-3)
     assert found["no noise"][1]["off by"] < 1e-5
 
 
