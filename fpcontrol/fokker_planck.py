@@ -213,13 +213,8 @@ class FokkerPlanck:
                 inside = t + scheme.c[i] * dt
                 stepper.operators.use(*sampler.at(inside), self.noise.diffusivity(inside))
 
-            stepper.step(levels[n], extrapolated(levels, n), levels[n + 1], load=load)
+            stepper.step(levels[n], levels[max(n - 1, 0)], levels[n + 1], load=load)
         return trajectory(g, times, levels, stepper.solver.iterations)
-
-
-def extrapolated(levels: Array, n: int) -> Array:
-    """Guess for level ``n + 1`` from the two before it: a function of this run alone."""
-    return levels[0] if n == 0 else 2.0 * levels[n] - levels[n - 1]
 
 
 def trajectory(g: Galerkin, times: Array, levels: Array, iterations: int) -> Trajectory:

@@ -55,6 +55,28 @@ def add_entries(slots: Any, cells: Any, out: Any) -> None:
             out[slots[c, e]] += cells[e, c]
 
 
+@compiled
+def blend(a: float, x: Any, b: float, y: Any, out: Any) -> None:
+    """``out = a x + b y``."""
+    for i in range(out.size):
+        out[i] = a * x[i] + b * y[i]
+
+
+@compiled
+def increment(y: Any, start: Any, shift: float, gamma: float, b: float, d: Any, out: Any) -> None:
+    """``d = (y - start - shift) / gamma`` and ``out += b d``."""
+    for i in range(out.size):
+        d[i] = (y[i] - start[i] - shift) / gamma
+        out[i] += b * d[i]
+
+
+@compiled
+def projected(delta: Any, factor: float, mass: Any, shift: float, out: Any) -> None:
+    """``out = factor delta - shift mass``, as far as ``mass`` reaches."""
+    for i in range(mass.size):
+        out[i] = factor * delta[i] - shift * mass[i]
+
+
 @functools.cache
 def advection(d: int, n_points: int, n_basis: int) -> Callable[..., None]:
     """``fill(v, cofactor, table, slots, scale, constant, out)`` for one element.

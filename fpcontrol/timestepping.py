@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fpcontrol import kernels
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.operators import Operators
 
@@ -156,27 +157,27 @@ class Stepper:
         self._b, self._y, self._image = (galerkin.vector() for _ in range(3))
 
     def step(
-        self, rho: Array, guess: Array, out: Array, *, load: Load | None = None
+        self, rho: Array, before: Array, out: Array, *, load: Load | None = None
     ) -> list[Array]:
         """Advance one step. Collective.
 
         Args:
             rho: Density at the start of the step, local.
-            guess: Initial guess for the density at its end, local.
+            before: Density a step before, local: iterations start where a line through both leads.
             out: Density at the end of the step, local; ghosts updated.
             load: Sets the operator of a stage.
 
         Returns:
             The increments ``d_i``, local.
         """
-        return self._run(rho, guess - rho, out, load, None)
+        return self._run(rho, (rho, before), out, load, None)
 
     def stage_values(self, rho: Array, new: Array, *, load: Load | None = None) -> list[Array]:
         """Stages ``u_i`` of the step between two levels: one directly, several computed again."""
         gamma = self.scheme.gamma
         if self.stages == 1:
             return [rho + gamma * (new - rho)]
-        increments = self._run(rho, new - rho, np.empty_like(rho), load, None)
+        increments = self._run(rho, (new, rho), np.empty_like(rho), load, None)
         return [self._before(i, rho, increments) + gamma * d for i, d in enumerate(increments)]
 
     def tangent_step(
@@ -192,7 +193,7 @@ class Stepper:
             load: Sets the operator of a stage.
         """
         sources = [self._scale * self.galerkin.advection_action(dv, u) for u in stages]
-        self._run(drho, np.zeros_like(drho), out, load, sources)
+        self._run(drho, (drho, drho), out, load, sources)
 
     def adjoint_step(
         self, dual: Array, z: Array, before: Array, misfit: Array, *, load: Load | None = None
@@ -223,21 +224,24 @@ class Stepper:
             Dual at the start of the step, owned entries.
         """
         g, scheme = self.galerkin, self.scheme
-        increments = [b * dual for b in scheme.b]
-        result = dual.copy()
+        b, y, result = self._b, self._y, dual.copy()
+        increments = [weight * dual for weight in scheme.b]
         for i in reversed(range(self.stages)):
             if load:
                 load(i)
-            stage_dual = increments[i] / scheme.gamma
-            mass_part = g.integrals * (g.sum(stage_dual.sum()) / g.volume)
-            self._b.set(stage_dual - mass_part)
-            self._y.set(2.0 * z[i] - before[i])
-            self.solver.solve_transpose(self._b.petsc_vec, self._y.petsc_vec)
-            self._y.scatter_forward()
-            before[i], z[i] = z[i], self._y.array
-            # The cost's own part goes through the last product with M.
-            image = self.apply_mass(z[i] if i else z[i] + misfit)
-            start = image + mass_part - stage_dual
+            mean = g.sum(increments[i].sum()) / (scheme.gamma * g.volume)
+            kernels.projected(increments[i], 1.0 / scheme.gamma, g.integrals, mean, b.array)
+            b.changed()
+            kernels.blend(2.0, z[i], -1.0, before[i], y.array)
+            y.changed()
+            self.solver.solve_transpose(b.petsc_vec, y.petsc_vec)
+            y.scatter_forward()
+            before[i], z[i] = z[i], y.array
+            if i == 0:  # the cost's own part goes through the last product with M
+                y.array += misfit
+                y.changed()
+            g.mass.mult(y.petsc_vec, self._image.petsc_vec)
+            start = self._image.array[: g.n_owned] - b.array[: g.n_owned]
             result += start
             for j in range(i):
                 increments[j] += scheme.a[i][j] * start
@@ -263,14 +267,18 @@ class Stepper:
     def _run(
         self,
         rho: Array,
-        change: Array,
+        line: tuple[Array, Array],
         out: Array,
         load: Load | None,
         sources: list[Array] | None,
     ) -> list[Array]:
-        """All stages of a step, with sources added to their right-hand sides."""
+        """All stages of a step, with sources added to their right-hand sides.
+
+        The guess for stage ``i`` is ``rho + c_i (line[0] - line[1])``.
+        """
         g, y, scheme, n = self.galerkin, self._y, self.scheme, self.galerkin.n_owned
         increments: list[Array] = []
+        out[:] = rho
         for i in range(self.stages):
             if load:
                 load(i)
@@ -280,14 +288,13 @@ class Stepper:
             if sources is not None:
                 self._b.array[:n] += sources[i]
                 self._b.changed()
-            y.set(rho + scheme.c[i] * change)
+            kernels.blend(scheme.c[i], line[0], -scheme.c[i], line[1], y.array)
+            y.array += rho
+            y.changed()
             self.solver.solve(self._b.petsc_vec, y.petsc_vec)
             y.scatter_forward()
-            d = y.array - start
-            d -= g.integral(d) / g.volume
-            d /= scheme.gamma
+            d = np.subtract(y.array, start)
+            shift = g.integral(d) / g.volume
+            kernels.increment(y.array, start, shift, scheme.gamma, scheme.b[i], d, out)
             increments.append(d)
-        out[:] = rho
-        for b, d in zip(scheme.b, increments, strict=True):
-            out += b * d
         return increments

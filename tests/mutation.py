@@ -102,22 +102,22 @@ MUTATIONS = (
     Mutation(
         "no mass correction after a linear solve",
         "timestepping.py",
-        "            d -= g.integral(d) / g.volume\n",
-        "",
+        "shift = g.integral(d) / g.volume",
+        "shift = 0.0",
         ("equation",),
     ),
     Mutation(
         "adjoint solves not transposed",
         "timestepping.py",
-        "self.solver.solve_transpose(self._b.petsc_vec, self._y.petsc_vec)",
-        "self.solver.solve(self._b.petsc_vec, self._y.petsc_vec)",
+        "self.solver.solve_transpose(b.petsc_vec, y.petsc_vec)",
+        "self.solver.solve(b.petsc_vec, y.petsc_vec)",
         ("gradient",),
     ),
     Mutation(
         "no dual of the cost at the start of a step",
         "timestepping.py",
-        "image = self.apply_mass(z[i] if i else z[i] + misfit)",
-        "image = self.apply_mass(z[i])",
+        "                y.array += misfit\n",
+        "                pass\n",
         ("gradient",),
     ),
     Mutation(

@@ -98,8 +98,8 @@ class Sweeps:
         """
         for i in range(1, len(window) - 1):
             n = first + i - 1
-            guess = 2.0 * window[i] - window[i - 1]
-            self.stepper.step(window[i], guess, window[i + 1], load=self.loader(weights, n))
+            load = self.loader(weights, n)
+            self.stepper.step(window[i], window[i - 1], window[i + 1], load=load)
             if observe:
                 observe(n + 1, window[i + 1])
             self._visited(window)
