@@ -203,7 +203,8 @@ class FokkerPlanck:
         g = self.galerkin
         times = np.linspace(t0, t1, steps + 1)
         dt = (t1 - t0) / steps
-        stepper = Stepper(g, dt, scheme, self._linear_solver, self._petsc_options)
+        largest = max(self.noise.diffusivity(t) for t in times)
+        stepper = Stepper(g, dt, scheme, largest, self._linear_solver, self._petsc_options)
         sampler = DriftSampler(self.drift, g)
         levels = np.empty((steps + 1, g.n_local))
         levels[0] = start.x.array

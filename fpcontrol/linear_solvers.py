@@ -32,6 +32,7 @@ class LinearSolver:
             costs no more than a few products, GMRES otherwise, and where that fails, as with a
             wild drift that an optimizer tries, a direct solve in its place.
         dimension: Dimension of the mesh, for ``"auto"``.
+        fill: Levels of fill of the incomplete LU.
         petsc_options: PETSc options by name without prefix, such as ``{"ksp_rtol": 1e-8}``. They
             go last, and so does the command line with the prefix ``fpcontrol_``.
         prefix: PETSc options prefix.
@@ -46,6 +47,7 @@ class LinearSolver:
         method: str = "auto",
         *,
         dimension: int = 2,
+        fill: int = 0,
         petsc_options: Mapping[str, Any] | None = None,
         prefix: str = "fpcontrol_",
     ) -> None:
@@ -68,8 +70,9 @@ class LinearSolver:
             ksp.setTolerances(rtol=RTOL, atol=1e-300, max_it=1000)
             ksp.setInitialGuessNonzero(True)
             # Halves the iterations for degrees 2 and 3, whose own numbering suits ILU(0) badly.
-            ordering = ("sub_" if self._parallel else "") + "pc_factor_mat_ordering_type"
-            self._options = {ordering: "rcm"} | self._options
+            part = "sub_" if self._parallel else ""
+            own = {"pc_factor_mat_ordering_type": "rcm", "pc_factor_levels": fill}
+            self._options = {part + k: v for k, v in own.items()} | self._options
         else:
             ksp.setType("preonly")
         self._preconditioners = {matrix.handle: self._configured(ksp.getPC())}
@@ -118,6 +121,7 @@ class LinearSolver:
     def memory(self) -> float:
         """Estimated bytes of the present preconditioner on this rank; sets it up. Collective."""
         self._ksp.setUp()
+        self._ksp.setUpOnBlocks()
         pc = self._ksp.getPC()
         if pc.getType() == "asm":
             # The blocks are matrices of their own, besides their factors.

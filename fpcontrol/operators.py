@@ -17,12 +17,29 @@ from fpcontrol.recent import Recent
 from fpcontrol.sparsity import Matrix
 
 
+def fill_levels(theta: float, dimension: int) -> int:
+    r"""Levels of fill for an incomplete LU of :math:`M + \tau N`.
+
+    In 2-D more fill costs a fifth where the mass matrix matters, and saves half of the time or
+    more where diffusion does or the drift is strong; in 3-D it costs more than it saves
+    (``benchmarks/bench_solvers.py``).
+
+    Args:
+        theta: Mean of the diagonal entries of :math:`\tau D K` over those of M.
+        dimension: Dimension of the mesh.
+    """
+    if dimension != 2 or theta < 10.0:
+        return 0
+    return 2 if theta < 150.0 else 4
+
+
 class Operators:
     r"""The operators :math:`M + \tau N(v)` of a run; one is kept, or ``keep``. Collective.
 
     Args:
         galerkin: The discretization.
         scale: :math:`\tau`, time.
+        diffusivity: Largest D of the run, length**2 per time.
         linear_solver, petsc_options: See ``LinearSolver``.
 
     Attributes:
@@ -34,6 +51,7 @@ class Operators:
         self,
         galerkin: Galerkin,
         scale: float,
+        diffusivity: float,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -47,8 +65,16 @@ class Operators:
             mass.mat,
             linear_solver,
             dimension=galerkin.dimension,
+            fill=fill_levels(self._theta(diffusivity), galerkin.dimension),
             petsc_options=petsc_options,
         )
+
+    def _theta(self, diffusivity: float) -> float:
+        """Weight of diffusion against mass, the same on all ranks. Collective."""
+        g = self._galerkin
+        own = g.sparsity.diagonal()[: g.n_owned]  # of this rank's cells: the ratio is as good
+        total = g.sum(float((g.stiffness_values[own] / g.mass_values[own]).sum()))
+        return self._scale * diffusivity * total / g.index_map.size_global
 
     def use(self, key: Hashable, drift: Callable[[], Array], diffusivity: float) -> None:
         """Solve with the operator of a key from now on; fill it if it is not kept. Collective.

@@ -48,6 +48,11 @@ class Sparsity:
                 np.repeat(numbers, np.diff(self._indptr)), numbers[self._indices]
             )
 
+    def diagonal(self) -> Array:
+        """Numbers of the entries on the diagonal, one for each local degree of freedom."""
+        rows = np.repeat(np.arange(len(self._indptr) - 1), np.diff(self._indptr))
+        return np.flatnonzero(rows == self._indices)
+
     def entries(self, cells: Array) -> Array:
         """Entries, ``(size,)``, from element matrices ``(n_basis**2, n_cells)``."""
         out = np.zeros(self.size)

@@ -135,6 +135,7 @@ class Stepper:
         galerkin: The discretization.
         dt: Time step.
         scheme: Such as ``CrankNicolson()``.
+        diffusivity: Largest ``D = sigma**2/2`` of the run, for the choice of a preconditioner.
         linear_solver, petsc_options: See ``LinearSolver``.
 
     Attributes:
@@ -146,13 +147,14 @@ class Stepper:
         galerkin: Galerkin,
         dt: float,
         scheme: Scheme,
+        diffusivity: float,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.galerkin, self.scheme, self.dt = galerkin, scheme, dt
         self.stages = len(scheme.b)
         self._scale = scheme.gamma * dt
-        self.operators = Operators(galerkin, self._scale, linear_solver, petsc_options)
+        self.operators = Operators(galerkin, self._scale, diffusivity, linear_solver, petsc_options)
         self.solver = self.operators.solver
         self._b, self._y, self._image = (galerkin.vector() for _ in range(3))
 

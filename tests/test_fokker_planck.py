@@ -15,6 +15,7 @@ from problems import SELF, WORLD, bump, cube, raised
 import fpcontrol as fpc
 from fpcontrol.galerkin import Galerkin, lagrange
 from fpcontrol.linear_solvers import LinearSolver
+from fpcontrol.operators import Operators, fill_levels
 from fpcontrol.timestepping import Stepper
 from fpcontrol.verification import Manufactured, l2_error, orders
 
@@ -363,7 +364,7 @@ def test_derivative_in_the_drift_is_the_transpose_of_its_action(dim, degree, n):
 @pytest.mark.parametrize(("dim", "degree", "n"), THREE)
 def test_adjoint_step_is_the_transpose_of_the_step(dim, degree, n, scheme):
     g = Galerkin(lagrange(cube(WORLD, dim, n), degree))
-    stepper = Stepper(g, 0.1, scheme, "direct")
+    stepper = Stepper(g, 0.1, scheme, 0.2, "direct")
     stepper.operators.set(stirring(0.3, g.points), 0.2)
     x = g.space.tabulate_dof_coordinates()[:, :dim]
     rho, dual = np.cos(x).prod(axis=1), np.sin(x + 0.5).sum(axis=1)[: g.n_owned] + 0.3
@@ -373,6 +374,20 @@ def test_adjoint_step_is_the_transpose_of_the_step(dim, degree, n, scheme):
     back = stepper.adjoint_step(dual, z, before, np.zeros_like(rho))
     ahead = g.inner(dual, forward)
     assert g.inner(back, rho) == pytest.approx(ahead, rel=1e-12)
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(("steps", "levels"), [(2000, 0), (100, 2), (1, 4)])
+def test_fill_of_the_preconditioner_follows_the_weight_of_diffusion(steps, levels):
+    g = Galerkin(lagrange(cube(WORLD, 2, 16), 1))
+    dt, D = 1.0 / steps, 0.5
+    theta = dt * D * float((g.stiffness.getDiagonal() / g.mass.getDiagonal()).sum()) / 17**2
+    operators = Operators(g, dt, D, "gmres")
+    assert operators._theta(D) == pytest.approx(theta, rel=0.1)
+    assert fill_levels(theta, 2) == levels
+    assert fill_levels(theta, 3) == 0
+    entries = operators.solver.memory()
+    assert (entries > 1.3 * Operators(g, 1e-4 * dt, D, "gmres").solver.memory()) == (levels > 0)
 
 
 def test_two_matrices_have_indices_of_their_own():

@@ -44,7 +44,6 @@ def test_derivative_is_the_same_however_it_is_stored(options, tmp_path):
     storage = {name: p.runs.storage for name, p in found.items()}
     assert [s.levels for s in storage.values()] == ["memory"] * 3 + ["recomputed", "disk"]
     assert storage["everything"].operators == (3 if not callable(options.get("sigma")) else 12)
-    assert storage["everything"].layers == 3
     assert [storage[k].operators for k in ("levels, two operators", "levels")] == [2, 1]
     weights = found["everything"].drift.weights
     value, expected = found["everything"].value_and_derivative(weights)

@@ -16,7 +16,6 @@ from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.storage import WINDOW, Sizes, choose, give_back
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.noise import Noise
-from fpcontrol.recent import Recent
 from fpcontrol.timestepping import Load, Scheme, Stepper
 
 Observe = Callable[[int, Array], None]
@@ -62,29 +61,22 @@ class Sweeps:
         self.steps_per_piece = steps // drift.pieces
         self._y = drift.scaled(galerkin.points)
         dt = drift.t1 / steps
-        self.stepper = Stepper(galerkin, dt, scheme, linear_solver, petsc_options)
         self._diffusivity = [
             [noise.diffusivity(dt * (n + c)) for c in scheme.c] for n in range(steps)
         ]
+        largest = max(d for row in self._diffusivity for d in row)
+        self.stepper = Stepper(galerkin, dt, scheme, largest, linear_solver, petsc_options)
         different = {
             (n // self.steps_per_piece, d) for n in range(steps) for d in self._diffusivity[n]
         }
         self.storage = choose(
             self.stepper.operators,
-            Sizes(
-                steps,
-                len(different),
-                self.pieces,
-                galerkin.n_local,
-                drift.network.width * self._y.shape[1],
-            ),
+            Sizes(steps, len(different), galerkin.n_local),
             memory,
             disk,
             snapshots,
             galerkin.comm,
         )
-        self._hidden = Recent(lambda: np.empty((self.network.width, self._y.shape[1])))
-        self._hidden.capacity = self.storage.layers
         self._touched = 0  # bytes of levels since the last were given back
 
     def forward(self, weights: Array, window: Array, first: int, observe: Observe | None) -> None:
@@ -206,19 +198,13 @@ class Sweeps:
                 give_back(window)
                 self._touched = 0
 
-    def pulled_back(self, theta: Array, s: Array) -> Array:
-        """Derivative in one piece's weights from that in the drift's values, ``(d, N)``."""
-        hidden, held = self._hidden(theta.tobytes()) if self.storage.layers else (None, False)
-        return self.scale * self.network.vjp(theta, self._y, s, hidden if held else None)
-
     def loader(self, weights: Array, n: int) -> Load:
         """What sets the operator of the stages of step ``n``."""
         theta = weights[n // self.steps_per_piece]
         key = theta.tobytes()
 
         def drift() -> Array:
-            hidden = self._hidden(key)[0] if self.storage.layers else None
-            v = self.network.values(theta, self._y, hidden)
+            v = self.network.values(theta, self._y)
             v *= self.scale
             return v.T
 
@@ -256,8 +242,8 @@ class _Reverse:
                 g.add_product(u, z, self._product)
             sweeps._visited(window)
             if n % sweeps.steps_per_piece == 0:
-                s = stepper.weighted_derivative(self._product).T
-                self._gradient[k] = sweeps.pulled_back(self._weights[k], s)
+                s = sweeps.scale * stepper.weighted_derivative(self._product).T
+                self._gradient[k] = sweeps.network.vjp(self._weights[k], sweeps._y, s)
                 self._product[:] = 0.0
 
     def result(self) -> Array:

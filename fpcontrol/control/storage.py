@@ -28,22 +28,18 @@ class Storage:
         levels: ``"memory"``, ``"disk"``, or ``"recomputed"`` from snapshots (Revolve).
         snapshots: Pairs of levels kept, if the others are recomputed.
         operators: Operators that are kept with their preconditioners or factorizations.
-        layers: Hidden layers of the network that are kept, one a piece.
         budget: Memory for all that, GiB per rank.
         level_memory: Estimate for the levels, GiB per rank.
         operator_memory: Estimate for the operators, GiB per rank.
-        layer_memory: Estimate for the hidden layers, GiB per rank.
         directory: Of levels on disk.
     """
 
     levels: str
     snapshots: int | None
     operators: int
-    layers: int
     budget: float
     level_memory: float
     operator_memory: float
-    layer_memory: float
     directory: Path | None = None
 
     def __str__(self) -> str:
@@ -55,8 +51,7 @@ class Storage:
         }[self.levels]
         return (
             f"levels: {where}, {_size(self.level_memory)}; operators: {self.operators} kept, "
-            f"{_size(self.operator_memory)}; hidden layers: {self.layers} kept, "
-            f"{_size(self.layer_memory)} (memory = {self.budget:g} GiB a rank)"
+            f"{_size(self.operator_memory)} (memory = {self.budget:g} GiB a rank)"
         )
 
     def record(self) -> dict[str, Any]:
@@ -65,11 +60,9 @@ class Storage:
             "levels": self.levels,
             "snapshots": self.snapshots,
             "operators": self.operators,
-            "hidden_layers": self.layers,
             "memory_budget_gib": self.budget,
             "level_memory_gib": self.level_memory,
             "operator_memory_gib": self.operator_memory,
-            "hidden_layer_memory_gib": self.layer_memory,
         }
 
     def window(self, rows: int, width: int) -> Array:
@@ -86,21 +79,17 @@ class Storage:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a run is made of: steps, different operators, pieces, this rank's part of each.
+    """What a run is made of.
 
     Attributes:
         steps: Time steps.
         operators: Different operators.
-        pieces: Pieces of time.
-        level: Numbers in a level.
-        layer: Numbers in the hidden layer of one piece.
+        level: Numbers in this rank's part of a level.
     """
 
     steps: int
     operators: int
-    pieces: int
     level: int
-    layer: int
 
 
 def choose(
@@ -113,7 +102,8 @@ def choose(
 ) -> Storage:
     """What to store; sets what the operators keep. Collective.
 
-    Levels come first, since to compute one again costs a step; then operators, then hidden layers.
+    Levels come first, since to compute one again costs a step; then operators. (Hidden
+    layers of a network would take longer to store than to compute again.)
 
     Args:
         operators: The run's operators.
@@ -136,7 +126,7 @@ def choose(
         if directory is not None and not os.access(directory, os.W_OK | os.X_OK):
             raise ValueError(f"disk = {str(disk)!r} is no directory that can be written to.")
     steps = sizes.steps
-    level, layer = (8.0 * comm.allreduce(n, op=MPI.MAX) / GIB for n in (sizes.level, sizes.layer))
+    level = 8.0 * comm.allreduce(sizes.level, op=MPI.MAX) / GIB
     everything = (steps + 2) * level
     if snapshots is not None and snapshots < steps:
         levels, used = "recomputed", 2 * snapshots * level
@@ -154,17 +144,13 @@ def choose(
             )
     kept = operators.keep(max(memory - used, 0.0) * GIB, sizes.operators)
     size = comm.allreduce(operators.memory, op=MPI.MAX) / GIB
-    rest = max(memory - used - kept * size, 0.0)
-    layers = min(int(rest / max(layer, 1e-9)), sizes.pieces)
     return Storage(
         levels,
         snapshots if levels == "recomputed" else None,
         kept,
-        layers,
         float(memory),
         used,
         kept * size,
-        layers * layer,
         directory if levels == "disk" else None,
     )
 
