@@ -3,11 +3,13 @@
 A rank that raises alone leaves the others waiting in their next collective call for ever.
 """
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mpi4py import MPI
 
@@ -67,7 +69,67 @@ def abort(message: str) -> NoReturn:
     raise SystemExit(1)  # Abort does not come back; a type checker cannot know
 
 
+def meet(meeting: MPI.Comm, patience: float, message: str = "") -> None:
+    """Wait for all ranks; a rank that failed does not wait for ever. Collective.
+
+    Args:
+        meeting: Communicator that nothing else uses: a meeting must not be taken for a collective
+            call that another rank is still in.
+        patience: Seconds that a rank which failed waits for the others, which fail too within
+            moments or are stuck in a collective call that it left. It then ends the run.
+        message: The last words of a rank that failed; empty on one that did not.
+    """
+    arrived, deadline = meeting.Ibarrier(), time.monotonic() + patience
+    while not arrived.Test():
+        if message and time.monotonic() > deadline:
+            abort(message)
+        time.sleep(1e-3)  # leaves the core to ranks that still work
+
+
+# Communicators that are never freed, one for every set of ranks asked for.
+_LASTING = [MPI.COMM_WORLD, MPI.COMM_SELF]
+
+
 def lasting(comm: MPI.Comm) -> MPI.Comm:
-    """The world's communicator if it has the ranks of ``comm``, else ``comm``."""
-    same = MPI.Comm.Compare(comm, MPI.COMM_WORLD) in (MPI.IDENT, MPI.CONGRUENT)
-    return MPI.COMM_WORLD if same else comm
+    """A communicator that stays, with the ranks of ``comm`` in the same order. Collective.
+
+    The world's communicator if it has these ranks, else one that is made at the first call for
+    these ranks and given back at all later ones.
+    """
+    for known in _LASTING:
+        if MPI.Comm.Compare(comm, known) in (MPI.IDENT, MPI.CONGRUENT):
+            return known
+    _LASTING.append(comm.Dup())
+    return _LASTING[-1]
+
+
+_flags: list[list[int]] = []  # of the blocks of ``interrupts`` that are open
+_usual: list[Any] = []  # what Ctrl-C did before the outermost of them
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Turn the first Ctrl-C into an entry of a list; the second one acts as usual.
+
+    Of blocks within blocks all get their entry: an optimization that ends early at a Ctrl-C does
+    not keep it from the ensemble around it. Outside the main thread nothing is caught.
+    """
+    mine: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield mine
+        return
+    if not _flags:
+        _usual.append(signal.signal(signal.SIGINT, _flag))
+    _flags.append(mine)
+    try:
+        yield mine
+    finally:
+        _flags.pop()
+        if not _flags:
+            signal.signal(signal.SIGINT, _usual.pop())
+
+
+def _flag(number: int, frame: Any) -> None:
+    for flags in _flags:
+        flags.append(number)
+    signal.signal(signal.SIGINT, _usual[-1])

@@ -3,12 +3,14 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from mpi4py import MPI
 
 from tqdm import tqdm
 
 LOG_SECONDS = 10.0
+_silent = 0  # blocks of ``silenced`` that are open
 
 
 class Progress:
@@ -23,7 +25,7 @@ class Progress:
 
     def __init__(self, label: str, total: int, comm: MPI.Comm, shown: bool = True) -> None:
         self._label, self._total, self._done = label, total, 0
-        self._shown = shown and comm.rank == 0
+        self._shown = shown and comm.rank == 0 and not _silent
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(total=total, desc=label, disable=not (self._shown and self._terminal))
         self._last = time.monotonic()
@@ -45,8 +47,19 @@ class Progress:
 
 def say(text: str, comm: MPI.Comm, shown: bool = True) -> None:
     """A line on rank 0, on stderr, above a bar that may be there."""
-    if shown and comm.rank == 0:
+    if shown and comm.rank == 0 and not _silent:
         tqdm.write(text, file=sys.stderr)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """A block in which nothing new shows: side by side, bars of many would be unreadable."""
+    global _silent
+    _silent += 1
+    try:
+        yield
+    finally:
+        _silent -= 1
 
 
 def track(items: Iterable[int], label: str, comm: MPI.Comm, shown: bool) -> Iterator[int]:

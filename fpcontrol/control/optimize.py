@@ -2,11 +2,8 @@
 
 import functools
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +22,7 @@ from fpcontrol.files import output_path
 from fpcontrol.fokker_planck import Trajectory
 from fpcontrol.galerkin import Array
 from fpcontrol.linear_solvers import petsc_options_set
-from fpcontrol.parallel import lasting, together
+from fpcontrol.parallel import interrupts, lasting, together
 from fpcontrol.progress import Progress, say
 
 # TAO's types that need values and derivatives only, with options that differ from TAO's own.
@@ -192,7 +189,7 @@ def minimize(
     tao.setMaximumFunctionEvaluations(10**9)
     options = METHODS[method] | dict(petsc_options or {})
     # Without a prefix: TAO's own does not reach the matrix of the quasi-Newton method.
-    with _interrupts(run), petsc_options_set("", options):
+    with interrupts() as run.interrupted, petsc_options_set("", options):
         tao.setFromOptions()
         try:
             tao.solve(x)
@@ -225,7 +222,7 @@ class _Run:
         self._progress, self._target, self._save_every = progress, target, save_every
         self.reason: str | None = None
         self.error: Exception | None = None
-        self.interrupted = False
+        self.interrupted: list[int] = []
         last = history[-1] if history else Iterate(0, 0, np.inf, np.inf, np.inf, 0.0)
         self.evaluations = last.evaluations
         self._first_iteration = last.iteration
@@ -243,7 +240,7 @@ class _Run:
         """Value and derivative for TAO. An exception here leaves TAO as PETSc error 101."""
         comm = self.problem.galerkin.comm
         try:
-            if comm.allreduce(self.interrupted, op=MPI.LOR):
+            if comm.allreduce(bool(self.interrupted), op=MPI.LOR):
                 raise _Stop("interrupted")
             if self._limit is not None and self.evaluations >= self._limit:
                 raise _Stop("max_evaluations")
@@ -304,22 +301,3 @@ def _reason(code: int) -> str:
     if code == PETSc.TAO.ConvergedReason.DIVERGED_MAXITS:
         return "max_iterations"
     return names.get(code, str(code)).lower()
-
-
-@contextmanager
-def _interrupts(run: _Run) -> Iterator[None]:
-    """Turn the first Ctrl-C into a flag; the second one acts as usual."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    usual = signal.getsignal(signal.SIGINT)
-
-    def flag(number: int, frame: Any) -> None:
-        run.interrupted = True
-        signal.signal(signal.SIGINT, usual)
-
-    signal.signal(signal.SIGINT, flag)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, usual)

@@ -12,7 +12,7 @@ from typing import Any
 from mpi4py import MPI
 
 from fpcontrol import theorems
-from fpcontrol.parallel import abort
+from fpcontrol.parallel import meet
 from fpcontrol.theorems import Statement
 from fpcontrol.theorems.study import Experiment, Row, Study
 
@@ -110,7 +110,8 @@ def _outcome(
         study = experiment.run(comm)
     except Exception as caught:
         error = f"{type(caught).__name__}: {caught}"
-    _meet(meeting, experiment.key, error)
+    words = f"{experiment.key} raised on rank {meeting.rank}, others are stuck: {error}"
+    meet(meeting, PATIENCE, words if error else "")
     errors = meeting.allgather(error)
     if any(errors):
         first = next(i for i, e in enumerate(errors) if e)
@@ -123,15 +124,6 @@ def _outcome(
         study = meeting.bcast(study)
     seconds = meeting.bcast(time.perf_counter() - start)
     return Outcome(statement, experiment.key, study, error, seconds)
-
-
-def _meet(meeting: MPI.Comm, key: str, error: str) -> None:
-    """Wait for all ranks; a rank that failed does not wait for ever."""
-    arrived, deadline = meeting.Ibarrier(), time.monotonic() + PATIENCE
-    while not arrived.Test():
-        if error and time.monotonic() > deadline:
-            abort(f"{key} raised on rank {meeting.rank}, others are stuck: {error}")
-        time.sleep(1e-3)  # leaves the core to ranks that still work
 
 
 @contextmanager
