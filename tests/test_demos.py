@@ -53,6 +53,23 @@ def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> N
     assert (tmp_path / f"{stem}.bp").is_dir()
 
 
+@pytest.mark.parametrize(("ranks", "groups"), [(1, 1), (2, 2), (3, 2)])
+def test_ensemble(ranks: int, groups: int, tmp_path: Path) -> None:
+    done = run(
+        "demo_ensemble", "--quick", "--out", str(tmp_path), f"--groups={groups}", ranks=ranks
+    )
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "ensemble.json").read_text())
+    assert record["figures"]["relative_error"] == pytest.approx(0.2901, rel=0.02)
+    assert record["figures"]["mass_defect"] < 1e-13
+    assert [(c["sigma"], c["seed"]) for c in record["cases"]] == [
+        (sigma, seed) for sigma in (0.1, 0.4, 1.0) for seed in (0, 1)
+    ]
+    assert record["ranks"] == ranks
+    assert done.stdout.count("6 cases in") == 1
+    assert (tmp_path / "ensemble.png").stat().st_size > 10_000
+
+
 def test_great_britain_resumes_from_airfields(tmp_path: Path) -> None:
     arguments = ("--start", "airfields", "--quick", "--out", str(tmp_path))
     first = run("demo_great_britain", *arguments)
