@@ -39,9 +39,9 @@ def launch(ranks: int, *command: str, preload: Path | None = None) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER)}
     environment["OMP_NUM_THREADS"] = "1"
     preloaded = ["-genv", "LD_PRELOAD", str(preload)] if preload else []
+    launcher = [program("mpirun"), "-n", str(ranks), *preloaded]
     subprocess.run(
-        [program("mpirun"), "-n", str(ranks), *preloaded]
-        + [sys.executable, "-m", "mpi4py", *command],
+        [*launcher, sys.executable, "-m", "mpi4py", *command],
         env=environment,
         stdin=subprocess.DEVNULL,
         check=True,
