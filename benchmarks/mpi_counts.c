@@ -87,7 +87,7 @@ int MPI_Request_free(MPI_Request *request)
   return PMPI_Request_free(request);
 }
 
-/* Every call twice: with int and with MPI_Count (suffix _c), which mpi4py uses. */
+/* Every call twice: with int and, since MPI 4, with MPI_Count (suffix _c), which mpi4py uses. */
 #define ARGS(T) const void *b, T n, MPI_Datatype t, int to, int tag, MPI_Comm comm
 #define SEND(NAME, T) \
   int MPI_##NAME(ARGS(T)) { sent(size_of(n, t), to); return PMPI_##NAME(b, n, t, to, tag, comm); }
@@ -128,7 +128,11 @@ int MPI_Request_free(MPI_Request *request)
   int MPI_##NAME(const void *b, T n, MPI_Datatype t, void *r, const T m[], const D d[], \
                  MPI_Datatype rt, MPI_Comm comm) \
   { together(COLLECTIVES, comm); return PMPI_##NAME(b, n, t, r, m, d, rt, comm); }
-#define BOTH(KIND, NAME) KIND(NAME, int) KIND(NAME##_c, MPI_Count)
+#if MPI_VERSION >= 4
+  #define BOTH(KIND, NAME) KIND(NAME, int) KIND(NAME##_c, MPI_Count)
+#else
+  #define BOTH(KIND, NAME) KIND(NAME, int)
+#endif
 
 BOTH(SEND, Send)
 BOTH(SEND, Ssend)
@@ -149,7 +153,9 @@ BOTH(BCAST, Bcast)
 BOTH(ALLGATHER, Allgather)
 BOTH(ALLGATHER, Alltoall)
 ALLGATHERV(Allgatherv, int, int)
+#if MPI_VERSION >= 4
 ALLGATHERV(Allgatherv_c, MPI_Count, MPI_Aint)
+#endif
 
 int MPI_Barrier(MPI_Comm comm)
 {

@@ -38,7 +38,8 @@ def launch(ranks: int, *command: str, preload: Path | None = None) -> None:
     """Run a Python script on ranks of its own, from inside or outside of another MPI run."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER)}
     environment["OMP_NUM_THREADS"] = "1"
-    preloaded = ["-genv", "LD_PRELOAD", str(preload)] if preload else []
+    # By env, not by an option of the launcher, which each calls otherwise.
+    preloaded = ["env", f"LD_PRELOAD={preload}"] if preload else []
     launcher = [program("mpirun"), "-n", str(ranks), *preloaded]
     subprocess.run(
         [*launcher, sys.executable, "-m", "mpi4py", *command],

@@ -66,3 +66,81 @@ def test_ornstein_uhlenbeck(tmp_path: Path) -> None:
     assert errors["fpcontrol P3 CrankNicolson"] == pytest.approx(plain, rel=3e-3)
     assert max(errors.values()) < 1e-2
     assert (tmp_path / "ornstein_uhlenbeck.png").stat().st_size > 10_000
+
+
+def test_scaling(tmp_path: Path) -> None:
+    found = tables("bench_scaling", tmp_path)
+    equal = [
+        row
+        for row in found["counts"]
+        if (row["run"], row["solves"]) == ("forward", "equal iterations")
+    ]
+    assert [row["ranks"] for row in equal] == [1, 2, 4]
+    assert [row["messages"] + row["reductions"] for row in equal[:1]] == [0]
+    # GMRES: two reductions in an iteration, one before the first; nothing else may have been added.
+    assert [row["reductions"] for row in equal[1:]] == [
+        2 * row["its/step"] + 1 for row in equal[1:]
+    ]
+    assert all(row["difference"] < 1e-7 for row in found["strong"])
+    assert (tmp_path / "bench_scaling.png").stat().st_size > 10_000
+
+
+# What each call makes rank 0 of two send.
+CALLS = """
+import json, sys
+from pathlib import Path
+from mpi4py import MPI
+import numpy as np
+from petsc4py import PETSc
+sys.path.insert(0, {benchmarks!r})
+from mpi_counts import counted
+import dolfinx.fem, dolfinx.mesh
+comm, ten = MPI.COMM_WORLD, np.zeros(10)
+other = 1 - comm.rank
+mesh = dolfinx.mesh.create_interval(comm, 8, (0.0, 1.0))
+u = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Lagrange", 1)))
+ghosts = u.function_space.dofmap.index_map.num_ghosts
+def persistent():
+    request = comm.Send_init(ten, other)
+    for _ in range(3):
+        request.Start()
+        comm.Recv(ten.copy(), other)
+        request.Wait()
+    request.Free()
+v = PETSc.Vec().createMPI((5, 10), comm=comm)
+found = {{
+    "Allreduce": counted(lambda: comm.Allreduce(ten, ten.copy())),
+    "allreduce": counted(lambda: comm.allreduce(1.0)),
+    "Sendrecv": counted(lambda: comm.Sendrecv(ten, other, recvbuf=ten.copy())),
+    "persistent": counted(persistent),
+    "alone": counted(lambda: MPI.COMM_SELF.Allreduce(ten, ten.copy())),
+    "PETSc": counted(lambda: v.sum()),
+    "DOLFINx": counted(u.x.scatter_forward),
+    "nothing": counted(lambda: None),
+}}
+if comm.rank == 0:
+    Path({path!r}).write_text(json.dumps([found, comm.recv(source=1)]))
+else:
+    comm.send(ghosts, 0)
+"""
+
+
+def test_every_library_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import mpi_counts
+
+    script, result = tmp_path / "calls.py", tmp_path / "calls.json"
+    script.write_text(CALLS.format(benchmarks=str(BENCHMARKS), path=str(result)))
+    mpi_counts.launch(2, str(script), preload=mpi_counts.built(tmp_path))
+    found, ghosts = json.loads(result.read_text())
+    by_call = {name: tuple(counts.values()) for name, counts in found.items()}
+    assert by_call == {
+        "Allreduce": (0, 0, 1, 0),
+        "allreduce": (0, 0, 0, 2),  # sizes, then pickles
+        "Sendrecv": (1, 80, 0, 0),
+        "persistent": (3, 240, 0, 0),
+        "alone": (0, 0, 0, 0),
+        "PETSc": (0, 0, 1, 0),
+        "DOLFINx": (1, 8 * ghosts, 0, 0),
+        "nothing": (0, 0, 0, 0),
+    }
