@@ -17,7 +17,7 @@ export OMP_NUM_THREADS := 1
 # The mpirun that belongs to the environment's mpi4py, before any other of the machine's.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo verify test test-all mutation lint format bench clean environment compiler
+.PHONY: help demo verify test test-all mutation lint format bench peers clean environment compiler
 
 help:  ## List the targets
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -48,12 +48,15 @@ format: environment  ## Let ruff format and mend what it can
 	python -m ruff check --fix
 
 bench: NP := 1
-bench: compiler  ## Run the benchmarks on one rank, or on NP
+bench: compiler peers  ## Run the benchmarks on one rank, or on NP
 	@set -e; for script in benchmarks/bench_*.py; do \
 	    echo "$$script"; mpirun -n $(NP) python -m mpi4py "$$script" $(ARGS); done
 
-clean:  ## Remove the environment and the caches; results in out/ stay
-	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+peers:  ## Set up other tools for the benchmarks to run beside, in .venv-peers
+	@.ci/install_peers
+
+clean:  ## Remove the environments and the caches; results in out/ stay
+	rm -rf .venv .venv-peers build *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 environment:

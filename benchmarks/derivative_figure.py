@@ -1,0 +1,72 @@
+"""Figure of bench_derivative.py: seconds of a value and of a value with its derivative, by tool.
+
+python benchmarks/derivative_figure.py RESULT.json FILE.png
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+# Colors of Okabe and Ito, which differ for color-blind readers too.
+COLORS = {"fpcontrol": "#D55E00", "by hand": "#0072B2", "dolfinx-adjoint": "#009E73"}
+OTHERS = "#666666"
+
+
+def draw(rows: list[dict[str, Any]], path: str) -> None:
+    """One panel for each size; hollow the value alone, full with its derivative."""
+    sizes = sorted({row["dofs"] for row in rows})
+    names = [row["tool"] for row in rows if row["dofs"] == sizes[-1]]
+    names.sort(key=lambda name: next(r["both"] for r in reversed(rows) if r["tool"] == name))
+    figure, panels = plt.subplots(
+        1, len(sizes), figsize=(5.2 + 4.3 * (len(sizes) - 1), 4.2), sharey=True, squeeze=False
+    )
+    for panel, dofs in zip(panels[0], sizes, strict=True):
+        found = {row["tool"]: row for row in rows if row["dofs"] == dofs}
+        for y, name in enumerate(names):
+            row = found[name]
+            color = next((c for start, c in COLORS.items() if name.startswith(start)), OTHERS)
+            panel.plot([row["value"], row["both"]], [y, y], color=color, linewidth=1.5)
+            panel.plot(row["value"], y, "o", color=color, markerfacecolor="white", markersize=7)
+            panel.plot(row["both"], y, "o", color=color, markersize=8)
+            panel.annotate(
+                _times(row["both/own"]),
+                (row["both"], y),
+                xytext=(9, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=10,
+            )
+        low, high = (
+            f(row[k] for row in found.values()) for f, k in ((min, "value"), (max, "both"))
+        )
+        panel.set(xscale="log", xlim=(low / 1.6, high * 5.0), title=f"{dofs:,} unknowns")
+        panel.set_title(f"{dofs:,} unknowns".replace(",", " "), fontsize=12)
+        panel.set_xlabel("processor seconds")
+        panel.grid(axis="x", which="major", color="0.85")
+        panel.set_axisbelow(True)
+        for side in ("top", "right", "left"):
+            panel.spines[side].set_visible(False)
+        panel.tick_params(axis="y", length=0)
+    panels[0][0].set_yticks(range(len(names)), names, fontsize=11)
+    panels[0][0].invert_yaxis()
+    figure.suptitle(
+        "20 implicit steps: value (hollow), value + derivative (full, × fpcontrol)", fontsize=12
+    )
+    figure.tight_layout()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=200)
+    plt.close(figure)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
+
+
+if __name__ == "__main__":
+    draw(json.loads(Path(sys.argv[1]).read_text())["tables"]["tools"], sys.argv[2])
