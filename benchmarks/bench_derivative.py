@@ -3,9 +3,10 @@ r"""What a derivative costs, beside adjoints of others, on the same problem in t
     python benchmarks/bench_derivative.py [--quick] [--json FILE] [--figure FILE]
 
 The problem is in peers/problem.py: a network drift is to follow a line of densities on the unit
-square, 20 Crank-Nicolson steps, 5 pieces of 10 weights. The run fails if the derivatives of the same
-discrete problem differ; benchmarks/README.md explains the columns. Peers that need an environment of
-their own are set up by `make peers`, and left out without. On one rank; about three minutes.
+square, 20 Crank-Nicolson steps, 5 pieces of 10 weights. The run fails if the derivatives of the
+same discrete problem differ; benchmarks/README.md explains the columns. Peers that need an
+environment of their own are set up by `make peers`, and left out without. On one rank; about three
+minutes.
 """
 
 import argparse

@@ -42,12 +42,11 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
                 va="center",
                 fontsize=10,
             )
-        low, high = (
-            f(row[k] for row in found.values()) for f, k in ((min, "value"), (max, "both"))
-        )
-        panel.set(xscale="log", xlim=(low / 1.6, high * 5.0), title=f"{dofs:,} unknowns")
+        low = min(row["value"] for row in found.values())
+        high = max(row["both"] for row in found.values())
+        panel.set(xscale="log", xlim=(low / 1.6, high * 5.0))
         panel.set_title(f"{dofs:,} unknowns".replace(",", " "), fontsize=12)
-        panel.set_xlabel("processor seconds")
+        panel.set_xlabel("seconds of one processor")
         panel.grid(axis="x", which="major", color="0.85")
         panel.set_axisbelow(True)
         for side in ("top", "right", "left"):

@@ -52,7 +52,7 @@ class Peer:
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder, "derivative.npy"))
             case = arguments | {"derivative": path}
-            self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by close()
+            self._errors = tempfile.TemporaryFile("w+")
             self._process = subprocess.Popen(
                 [str(PYTHON), "-m", f"peers.{name}", json.dumps(case)],
                 cwd=HERE,

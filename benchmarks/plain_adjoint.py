@@ -3,10 +3,11 @@ r"""The peer: the adjoint by hand in plain DOLFINx, as well as it goes.
 Forms are compiled once with the compiler's optimization on. Only the advection is assembled, once a
 piece, on top of a copy of the constant part; the matrices of all pieces and their preconditioners
 or factors are kept, so that the reverse sweep assembles and factors nothing. With
-:math:`A = M + \tfrac{dt}{2} N(v)` a step is :math:`A u = M\rho_n`, :math:`\rho_{n+1} = 2u - \rho_n`,
-and its transpose :math:`A^\top z = 2\lambda`, :math:`\lambda \leftarrow M z - \lambda + \dots`; the
-derivative in a weight is :math:`\sum_n \tfrac{dt}{2}\int u\,\partial v\cdot\nabla z`. Krylov solves
-start from extrapolated values in both directions.
+:math:`A = M + \tfrac{dt}{2} N(v)` a step is :math:`A u = M\rho_n`,
+:math:`\rho_{n+1} = 2u - \rho_n`, and its transpose :math:`A^\top z = 2\lambda`,
+:math:`\lambda \leftarrow M z - \lambda + \dots`; the derivative in a weight is
+:math:`\sum_n \tfrac{dt}{2}\int u\,\partial v\cdot\nabla z`. Krylov solves start from extrapolated
+values in both directions.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,11 @@
-"""The tracking problem in dolfinx-adjoint, without checkpointing: tape, reverse, and replay.
+r"""The tracking problem in dolfinx-adjoint, without checkpointing: tape, reverse, and replay.
 
 As a user of it would write it with care: one LinearProblem for all steps, whose forms are compiled
-once; the ten weights of a piece in one vector-valued Constant, so that there is one sensitivity
-form for all of them; Krylov method, preconditioner and tolerance as everyone's, also for the adjoint
-solves, and the last density as the initial guess.
+once, :math:`(M + \tfrac{dt}{2} N(v)) u = M\rho_n` with the drift on one side only and
+:math:`\rho_{n+1} = 2u - \rho_n` (a quarter faster than the drift on both sides); the ten weights of
+a piece in one vector-valued Constant, so that there is one sensitivity form for all of them; Krylov
+method, preconditioner and tolerance as everyone's, also for the adjoint solves, started from the
+last solution.
 """
 
 from importlib import metadata
@@ -16,9 +18,26 @@ import dolfinx_adjoint as dxa
 import numpy as np
 import pyadjoint
 import ufl
+from dolfinx_adjoint.blocks.function_assigner import (
+    FunctionAssignBlock,
+    create_function_with_special_vector,
+)
 from peers.problem import Tracking
 from peers.worker import Prepared, serve
 
+_assigned = FunctionAssignBlock.evaluate_adj_component
+
+
+def _own_vector(self: Any, *args: Any, **options: Any) -> Any:
+    """The adjoint of an assignment, in a vector of its own.
+
+    In 0.4.0 all terms of a linear combination come back in one vector, each over the one before.
+    """
+    self._working_memory[0] = create_function_with_special_vector(self.get_outputs()[0].output)
+    return _assigned(self, *args, **options)
+
+
+FunctionAssignBlock.evaluate_adj_component = _own_vector
 JIT = {"cffi_extra_compile_args": ["-O3", "-march=native", "-g0"]}
 
 
@@ -33,7 +52,6 @@ class Tape:
         self.case = case
         mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, case.n, case.n)
         self.space = space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
-        self._dx = ufl.dx(metadata={"quadrature_degree": 2, "quadrature_rule": "default"})
         rule = {"quadrature_degree": 2, "quadrature_rule": "default"}
         self._dx = dx = ufl.dx(domain=mesh, metadata=rule)
         options = {
@@ -46,19 +64,17 @@ class Tape:
         }
 
         self._weights = dxa.Constant(mesh, np.zeros(5 * case.width))
-        self._rho, self._old = (dxa.Function(space, name=name) for name in ("rho", "old"))
+        self._rho, self._middle, self._next = (dxa.Function(space) for _ in range(3))
         trial, w = ufl.TrialFunction(space), ufl.TestFunction(space)
         v = self._drift(ufl.SpatialCoordinate(mesh))
 
-        def half(sign: float, rho: Any) -> Any:
-            flux = case.D * ufl.grad(rho) - rho * v
-            return rho * w * dx + sign * 0.5 * case.dt * ufl.dot(flux, ufl.grad(w)) * dx
+        flux = case.D * ufl.grad(trial) - trial * v
 
         with pyadjoint.stop_annotating():
             self._problem = dxa.LinearProblem(
-                half(1.0, trial),
-                half(-1.0, self._old),
-                u=self._rho,
+                trial * w * dx + 0.5 * case.dt * ufl.dot(flux, ufl.grad(w)) * dx,
+                self._rho * w * dx,
+                u=self._middle,
                 petsc_options=options,
                 adjoint_petsc_options=options,
                 jit_options=JIT,
@@ -104,14 +120,15 @@ class Tape:
             control.create_block_variable()
         for reference in (self._start, *self._references):
             reference.create_block_variable()
-        dxa.assign(self._start, self._old)
-        self.value = self._misfit(0, self._old)
+        dxa.assign(self._start, self._rho)
+        self.value = self._misfit(0, self._rho)
         for n in range(case.steps):
             if n % case.steps_per_piece == 0:
                 dxa.assign(self._controls[n // case.steps_per_piece], self._weights)
             self._problem.solve()
+            dxa.assign(2.0 * self._middle - self._rho, self._next)
+            dxa.assign(self._next, self._rho)
             self.value += self._misfit(n + 1, self._rho)
-            dxa.assign(self._rho, self._old)
         self._reduced = pyadjoint.ReducedFunctional(
             self.value, [pyadjoint.Control(control) for control in self._controls]
         )

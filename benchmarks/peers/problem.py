@@ -48,7 +48,7 @@ class Tracking:
         return self.pieces * self.steps_per_piece
 
     @property
-    def D(self) -> float:  # noqa: N802 - the diffusivity's own name
+    def D(self) -> float:
         return 0.5 * self.sigma**2
 
     @property
