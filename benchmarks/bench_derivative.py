@@ -31,9 +31,13 @@ import fpcontrol as fpc
 COMM = MPI.COMM_SELF
 Array = np.ndarray
 OWN = "fpcontrol"
+DEGREE = 1
 # Largest relative distance of derivatives of the same discrete problem, each system solved to
-# 1e-10. Finite volumes are another discretization: theirs may differ by CLOSE h.
+# 1e-10. Finite volumes are another discretization: theirs may differ by CLOSE dt D/h.
 SAME, CLOSE = 1e-8, 2.0
+# Cells a side, dt D/h^2. The short steps are what resolves a drift that moves a cell a step; with the
+# long ones the systems are harder.
+CASES = ((32, 1.0), (128, 1.0), (128, 16.0))
 LU = {"ksp_type": "preonly", "pc_type": "lu"}
 MUMPS = LU | {"pc_factor_mat_solver_type": "mumps"}
 NESTED = LU | {"pc_factor_mat_solver_type": "petsc", "pc_factor_mat_ordering_type": "nd"}
@@ -87,8 +91,8 @@ class Fpcontrol:
 
     def __init__(self, case: Tracking, solver: str, options: dict[str, Any]) -> None:
         mesh = fpc.mesh.rectangle(COMM, (case.n, case.n))
-        self.start = fpc.density.interpolate(mesh, case.start, degree=1)
-        self.goal = fpc.density.interpolate(mesh, case.goal, degree=1)
+        self.start = fpc.density.interpolate(mesh, case.start, DEGREE)
+        self.goal = fpc.density.interpolate(mesh, case.goal, DEGREE)
         drift = fpc.NetworkDrift(mesh, case.width, case.pieces, case.t1)
         if not (np.allclose(drift.centre, case.centre) and np.isclose(drift.scale, case.scale)):
             raise AssertionError("The network's coordinates are not those of the peers.")
@@ -172,7 +176,9 @@ def jax(case: Tracking, scheme: str, rounds: int, stack: contextlib.ExitStack) -
         t = peer.round(number)
         return {f"JAX volumes, {scheme}": (t["value"], t["both"])}
 
-    return Tool(peer.facts["value"], peer.derivative, seconds, peer.facts, CLOSE / case.n)
+    return Tool(
+        peer.facts["value"], peer.derivative, seconds, peer.facts, CLOSE * case.number / case.n
+    )
 
 
 # -- what is measured ------------------------------------------------------------------------------
@@ -218,12 +224,13 @@ def compare(case: Tracking, rounds: int, peers: bool) -> tuple[list[dict[str, An
             {
                 "tool": name,
                 "dofs": case.dofs,
+                "dt D/h^2": case.number,
                 "value": timing.median(value),
                 "derivative": timing.median(gradient),
-                "ratio": timing.ratio(gradient, value),
-                "both": timing.median(both),
-                "both/own": timing.ratio(both, [pair[1] for pair in times[OWN]]),
-                "derivative/own": timing.ratio(gradient, [b - a for a, b in times[OWN]]),
+                "derivative/value": timing.ratio(gradient, value),
+                "value + derivative": timing.median(both),
+                "over fpcontrol": timing.ratio(both, [pair[1] for pair in times[OWN]]),
+                "derivative over": timing.ratio(gradient, [b - a for a, b in times[OWN]]),
                 "off by": distance(source[name], tools[OWN]),
             }
         )
@@ -236,6 +243,16 @@ def distance(tool: Tool, other: Tool) -> float:
     return max(
         float(np.linalg.norm(a - b) / np.linalg.norm(b)), abs(tool.value / other.value - 1.0)
     )
+
+
+def said(facts: dict[str, dict[str, Any]]) -> str:
+    """Iterations, one tool a line."""
+    lines = []
+    for name, fact in facts.items():
+        its = [f"{v:g} {k}" for k, v in fact.items() if k.startswith(("iterations", "substeps"))]
+        if its:
+            lines.append(f"    {name}: {', '.join(its)}")
+    return "\n".join(lines)
 
 
 def widths(cases: list[Tracking], rounds: int) -> list[dict[str, Any]]:
@@ -266,46 +283,53 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a small mesh: seconds")
-    parser.add_argument("--number", type=float, default=1.0, help="dt D/h^2 (default 1)")
     parser.add_argument("--rounds", type=int, default=0, help="of which the median counts")
     parser.add_argument("--json", help="write the tables to this file")
     parser.add_argument("--figure", help="draw the first table into this file")
     options = parser.parse_args()
     if MPI.COMM_WORLD.rank > 0:
         return
-    sizes = (16,) if options.quick else (32, 128)
-    rounds = options.rounds or (2 if options.quick else 7)
+    cases = [Tracking(n, number=number) for n, number in CASES]
+    if options.quick:
+        cases = [Tracking(16)]
+    rounds = options.rounds or (2 if options.quick else 5)
     peers = peer_processes.available()
     if not peers:
         print(peer_processes.MISSING)
-    one = Tracking(1, number=options.number)
-    quadrature = 2
+    quadrature = 2 * DEGREE
     print(
-        f"{one.steps} steps of Crank-Nicolson, {one.pieces} pieces, dt D/h^2 = {one.number:g}, "
-        f"quadrature of degree {quadrature}, rtol {one.rtol:g}; seconds of one processor, medians "
-        f"of {rounds} rounds",
-        flush=True,
+        f"{cases[0].steps} steps of Crank-Nicolson, {cases[0].pieces} pieces, quadrature of degree "
+        f"{quadrature}, rtol {cases[0].rtol:g}; seconds of one processor, medians of {rounds} "
+        "rounds"
     )
     rows: list[dict[str, Any]] = []
     facts = {}
-    for n in sizes:
-        case = Tracking(n, number=options.number)
-        found, facts[case.dofs] = compare(case, rounds, peers)
-        print(timing.table("Value and derivative, ten weights a piece", found), flush=True)
-        for name, fact in facts[case.dofs].items():
-            its = [f"{k} {v:g}" for k, v in fact.items() if "iterations" in k or "substeps" in k]
-            if its:
-                print(f"    {name}: {', '.join(its)}")
-        rows += found
-    cases = [Tracking(n, width, number=options.number) for n in sizes for width in (2, 50, 200)]
+    for case in cases:
+        found, fact = compare(case, rounds, peers)
+        title = f"{case.dofs} dofs, dt D/h^2 = {case.number:g}"
+        print(timing.table(title, found), flush=True)
+        print(said(fact))
+        rows, facts[title] = rows + found, fact
+    alone = [
+        Tracking(n, width)
+        for n in dict.fromkeys(case.n for case in cases)
+        for width in (2, 50, 200)
+    ]
     if not options.quick:
-        cases.append(Tracking(320, number=options.number))
-    flat = widths(cases, min(rounds, 5))
-    print(timing.table("fpcontrol alone", flat))
+        alone.append(Tracking(320))
+    flat = widths(alone, rounds)
+    print(timing.table("fpcontrol alone, dt D/h^2 = 1", flat))
     if options.json:
         result = {
             "environment": timing.environment(COMM),
-            "settings": one.as_dict() | {"quadrature degree": quadrature, "rounds": rounds},
+            "settings": {
+                "steps": cases[0].steps,
+                "pieces": cases[0].pieces,
+                "rtol": cases[0].rtol,
+                "quadrature degree": quadrature,
+                "petsc options": gmres(cases[0]),
+                "rounds": rounds,
+            },
             "facts": facts,
             "tables": {"tools": rows, "widths": flat},
         }

@@ -19,33 +19,37 @@ OTHERS = "#666666"
 
 
 def draw(rows: list[dict[str, Any]], path: str) -> None:
-    """One panel for each size; hollow the value alone, full with its derivative."""
-    sizes = sorted({row["dofs"] for row in rows})
-    names = [row["tool"] for row in rows if row["dofs"] == sizes[-1]]
-    names.sort(key=lambda name: next(r["both"] for r in reversed(rows) if r["tool"] == name))
+    """One panel for each problem; hollow the value alone, full with its derivative."""
+    cases = list(dict.fromkeys((row["dofs"], row["dt D/h^2"]) for row in rows))
+    names = list(dict.fromkeys(row["tool"] for row in rows))
     figure, panels = plt.subplots(
-        1, len(sizes), figsize=(5.2 + 4.3 * (len(sizes) - 1), 4.2), sharey=True, squeeze=False
+        1, len(cases), figsize=(5.2 + 3.6 * (len(cases) - 1), 4.2), sharey=True, squeeze=False
     )
-    for panel, dofs in zip(panels[0], sizes, strict=True):
-        found = {row["tool"]: row for row in rows if row["dofs"] == dofs}
+    for panel, (dofs, number) in zip(panels[0], cases, strict=True):
+        found = {
+            row["tool"]: row for row in rows if (row["dofs"], row["dt D/h^2"]) == (dofs, number)
+        }
         for y, name in enumerate(names):
             row = found[name]
             color = next((c for start, c in COLORS.items() if name.startswith(start)), OTHERS)
-            panel.plot([row["value"], row["both"]], [y, y], color=color, linewidth=1.5)
+            panel.plot(
+                [row["value"], row["value + derivative"]], [y, y], color=color, linewidth=1.5
+            )
             panel.plot(row["value"], y, "o", color=color, markerfacecolor="white", markersize=7)
-            panel.plot(row["both"], y, "o", color=color, markersize=8)
+            panel.plot(row["value + derivative"], y, "o", color=color, markersize=8)
             panel.annotate(
-                _times(row["both/own"]),
-                (row["both"], y),
+                _times(row["over fpcontrol"]),
+                (row["value + derivative"], y),
                 xytext=(9, 0),
                 textcoords="offset points",
                 va="center",
                 fontsize=10,
             )
         low = min(row["value"] for row in found.values())
-        high = max(row["both"] for row in found.values())
+        high = max(row["value + derivative"] for row in found.values())
         panel.set(xscale="log", xlim=(low / 1.6, high * 5.0))
-        panel.set_title(f"{dofs:,} unknowns".replace(",", " "), fontsize=12)
+        size = f"{dofs:,}".replace(",", " ")
+        panel.set_title(f"{size} unknowns, $dt\\,D/h^2 = {number:g}$", fontsize=12)
         panel.set_xlabel("seconds of one processor")
         panel.grid(axis="x", which="major", color="0.85")
         panel.set_axisbelow(True)
