@@ -31,15 +31,16 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
         }
         for y, name in enumerate(names):
             row = found[name]
+            ends = row["value"], row["value + derivative"]
             color = next((c for start, c in COLORS.items() if name.startswith(start)), OTHERS)
             panel.plot(
                 [row["value"], row["value + derivative"]], [y, y], color=color, linewidth=1.5
             )
-            panel.plot(row["value"], y, "o", color=color, markerfacecolor="white", markersize=7)
-            panel.plot(row["value + derivative"], y, "o", color=color, markersize=8)
+            panel.plot(ends[0], y, "o", color=color, markerfacecolor="white", markersize=7)
+            panel.plot(ends[1], y, "o", color=color, markersize=8)
             panel.annotate(
                 _times(row["over fpcontrol"]),
-                (row["value + derivative"], y),
+                (ends[1], y),
                 xytext=(9, 0),
                 textcoords="offset points",
                 va="center",
