@@ -60,7 +60,8 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
     panels[0][0].set_yticks(range(len(names)), names, fontsize=11)
     panels[0][0].invert_yaxis()
     figure.suptitle(
-        "20 implicit steps: value (hollow), value + derivative (full, × fpcontrol)", fontsize=12
+        "20 time steps: value (hollow), value + derivative (full, with its ratio to fpcontrol)",
+        fontsize=12,
     )
     figure.tight_layout()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
