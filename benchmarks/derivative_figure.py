@@ -59,10 +59,8 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
         panel.tick_params(axis="y", length=0)
     panels[0][0].set_yticks(range(len(names)), names, fontsize=11)
     panels[0][0].invert_yaxis()
-    figure.suptitle(
-        "20 time steps: value (hollow), value + derivative (full, with its ratio to fpcontrol)",
-        fontsize=12,
-    )
+    what = "value (hollow), value + derivative (full, with its ratio to fpcontrol)"
+    figure.suptitle(f"20 time steps: {what}", fontsize=12)
     figure.tight_layout()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=200)
