@@ -142,3 +142,19 @@ def test_every_library_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "DOLFINx": (1, 8 * ghosts, 0, 0),
         "nothing": (0, 0, 0, 0),
     }
+
+
+def test_derivative(tmp_path: Path) -> None:
+    picture = tmp_path / "derivative.png"
+    found = tables("bench_derivative", tmp_path, "--figure", str(picture))
+    rows = {row["tool"]: row for row in found["tools"]}
+    # Another code's adjoint of the same discrete problem, by two solvers and two chain rules.
+    by_hand = [row for name, row in rows.items() if name.startswith("by hand")]
+    assert len(by_hand) == 4
+    assert all(0.0 < row["off by"] < 1e-9 for row in by_hand)
+    if "dolfinx-adjoint, replay" in rows:  # `make peers`
+        assert 0.0 < rows["dolfinx-adjoint, replay"]["off by"] < 1e-8
+    # The reverse sweep does not know how many weights there are: a hundred times as many.
+    few, _, many = found["widths"]
+    assert many["value + derivative"] < 20.0 * few["value + derivative"]
+    assert picture.stat().st_size > 10_000
