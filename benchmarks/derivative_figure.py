@@ -12,6 +12,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
 
 # Colors of Okabe and Ito, which differ for color-blind readers too.
 COLORS = {"fpcontrol": "#D55E00", "by hand": "#0072B2", "dolfinx-adjoint": "#009E73"}
@@ -59,9 +60,18 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
         panel.tick_params(axis="y", length=0)
     panels[0][0].set_yticks(range(len(names)), names, fontsize=11)
     panels[0][0].invert_yaxis()
-    what = "value (hollow), value + derivative (full, with its ratio to fpcontrol)"
-    figure.suptitle(f"20 time steps: {what}", fontsize=12)
-    figure.tight_layout()
+    ring = {"marker": "o", "linestyle": "", "color": OTHERS, "markersize": 7}
+    figure.legend(
+        handles=[
+            Line2D([], [], markerfacecolor="white", label="value", **ring),
+            Line2D([], [], label="value + derivative, over that of fpcontrol", **ring),
+        ],
+        loc="lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=11,
+    )
+    figure.tight_layout(rect=(0.0, 0.07, 1.0, 1.0))
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=200)
     plt.close(figure)
