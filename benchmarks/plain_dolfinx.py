@@ -102,6 +102,11 @@ class PlainDolfinx:
         self._whole = whole
         self._form = compiled(constant + advection if whole else advection)
 
+    @property
+    def matrix(self) -> PETSc.Mat:
+        """The operator as last refilled."""
+        return self._matrix
+
     def refill(self) -> None:
         """Operator for the drift as it is."""
         if self._whole:

@@ -1,0 +1,366 @@
+"""Cost of a forward step per degree of freedom over the size, beside plain DOLFINx and the memory.
+
+    mpirun -n 1 python -m mpi4py benchmarks/bench_forward.py [--quick] [--large] [--json FILE]
+
+Unit square (degrees 1, 2, 3) and cube (degree 1) at dt D/h^2 = 1; drifts that stay, move in every
+step, or switch. The same space, quadrature, Krylov method, initial guesses and tolerance for both;
+both must give the same density. Beside it the triad of the same run, and other tools on a problem
+with a closed form (forward_peers.py). Four minutes; benchmarks/README.md explains the columns.
+"""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from mpi4py import MPI
+
+import forward_peers
+import numpy as np
+import timing
+import traffic
+import triad
+from cases import (
+    COMM,
+    DIRECT,
+    OPTIONS,
+    SIGMA,
+    Case,
+    D,
+    cheap,
+    cheap_plain,
+    network,
+    network_plain,
+    steady,
+    steady_plain,
+)
+from petsc4py import PETSc
+from plain_dolfinx import PlainDolfinx, steady_crank_nicolson
+
+import fpcontrol as fpc
+
+# Squares a side times the degree: multiples of 6, so that all degrees have the same dofs.
+SQUARES = {"1e3": 30, "1e4": 102, "1e5": 318, "1e6": 1002}
+CUBES = {"3e4": 30, "3e5": 66}
+# Both stop at RTOL in the preconditioned residual; the densities then differ by this much at most.
+SAME_DENSITY = 1e-8
+SHORT = 4  # steps of the short run, a piece of the network that switches every 4 steps
+Row = dict[str, Any]
+Runs = dict[str, Callable[[], Any]]
+
+
+def steps_and_rounds(dofs: int, quick: bool) -> tuple[int, int]:
+    """Steps of the long run, and rounds: what is short is repeated."""
+    steps, rounds = next(
+        (s, r)
+        for size, s, r in ((3e3, 84, 9), (3e4, 44, 7), (4e5, 16, 3), (np.inf, 12, 3))
+        if dofs < size
+    )
+    return (SHORT + 8, 3) if quick else (steps, rounds)
+
+
+def pair(runs: Runs, who: str, run: Callable[[int], Any], short: int, long: int) -> None:
+    """A short and a long run: their difference leaves out what is done once."""
+    runs[f"{who} short"] = lambda: run(short)
+    runs[f"{who} long"] = lambda: run(long)
+
+
+def difference(times: dict[str, list[float]], who: str) -> list[float]:
+    """Seconds of the steps in which the two runs differ, round by round."""
+    both = zip(times[f"{who} short"], times[f"{who} long"], strict=True)
+    return [long - short for short, long in both]
+
+
+def same(name: str, mine: np.ndarray, others: list[np.ndarray]) -> float:
+    """Largest difference of owned values over the largest value; an error if it is too large."""
+    rho = mine[: len(others[0])]
+    scale = COMM.allreduce(np.abs(rho).max(initial=0.0), op=MPI.MAX)
+    gap = max(np.abs(u - rho).max(initial=0.0) for u in others) / scale
+    gap = COMM.allreduce(gap, op=MPI.MAX)
+    if gap > SAME_DENSITY:
+        raise AssertionError(f"{name}: the densities differ by {gap:.1e}.")
+    return float(gap)
+
+
+def krylov(
+    case: Case, name: str, drift: Any, plains: dict[str, Any], per_piece: int, rounds: int
+) -> tuple[Row, traffic.Traffic]:
+    """GMRES with ILU(0) on both sides."""
+    equation = fpc.FokkerPlanck(
+        case.mesh, drift, SIGMA, degree=case.degree, linear_solver="gmres", petsc_options=OPTIONS
+    )
+    peers = {
+        form: PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, OPTIONS)
+        for form, plain in plains.items()
+    }
+    runs: Runs = {}
+    last: dict[str, Any] = {}
+    long = case.steps
+
+    def own(steps: int) -> None:
+        last["own"] = None  # or two runs would be in memory at a time
+        last["own"] = equation.solve(case.start, case.t1(steps), steps)
+
+    pair(runs, "own", own, SHORT, long)
+    for form, peer in peers.items():
+        pair(
+            runs,
+            form,
+            lambda steps, peer=peer: peer.forward(case.start, steps, per_piece),  # type: ignore
+            SHORT,
+            long,
+        )
+    times = timing.interleaved(COMM, runs, rounds)
+    step = {who: difference(times, who) for who in ("own", *peers)}
+    fastest = min(peers, key=lambda form: timing.median(step[form]))
+    gap = same(name, last["own"].levels[-1], [peer.density for peer in peers.values()])
+    its = last["own"].iterations / long
+    refills = 1.0 / per_piece if per_piece < long else 0.0
+    nonzeros = traffic.entries(peers[fastest].matrix)
+    return {
+        "own": timing.median(step["own"]),
+        "plain": timing.median(step[fastest]),
+        "ratio": timing.ratio(step["own"], step[fastest]),
+        "its": its,
+        "its dolfinx": peers[fastest].iterations / long,
+        "drift in dolfinx": fastest,
+        "difference": gap,
+        "once": timing.median(times["own short"])
+        - SHORT * timing.median(step["own"]) / (long - SHORT),
+    }, traffic.krylov_step(case.dofs, nonzeros, its, refills)
+
+
+def direct(case: Case, rounds: int) -> tuple[Row, traffic.Traffic]:
+    """A drift that stays in 2-D: one factorization, beside its bare triangular solves."""
+    equation = fpc.FokkerPlanck(case.mesh, steady(case), SIGMA, degree=case.degree)
+    plain = steady_plain(case)
+    # The same operator, factored the same way, for nothing but solves.
+    peer = PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, DIRECT)
+    peer.refill()
+    ksp = PETSc.KSP().create(COMM)
+    ksp.setOperators(peer.matrix)
+    ksp.setOptionsPrefix("bare_")
+    table = PETSc.Options("bare_")
+    for key, value in DIRECT.items():
+        table[key] = value
+    ksp.setFromOptions()
+    ksp.setUp()
+    b, u = peer.matrix.createVecs()
+    b.set(1.0)
+    last: dict[str, Any] = {}
+    runs: Runs = {}
+    long = case.steps
+    count = long - SHORT
+
+    def own(steps: int) -> None:
+        last["own"] = None
+        last["own"] = equation.solve(case.start, case.t1(steps), steps)
+
+    def theirs(steps: int) -> None:
+        last["plain"] = steady_crank_nicolson(
+            case.start, plain.expression, D, case.dt, steps, 2 * case.degree, DIRECT
+        )
+
+    def bare() -> None:
+        for _ in range(count):
+            ksp.solve(b, u)
+
+    pair(runs, "own", own, SHORT, long)
+    pair(runs, "plain", theirs, SHORT, long)
+    runs["bare"] = bare
+    times = timing.interleaved(COMM, runs, rounds)
+    step = {who: difference(times, who) for who in ("own", "plain")}
+    owned = case.space.dofmap.index_map.size_local
+    gap = same("steady", last["own"].levels[-1], [last["plain"].x.array[:owned]])
+    factor = ksp.getPC().getFactorMatrix()
+    nonzeros, fill = traffic.entries(peer.matrix), traffic.entries(factor)
+    for thing in (ksp, b, u):
+        thing.destroy()
+    return {
+        "own": timing.median(step["own"]),
+        "plain": timing.median(step["plain"]),
+        "ratio": timing.ratio(step["own"], step["plain"]),
+        "bare solve": timing.median(times["bare"]),
+        "to bare solve": timing.ratio(step["own"], times["bare"]),
+        "difference": gap,
+        "once": timing.median(times["own short"]) - SHORT * timing.median(step["own"]) / count,
+    }, traffic.direct_step(case.dofs, nonzeros, fill)
+
+
+def setup(case: Case, rounds: int) -> Row:
+    """What is done once an equation: microseconds per dof, beside plain DOLFINx's operator."""
+    drift = cheap(case)
+    plain = cheap_plain(case, drift)["ufl"]
+
+    def make() -> fpc.FokkerPlanck:
+        return fpc.FokkerPlanck(
+            case.mesh,
+            drift,
+            SIGMA,
+            degree=case.degree,
+            linear_solver="gmres",
+            petsc_options=OPTIONS,
+        )
+
+    old = make()
+    runs: Runs = {
+        "create": make,
+        "create and run": lambda: make().solve(case.start, case.dt, 1),
+        "run": lambda: old.solve(case.start, case.dt, 1),
+        "plain": lambda: PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, OPTIONS),
+    }
+    times = timing.interleaved(COMM, runs, rounds)
+    lazy = [
+        a - b - c
+        for a, b, c in zip(*(times[n] for n in ("create and run", "create", "run")), strict=True)
+    ]
+    both = [a + b for a, b in zip(times["create"], lazy, strict=True)]
+    return {
+        "degree": case.degree,
+        "dimension": case.dimension,
+        "dofs": case.dofs,
+        "create": case.per_dof(timing.median(times["create"]), 1),
+        "at first run": case.per_dof(timing.median(lazy), 1),
+        "dolfinx": case.per_dof(timing.median(times["plain"]), 1),
+        "ratio": timing.ratio(both, times["plain"]),
+    }
+
+
+def sweep(
+    n: int, degree: int, dimension: int, quick: bool, bandwidth: list[Row]
+) -> tuple[list[Row], Row]:
+    """All drifts on one mesh."""
+    dofs = (n * degree + 1) ** dimension
+    steps, rounds = steps_and_rounds(dofs, quick)
+    case = Case(n, degree, steps, dimension)
+    rows: list[Row] = []
+
+    def add(name: str, case: Case, found: tuple[Row, traffic.Traffic]) -> None:
+        row, bytes_ = found
+        count = case.steps - SHORT
+        gbs = triad.at(bandwidth, bytes_.working_set / COMM.size)
+        own, plain, bare = (row.get(key) for key in ("own", "plain", "bare solve"))
+        rows.append(
+            {
+                "drift": name,
+                "degree": degree,
+                "dimension": dimension,
+                "dofs": case.dofs,
+                "fpcontrol": case.per_dof(own, count),
+                "dolfinx": case.per_dof(plain, count),
+                "ratio": row["ratio"],
+                "bare solve": None if bare is None else case.per_dof(bare, count),
+                "to bare solve": row.get("to bare solve"),
+                "its": row.get("its"),
+                "its dolfinx": row.get("its dolfinx"),
+                "bound": 1e6 * bytes_.moved / (1e9 * gbs) / case.dofs,
+                "bytes/dof": bytes_.moved / case.dofs,
+                "MB": bytes_.working_set / 1e6,
+                "GB/s": gbs,
+                "a run adds": case.per_dof(row["once"], 1),
+                "difference": row["difference"],
+            }
+        )
+
+    if dimension == 2:
+        # A factorization costs as much as many solves, and its noise is that of their difference.
+        longer = Case(n, degree, SHORT + (2 if quick else 4) * (steps - SHORT), dimension)
+        add("steady", longer, direct(longer, rounds))
+    else:
+        drift = steady(case)
+        add(
+            "steady",
+            case,
+            krylov(case, "steady", drift, {"ufl": steady_plain(case)}, steps, rounds),
+        )
+    drift = cheap(case)
+    add("cheap", case, krylov(case, "cheap", drift, cheap_plain(case, drift), 1, rounds))
+    for per_piece in (1, 4):
+        net = network(case, 2, steps // per_piece)
+        name = f"network/{per_piece}"
+        add(name, case, krylov(case, name, net, network_plain(case, net), per_piece, rounds))
+    return rows, setup(case, rounds)
+
+
+def growth(rows: list[Row]) -> list[Row]:
+    """Cost at the largest size over that at 1e4, and what of it the memory does not explain."""
+    found = []
+    keys = dict.fromkeys((row["drift"], row["degree"], row["dimension"]) for row in rows)
+    for key in keys:
+        mine = [r for r in rows if (r["drift"], r["degree"], r["dimension"]) == key]
+        small = [r for r in mine if r["dofs"] > 9e3]
+        if len(small) < 2:
+            continue
+        a, b = small[0], small[-1]
+        cost, cache = b["fpcontrol"] / a["fpcontrol"], a["GB/s"] / b["GB/s"]
+        moved = b["bytes/dof"] / a["bytes/dof"]
+        found.append(
+            {
+                "drift": key[0],
+                "degree": key[1],
+                "dimension": key[2],
+                "from": a["dofs"],
+                "to": b["dofs"],
+                "cost": cost,
+                "triad": cache,
+                "beyond the triad": cost / cache,
+                "bytes": moved,
+                "beyond triad and bytes": cost / cache / moved,
+            }
+        )
+    return found
+
+
+def main() -> None:
+    """Measure, print, write, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="1e3 dofs only: seconds")
+    parser.add_argument("--large", action="store_true", help="1e6 dofs, and 3e5 in 3-D: minutes")
+    parser.add_argument("--degrees", type=int, nargs="*", default=[1, 2, 3], help="in 2-D")
+    parser.add_argument("--json", help="write the tables to this file")
+    parser.add_argument("--figure", help="draw cost over size into this file")
+    options = parser.parse_args()
+
+    count = 1 if options.quick else 4 if options.large else 3
+    squares = list(SQUARES.values())[:count]
+    cubes = [6] if options.quick else list(CUBES.values())[: 2 if options.large else 1]
+    unit = "microseconds per dof and step"
+    say = print if COMM.rank == 0 else lambda *_, **__: None
+    bandwidth = triad.measure(COMM, triad.sizes(COMM.size, options.quick), rounds=3)
+    say(timing.table(f"Triad on {COMM.size} rank(s), GB/s", bandwidth), flush=True)
+    rows: list[Row] = []
+    setups: list[Row] = []
+    meshes = [(n // p, p, 2) for p in options.degrees for n in squares]
+    meshes += [(n, 1, 3) for n in cubes]
+    for n, degree, dimension in meshes:
+        mine, made = sweep(n, degree, dimension, options.quick, bandwidth)
+        title = f"Forward, degree {degree}, {dimension}-D, {mine[0]['dofs']} dofs, {unit}"
+        hidden = ("degree", "dimension", "dofs")
+        shown = [{k: v for k, v in row.items() if k not in hidden} for row in mine]
+        say(timing.table(title, shown), flush=True)
+        rows += mine
+        setups.append(made)
+    grown = growth(rows)
+    say(timing.table("Setup, microseconds per dof", setups))
+    say(timing.table("Growth of the cost of a step (aim: below 1.5 beyond the triad)", grown))
+    peers = forward_peers.measure(options.quick, say)
+    if options.json:
+        result = {
+            "environment": timing.environment(COMM),
+            "settings": {"dt D/h^2": 1.0, "petsc options": OPTIONS, "direct": DIRECT},
+            "tables": {
+                "triad": bandwidth,
+                "forward": rows,
+                "setup": setups,
+                "growth": grown,
+                "peers": peers,
+            },
+        }
+        timing.write(options.json, result, COMM)
+    if options.figure and COMM.rank == 0:
+        from forward_figure import draw
+
+        draw(rows, options.figure)
+
+
+if __name__ == "__main__":
+    main()
