@@ -9,10 +9,6 @@ with a closed form (forward_peers.py). Four minutes; benchmarks/README.md explai
 """
 
 import argparse
-from collections.abc import Callable
-from typing import Any
-
-from mpi4py import MPI
 
 import forward_peers
 import numpy as np
@@ -23,9 +19,7 @@ from cases import (
     COMM,
     DIRECT,
     OPTIONS,
-    SIGMA,
     Case,
-    D,
     cheap,
     cheap_plain,
     network,
@@ -33,196 +27,19 @@ from cases import (
     steady,
     steady_plain,
 )
-from petsc4py import PETSc
-from plain_dolfinx import PlainDolfinx, steady_crank_nicolson
-
-import fpcontrol as fpc
+from forward_runs import FEW, SHORT, SMALL, Row, direct, krylov, setup
 
 # Squares a side times the degree: multiples of 6, so that all degrees have the same dofs.
 SQUARES = {"1e3": 30, "1e4": 102, "1e5": 318, "1e6": 1002}
 CUBES = {"3e4": 30, "3e5": 66}
-# Both stop at RTOL in the preconditioned residual; the densities then differ by this much at most.
-SAME_DENSITY = 1e-8
-SHORT = 4  # steps of the short run, a piece of the network that switches every 4 steps
-Row = dict[str, Any]
-Runs = dict[str, Callable[[], Any]]
 
 
 def steps_and_rounds(dofs: int, quick: bool) -> tuple[int, int]:
     """Steps of the long run, and rounds: what is short is repeated."""
     steps, rounds = next(
-        (s, r)
-        for size, s, r in ((3e3, 84, 9), (3e4, 44, 7), (4e5, 16, 3), (np.inf, 12, 3))
-        if dofs < size
+        (s, r) for size, s, r in ((3e3, 84, 7), (SMALL, 44, 5), (np.inf, 12, FEW)) if dofs < size
     )
-    return (SHORT + 8, 3) if quick else (steps, rounds)
-
-
-def pair(runs: Runs, who: str, run: Callable[[int], Any], short: int, long: int) -> None:
-    """A short and a long run: their difference leaves out what is done once."""
-    runs[f"{who} short"] = lambda: run(short)
-    runs[f"{who} long"] = lambda: run(long)
-
-
-def difference(times: dict[str, list[float]], who: str) -> list[float]:
-    """Seconds of the steps in which the two runs differ, round by round."""
-    both = zip(times[f"{who} short"], times[f"{who} long"], strict=True)
-    return [long - short for short, long in both]
-
-
-def same(name: str, mine: np.ndarray, others: list[np.ndarray]) -> float:
-    """Largest difference of owned values over the largest value; an error if it is too large."""
-    rho = mine[: len(others[0])]
-    scale = COMM.allreduce(np.abs(rho).max(initial=0.0), op=MPI.MAX)
-    gap = max(np.abs(u - rho).max(initial=0.0) for u in others) / scale
-    gap = COMM.allreduce(gap, op=MPI.MAX)
-    if gap > SAME_DENSITY:
-        raise AssertionError(f"{name}: the densities differ by {gap:.1e}.")
-    return float(gap)
-
-
-def krylov(
-    case: Case, name: str, drift: Any, plains: dict[str, Any], per_piece: int, rounds: int
-) -> tuple[Row, traffic.Traffic]:
-    """GMRES with ILU(0) on both sides."""
-    equation = fpc.FokkerPlanck(
-        case.mesh, drift, SIGMA, degree=case.degree, linear_solver="gmres", petsc_options=OPTIONS
-    )
-    peers = {
-        form: PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, OPTIONS)
-        for form, plain in plains.items()
-    }
-    runs: Runs = {}
-    last: dict[str, Any] = {}
-    long = case.steps
-
-    def own(steps: int) -> None:
-        last["own"] = None  # or two runs would be in memory at a time
-        last["own"] = equation.solve(case.start, case.t1(steps), steps)
-
-    pair(runs, "own", own, SHORT, long)
-    for form, peer in peers.items():
-        pair(
-            runs,
-            form,
-            lambda steps, peer=peer: peer.forward(case.start, steps, per_piece),  # type: ignore
-            SHORT,
-            long,
-        )
-    times = timing.interleaved(COMM, runs, rounds)
-    step = {who: difference(times, who) for who in ("own", *peers)}
-    fastest = min(peers, key=lambda form: timing.median(step[form]))
-    gap = same(name, last["own"].levels[-1], [peer.density for peer in peers.values()])
-    its = last["own"].iterations / long
-    refills = 1.0 / per_piece if per_piece < long else 0.0
-    nonzeros = traffic.entries(peers[fastest].matrix)
-    return {
-        "own": timing.median(step["own"]),
-        "plain": timing.median(step[fastest]),
-        "ratio": timing.ratio(step["own"], step[fastest]),
-        "its": its,
-        "its dolfinx": peers[fastest].iterations / long,
-        "drift in dolfinx": fastest,
-        "difference": gap,
-        "once": timing.median(times["own short"])
-        - SHORT * timing.median(step["own"]) / (long - SHORT),
-    }, traffic.krylov_step(case.dofs, nonzeros, its, refills)
-
-
-def direct(case: Case, rounds: int) -> tuple[Row, traffic.Traffic]:
-    """A drift that stays in 2-D: one factorization, beside its bare triangular solves."""
-    equation = fpc.FokkerPlanck(case.mesh, steady(case), SIGMA, degree=case.degree)
-    plain = steady_plain(case)
-    # The same operator, factored the same way, for nothing but solves.
-    peer = PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, DIRECT)
-    peer.refill()
-    ksp = PETSc.KSP().create(COMM)
-    ksp.setOperators(peer.matrix)
-    ksp.setOptionsPrefix("bare_")
-    table = PETSc.Options("bare_")
-    for key, value in DIRECT.items():
-        table[key] = value
-    ksp.setFromOptions()
-    ksp.setUp()
-    b, u = peer.matrix.createVecs()
-    b.set(1.0)
-    last: dict[str, Any] = {}
-    runs: Runs = {}
-    long = case.steps
-    count = long - SHORT
-
-    def own(steps: int) -> None:
-        last["own"] = None
-        last["own"] = equation.solve(case.start, case.t1(steps), steps)
-
-    def theirs(steps: int) -> None:
-        last["plain"] = steady_crank_nicolson(
-            case.start, plain.expression, D, case.dt, steps, 2 * case.degree, DIRECT
-        )
-
-    def bare() -> None:
-        for _ in range(count):
-            ksp.solve(b, u)
-
-    pair(runs, "own", own, SHORT, long)
-    pair(runs, "plain", theirs, SHORT, long)
-    runs["bare"] = bare
-    times = timing.interleaved(COMM, runs, rounds)
-    step = {who: difference(times, who) for who in ("own", "plain")}
-    owned = case.space.dofmap.index_map.size_local
-    gap = same("steady", last["own"].levels[-1], [last["plain"].x.array[:owned]])
-    factor = ksp.getPC().getFactorMatrix()
-    nonzeros, fill = traffic.entries(peer.matrix), traffic.entries(factor)
-    for thing in (ksp, b, u):
-        thing.destroy()
-    return {
-        "own": timing.median(step["own"]),
-        "plain": timing.median(step["plain"]),
-        "ratio": timing.ratio(step["own"], step["plain"]),
-        "bare solve": timing.median(times["bare"]),
-        "to bare solve": timing.ratio(step["own"], times["bare"]),
-        "difference": gap,
-        "once": timing.median(times["own short"]) - SHORT * timing.median(step["own"]) / count,
-    }, traffic.direct_step(case.dofs, nonzeros, fill)
-
-
-def setup(case: Case, rounds: int) -> Row:
-    """What is done once an equation: microseconds per dof, beside plain DOLFINx's operator."""
-    drift = cheap(case)
-    plain = cheap_plain(case, drift)["ufl"]
-
-    def make() -> fpc.FokkerPlanck:
-        return fpc.FokkerPlanck(
-            case.mesh,
-            drift,
-            SIGMA,
-            degree=case.degree,
-            linear_solver="gmres",
-            petsc_options=OPTIONS,
-        )
-
-    old = make()
-    runs: Runs = {
-        "create": make,
-        "create and run": lambda: make().solve(case.start, case.dt, 1),
-        "run": lambda: old.solve(case.start, case.dt, 1),
-        "plain": lambda: PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, OPTIONS),
-    }
-    times = timing.interleaved(COMM, runs, rounds)
-    lazy = [
-        a - b - c
-        for a, b, c in zip(*(times[n] for n in ("create and run", "create", "run")), strict=True)
-    ]
-    both = [a + b for a, b in zip(times["create"], lazy, strict=True)]
-    return {
-        "degree": case.degree,
-        "dimension": case.dimension,
-        "dofs": case.dofs,
-        "create": case.per_dof(timing.median(times["create"]), 1),
-        "at first run": case.per_dof(timing.median(lazy), 1),
-        "dolfinx": case.per_dof(timing.median(times["plain"]), 1),
-        "ratio": timing.ratio(both, times["plain"]),
-    }
+    return (SHORT + 8, FEW + 1) if quick else (steps, rounds)
 
 
 def sweep(
@@ -263,7 +80,7 @@ def sweep(
 
     if dimension == 2:
         # A factorization costs as much as many solves, and its noise is that of their difference.
-        longer = Case(n, degree, SHORT + (2 if quick else 4) * (steps - SHORT), dimension)
+        longer = Case(n, degree, SHORT + (4 if dofs > SMALL else 8) * (steps - SHORT), dimension)
         add("steady", longer, direct(longer, rounds))
     else:
         drift = steady(case)
