@@ -8,13 +8,12 @@ r"""Seconds to an accuracy: the Ornstein-Uhlenbeck process in a box, beside othe
 The density stays Gaussian up to what the walls hold (1e-8 of it). For every tool the cheapest
 setting found (``--tune`` looks for it again) that comes below a relative L2 error of 1e-2, 1e-3 and
 1e-4; everything from the mesh to the last density is timed, after a run that warms up. fplanck is
-in the extra ``peers``; without it the benchmark says so and goes on. A minute or two on one core,
-mostly the peers at 1e-4.
+in the extra ``peers``, FiPy (1e-2 only) in .venv-peers; without them the benchmark says so and goes
+on. A minute or two on one core, mostly the peers at 1e-4.
 """
 
 import argparse
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +26,8 @@ import scipy.sparse as sp
 import timing
 import ufl
 from dolfinx import fem
+from peers import moving_gaussian, outside
+from peers.moving_gaussian import HALF, T1, D
 from plain_dolfinx import steady_crank_nicolson
 from scipy.sparse.linalg import expm_multiply, splu
 
@@ -41,7 +42,7 @@ except ImportError:
     Fplanck = None
 
 COMM = MPI.COMM_SELF
-D, SIGMA, T1, HALF = 0.5, 1.0, 1.0, 6.0
+SIGMA = (2.0 * D) ** 0.5
 TARGETS = (1e-2, 1e-3, 1e-4)
 SLOW = 4.0  # seconds
 # LU of PETSc itself with nested dissection: for a 2-D operator of this size faster than MUMPS.
@@ -56,10 +57,8 @@ Array = np.ndarray
 
 
 def gaussian(t: float, x: Array) -> Array:
-    """Density at points ``(N, 2)``."""
-    mean = np.array([1.5, -1.0]) * math.exp(-t)
-    variance = 0.25 * math.exp(-2.0 * t) + D * (1.0 - math.exp(-2.0 * t))
-    return np.exp(-((x - mean) ** 2).sum(axis=1) / (2.0 * variance)) / (2.0 * np.pi * variance)
+    """Density at points ``(N, 2)``: of the moving Gaussian, whose drift points at 0 for good."""
+    return moving_gaussian.density(t, x, 0.0)
 
 
 def function_error(u: fem.Function) -> float:
@@ -73,8 +72,7 @@ def function_error(u: fem.Function) -> float:
 
 def grid_error(u: Array, x: Array) -> float:
     """Relative l2 error of values at the points of a grid."""
-    exact = gaussian(T1, x)
-    return float(np.linalg.norm(u - exact) / np.linalg.norm(exact))
+    return moving_gaussian.grid_error(u, x, 0.0)
 
 
 def box_points(axis: Array) -> Array:
@@ -245,6 +243,32 @@ def tune(tool: Tool, target: float, first: int, steps: int) -> tuple[int, int]:
     return min(found)[1:]
 
 
+# FiPy at 1e-2: scheme to cells a side and steps, the cheapest found; its own tolerance is 1e-5.
+FIPY = {"midpoint": (70, 12), "Euler": (80, 98)}
+Found = tuple[str, tuple[int, int], float, float]
+
+
+def fipy(repeats: int) -> list[Found]:
+    """FiPy at the first target, in a process of its own that does its own timing, solver by solver.
+
+    Returns:
+        Name, setting, error and seconds.
+    """
+    rows: list[Found] = []
+    for scheme, (n, steps) in FIPY.items():
+        found = outside.fipy(
+            *("--cells", n, "--steps", steps, "--schemes", scheme, "--radius", 0),
+            *("--tolerance", 1e-5, "--repeats", repeats, "--solvers", "GMRES", "BiCGStab"),
+        )
+        if found is None:
+            break
+        run = min(found["runs"], key=lambda run: run["seconds"])
+        if run["error"] > TARGETS[0]:
+            raise AssertionError(f"FiPy, {scheme} misses {TARGETS[0]:g}: {run['error']:.3g}.")
+        rows.append((f"FiPy, {scheme}", (n, steps), run["error"], run["seconds"]))
+    return rows
+
+
 def measure(tools: dict[str, Tool], i: int, repeats: int) -> list[dict[str, Any]]:
     """One target; the tools in turns, so that a slow machine slows all of them."""
     runs = {
@@ -267,17 +291,21 @@ def measure(tools: dict[str, Tool], i: int, repeats: int) -> list[dict[str, Any]
     for _ in range(repeats):
         for name in often:
             times[name].append(timing.seconds(COMM, runs[name]))
+    rows: list[Found] = [
+        (name, tools[name].settings[i], errors[name], timing.median(times[name])) for name in times
+    ]
+    rows += fipy(min(repeats, 3)) if i == 0 else []
     return [
         {
             "target": TARGETS[i],
             "tool": name,
-            "n": tools[name].settings[i][0],
-            "steps": tools[name].settings[i][1] or None,
-            "error": errors[name],
-            "seconds": timing.median(seconds),
-            "to fpcontrol": timing.median(seconds) / timing.median(times[OWN]),
+            "n": n,
+            "steps": steps or None,
+            "error": error,
+            "seconds": seconds,
+            "to fpcontrol": seconds / timing.median(times[OWN]),
         }
-        for name, seconds in times.items()
+        for name, (n, steps), error, seconds in rows
     ]
 
 

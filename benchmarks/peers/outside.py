@@ -9,9 +9,9 @@ from typing import Any
 HERE = Path(__file__).parent
 # Another place may be told, such as one that several clones share.
 PEERS = Path(os.environ.get("FPCONTROL_PEERS", HERE.parents[1] / ".venv-peers"))
-MISSING = "FiPy is left out: {} is not there; .ci/install_peers makes it."
+MISSING = "FiPy is left out: {} is not there; `make peers` makes it."
 # What an MPI launcher tells its processes: a program started from one of them is not its child.
-LAUNCHER = ("PMI", "HYD", "MPI", "OMPI", "PRTE", "MV2")
+LAUNCHER = ("PMI", "HYD", "MPI", "OMPI", "PRTE", "SLURM")
 
 
 def environment() -> dict[str, str]:
@@ -26,8 +26,10 @@ def fipy(*arguments: Any, timeout: float = 600.0) -> dict[str, Any] | None:
         print(MISSING.format(PEERS))
         return None
     command = [str(python), str(HERE / "fipy_steps.py"), *map(str, arguments)]
+    clean = {k: v for k, v in environment().items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    clean["OMP_NUM_THREADS"] = clean["OPENBLAS_NUM_THREADS"] = "1"
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment(), timeout=timeout, check=False
+        command, capture_output=True, text=True, env=clean, timeout=timeout, check=False
     )
     if done.returncode and "No module named 'fipy'" in done.stderr:
         print(f"FiPy is left out: it is not installed in {PEERS}.")

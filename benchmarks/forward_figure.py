@@ -1,0 +1,74 @@
+"""Figure of bench_forward.py: python benchmarks/forward_figure.py JSON PNG."""
+
+import json
+import sys
+from pathlib import Path
+
+from convergence_figures import COLORS, MARKERS, Row, groups
+from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
+
+DRIFTS = {
+    "steady": "drift stays",
+    "cheap": "affine, every step new",
+    "network/1": "network, every step new",
+    "network/4": "network, every 4 steps new",
+}
+
+
+def panel(ax: plt.Axes, rows: list[Row]) -> None:
+    """One degree: a colour and a marker for each drift."""
+    for i, drift in enumerate(DRIFTS):
+        mine = [row for row in rows if row["drift"] == drift]
+        dofs = [row["dofs"] for row in mine]
+        style = {"color": COLORS[i], "markersize": 4.5}
+        for key, how in (
+            ("fpcontrol", {"linestyle": "-", "linewidth": 2.0, "marker": MARKERS[i]}),
+            ("dolfinx", {"linestyle": "--", "linewidth": 1.2, "marker": MARKERS[i]}),
+            ("bound", {"linestyle": ":", "linewidth": 1.4, "marker": "_"}),
+        ):
+            fill = {"markerfacecolor": "white"} if key == "dolfinx" else {}
+            ax.loglog(dofs, [row[key] for row in mine], **style, **how, **fill)
+
+
+def draw(rows: list[Row], path: str | Path) -> None:
+    """Microseconds per dof and step over dofs, a panel for each degree."""
+    kinds: dict[tuple[int, int], list[Row]] = {}
+    for dimension, mine in groups(rows, "dimension").items():
+        for degree, these in groups(mine, "degree").items():
+            kinds[dimension, degree] = these
+    figure, axes = plt.subplots(
+        1, len(kinds), figsize=(0.6 + 2.7 * len(kinds), 4.4), sharey=True, squeeze=False
+    )
+    for ax, ((dimension, degree), mine) in zip(axes[0], kinds.items(), strict=True):
+        panel(ax, mine)
+        ax.set(title=f"{dimension}-D, degree {degree}", xlabel="degrees of freedom")
+        dofs = [row["dofs"] for row in mine]
+        ax.set_xlim(min(dofs) / 1.8, max(dofs) * 1.8)
+        ax.xaxis.set_minor_formatter(NullFormatter())  # or they overlap where the range is short
+    axes[0][0].set_ylabel("microseconds per dof and step")
+    handles = [
+        Line2D([], [], color=COLORS[i], marker=MARKERS[i], markersize=5, label=label)
+        for i, label in enumerate(DRIFTS.values())
+    ] + [
+        Line2D([], [], color="0.3", linestyle=style, linewidth=width, label=label)
+        for style, width, label in (
+            ("-", 2.0, "fpcontrol"),
+            ("--", 1.2, "plain DOLFINx"),
+            (":", 1.4, "bytes of a step / triad"),
+        )
+    ]
+    columns = 7 if len(kinds) > 3 else 4 if len(kinds) > 1 else 2
+    figure.tight_layout()
+    figure.legend(
+        handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=columns, fontsize=8
+    )
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target, bbox_inches="tight")
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    draw(json.loads(Path(sys.argv[1]).read_text())["tables"]["forward"], sys.argv[2])
