@@ -32,14 +32,15 @@ from forward_runs import FEW, SHORT, SMALL, Row, direct, krylov, setup
 # Squares a side times the degree: multiples of 6, so that all degrees have the same dofs.
 SQUARES = {"1e3": 30, "1e4": 102, "1e5": 318, "1e6": 1002}
 CUBES = {"3e4": 30, "3e5": 66}
+HUGE = 4e5
 
 
 def steps_and_rounds(dofs: int, quick: bool) -> tuple[int, int]:
     """Steps of the long run, and rounds: what is short is repeated."""
-    steps, rounds = next(
-        (s, r) for size, s, r in ((3e3, 84, 7), (SMALL, 44, 5), (np.inf, 12, FEW)) if dofs < size
-    )
-    return (SHORT + 8, FEW + 1) if quick else (steps, rounds)
+    if quick:
+        return SHORT + 8, FEW + 1
+    plan = ((3e3, 84, 7), (SMALL, 44, 5), (np.inf, 8, FEW))
+    return next((steps, rounds) for size, steps, rounds in plan if dofs < size)
 
 
 def sweep(
@@ -80,8 +81,9 @@ def sweep(
 
     if dimension == 2:
         # A factorization costs as much as many solves, and its noise is that of their difference.
-        longer = Case(n, degree, SHORT + (4 if dofs > SMALL else 8) * (steps - SHORT), dimension)
-        add("steady", longer, direct(longer, rounds))
+        longer = Case(n, degree, SHORT + 8 * (steps - SHORT), dimension)
+        # A factorization of the largest takes half a minute, and every round four.
+        add("steady", longer, direct(longer, 1 if dofs > HUGE else rounds))
     else:
         drift = steady(case)
         add(
