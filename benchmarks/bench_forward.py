@@ -27,7 +27,7 @@ from cases import (
     steady,
     steady_plain,
 )
-from forward_runs import FEW, SHORT, SMALL, Row, direct, krylov, setup
+from forward_runs import FEW, SHORT, Row, direct, krylov, setup
 
 # Squares a side times the degree: multiples of 6, so that all degrees have the same dofs.
 SQUARES = {"1e3": 30, "1e4": 102, "1e5": 318, "1e6": 1002}
@@ -39,7 +39,7 @@ def steps_and_rounds(dofs: int, quick: bool) -> tuple[int, int]:
     """Steps of the long run, and rounds: what is short is repeated."""
     if quick:
         return SHORT + 8, FEW + 1
-    plan = ((3e3, 84, 7), (SMALL, 44, 5), (np.inf, 8, FEW))
+    plan = ((3e3, 84, 7), (2e4, 44, 5), (5e4, 12, FEW), (np.inf, 8, FEW))
     return next((steps, rounds) for size, steps, rounds in plan if dofs < size)
 
 
