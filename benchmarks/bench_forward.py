@@ -79,18 +79,14 @@ def sweep(
             }
         )
 
+    # What is done once costs as much as many steps of a drift that stays, and so does its noise.
+    longer = Case(n, degree, SHORT + 8 * (steps - SHORT), dimension)
     if dimension == 2:
-        # A factorization costs as much as many solves, and its noise is that of their difference.
-        longer = Case(n, degree, SHORT + 8 * (steps - SHORT), dimension)
         # A factorization of the largest takes half a minute, and every round four.
         add("steady", longer, direct(longer, 1 if dofs > HUGE else rounds))
     else:
-        drift = steady(case)
-        add(
-            "steady",
-            case,
-            krylov(case, "steady", drift, {"ufl": steady_plain(case)}, steps, rounds),
-        )
+        drift, plain = steady(longer), {"ufl": steady_plain(longer)}
+        add("steady", longer, krylov(longer, "steady", drift, plain, longer.steps, rounds))
     drift = cheap(case)
     add("cheap", case, krylov(case, "cheap", drift, cheap_plain(case, drift), 1, rounds))
     for per_piece in (1, 4):
