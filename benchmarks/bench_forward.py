@@ -141,7 +141,7 @@ def main() -> None:
     unit = "microseconds per dof and step"
     say = print if COMM.rank == 0 else lambda *_, **__: None
     bandwidth = triad.measure(COMM, triad.sizes(COMM.size, options.quick), rounds=3)
-    say(timing.table(f"Triad on {COMM.size} rank(s), GB/s", bandwidth), flush=True)
+    say(timing.table(f"Triad ({triad.KIND}) on {COMM.size} rank(s), GB/s", bandwidth), flush=True)
     rows: list[Row] = []
     setups: list[Row] = []
     meshes = [(n // p, p, 2) for p in options.degrees for n in squares]
@@ -161,7 +161,12 @@ def main() -> None:
     if options.json:
         result = {
             "environment": timing.environment(COMM),
-            "settings": {"dt D/h^2": 1.0, "petsc options": OPTIONS, "direct": DIRECT},
+            "settings": {
+                "dt D/h^2": 1.0,
+                "petsc options": OPTIONS,
+                "direct": DIRECT,
+                "triad": triad.KIND,
+            },
             "tables": {
                 "triad": bandwidth,
                 "forward": rows,

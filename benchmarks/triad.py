@@ -27,6 +27,7 @@ except ImportError:  # daxpy stands in
     njit = None
 
 Array = np.ndarray
+KIND = "compiled by numba" if njit is not None else "daxpy, as numba is missing"
 MB = 1e6
 # Bytes that one round of a loop moves at least: long against the clock, short against patience.
 ROUND = 2e8
@@ -37,6 +38,10 @@ def _triad(a: Array, b: Array, c: Array, s: float) -> None:
         a[i] = b[i] + s * c[i]
 
 
+# fastmath: nothing forbids the loop vector registers.
+TRIAD = None if njit is None else njit(fastmath=True)(_triad)
+
+
 def loops(entries: int) -> dict[str, tuple[int, Callable[[], Any]]]:
     """Bytes an entry and the loop itself, on three arrays of so many entries."""
     a, b, c = (np.full(entries, value) for value in (0.0, 1.0, 2.0))
@@ -44,10 +49,8 @@ def loops(entries: int) -> dict[str, tuple[int, Callable[[], Any]]]:
         "daxpy": (24, lambda: blas.daxpy(b, a, a=1e-9)),
         "dot": (16, lambda: blas.ddot(b, c)),
     }
-    if njit is not None:
-        triad = njit(fastmath=True)(_triad)  # fastmath: nothing forbids the loop vector registers
-        return {"triad": (24, lambda: triad(a, b, c, 3.0)), **found}
-    return {"triad": found["daxpy"], **found}
+    triad = found["daxpy"] if TRIAD is None else (24, lambda: TRIAD(a, b, c, 3.0))
+    return {"triad": triad, **found}
 
 
 def last_level_cache() -> int:
@@ -120,10 +123,7 @@ def main() -> None:
     for ranks in range(1, comm.size + 1):
         rows += measure(comm, sizes(comm.size, options.quick), ranks, 3 if options.quick else 5)
     if comm.rank == 0:
-        print(
-            f"Last-level cache {last_level_cache() / MB:.0f} MB; the triad is "
-            f"{'compiled by numba' if njit is not None else 'daxpy, as numba is missing'}."
-        )
+        print(f"Last-level cache {last_level_cache() / MB:.0f} MB; the triad is {KIND}.")
         print(timing.table("Bandwidth of all ranks that take part, GB/s", rows))
     if options.json:
         result = {"environment": timing.environment(comm), "tables": {"triad": rows}}
