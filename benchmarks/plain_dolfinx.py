@@ -88,8 +88,11 @@ class PlainDolfinx:
         self.space, self.drift, self.dt, self._options = space, drift, dt, options
         rho, w = ufl.TrialFunction(space), ufl.TestFunction(space)
         dx = ufl.dx(metadata={"quadrature_degree": quadrature_degree, "quadrature_rule": "default"})
-        constant = rho * w * dx + 0.5 * dt * diffusivity * ufl.dot(ufl.grad(rho), ufl.grad(w)) * dx
-        advection = -0.5 * dt * rho * ufl.dot(drift.expression, ufl.grad(w)) * dx
+        # A number would be part of the code, and every time step a form to compile.
+        half = fem.Constant(space.mesh, 0.5 * dt)
+        noise = fem.Constant(space.mesh, 0.5 * dt * diffusivity)
+        constant = rho * w * dx + noise * ufl.dot(ufl.grad(rho), ufl.grad(w)) * dx
+        advection = -half * rho * ufl.dot(drift.expression, ufl.grad(w)) * dx
 
         def compiled(form: Any) -> fem.Form:
             return fem.form(form, jit_options=JIT)
@@ -179,8 +182,9 @@ def steady_crank_nicolson(
     space = start.function_space
     rho, w = ufl.TrialFunction(space), ufl.TestFunction(space)
     dx = ufl.dx(metadata={"quadrature_degree": quadrature_degree, "quadrature_rule": "default"})
+    half = fem.Constant(space.mesh, 0.5 * dt)
     flux = diffusivity * ufl.grad(rho) - rho * drift
-    forms = (rho * w * dx, rho * w * dx + 0.5 * dt * ufl.dot(flux, ufl.grad(w)) * dx)
+    forms = (rho * w * dx, rho * w * dx + half * ufl.dot(flux, ufl.grad(w)) * dx)
     mass, matrix = (fem_petsc.assemble_matrix(fem.form(f, jit_options=JIT)) for f in forms)
     mass.assemble()
     matrix.assemble()
