@@ -245,15 +245,11 @@ def tune(tool: Tool, target: float, first: int, steps: int) -> tuple[int, int]:
 
 # FiPy at 1e-2: scheme to cells a side and steps, the cheapest found; its own tolerance is 1e-5.
 FIPY = {"midpoint": (70, 12), "Euler": (80, 98)}
-Found = tuple[str, tuple[int, int], float, float]
+Found = tuple[str, tuple[int, int], float, float]  # name, setting, error, seconds
 
 
 def fipy(repeats: int) -> list[Found]:
-    """FiPy at the first target, in a process of its own that does its own timing, solver by solver.
-
-    Returns:
-        Name, setting, error and seconds.
-    """
+    """FiPy at the first target, in a process that does its own timing, solver by solver."""
     rows: list[Found] = []
     for scheme, (n, steps) in FIPY.items():
         found = outside.fipy(
