@@ -1,0 +1,161 @@
+"""Which linear solver, or none, for a time step whose operator is refilled?
+
+    python benchmarks/bench_solvers.py [--quick] [--large] [--only TABLE] [--json FILE] [--figure FILE]
+
+Two minutes of one core; benchmarks/README.md explains the tables.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from mpi4py import MPI
+
+import timing
+from solvers_candidates import EVERYTHING, FAST, MAIN, THRIFT
+from solvers_measure import Candidate, compare
+from solvers_problem import Problem
+
+COMM = MPI.COMM_WORLD
+Rows = list[dict[str, Any]]
+# All stop at RTOL in the (mostly preconditioned) residual, and then differ by this much at most.
+RTOL, SAME = 1e-10, 1e-8
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is run: cells a side, ratios dt D/h^2, steps, rounds."""
+
+    square: int = 128
+    quadratic: int = 64
+    cube: int = 25
+    refined: tuple[int, ...] = (64, 128, 256)
+    ratios: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    few: tuple[float, ...] = (1.0, 10.0, 100.0)
+    steps: int = 3
+    rounds: int = 3
+
+
+QUICK = Size(24, 12, 8, (12, 24), (1.0, 10.0), (1.0, 10.0), 2, 1)
+LARGE = Size(181, 90, 31, (64, 128, 256, 512), (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0))
+
+
+def measured(problem: Problem, candidates: dict[str, Candidate], size: Size, **more: Any) -> Rows:
+    """Rows of one problem, with what tells it from the others in front."""
+    rows = compare(problem, candidates, size.rounds, more.pop("rtol", RTOL))
+    head = {
+        "dim": problem.dimension,
+        "degree": problem.degree,
+        "dofs": problem.dofs,
+        "dt D/h2": problem.ratio,
+    }
+    problem.destroy()
+    return [head | more | row for row in rows]
+
+
+def everything(size: Size) -> Rows:
+    """All solvers on the unit square, degree 1."""
+    rows = []
+    for ratio in size.few:
+        rows += measured(Problem(2, size.square, 1, ratio, size.steps), EVERYTHING, size)
+    return rows
+
+
+def sweep(size: Size) -> Rows:
+    """The best ones over the time step, degree 1 and 2 in 2-D, degree 1 in 3-D."""
+    rows = []
+    cases = ((2, size.square, 1), (2, size.quadratic, 2), (3, size.cube, 1))
+    for dimension, n, degree in cases:
+        for ratio in size.ratios if (dimension, degree) == (2, 1) else size.few:
+            problem = Problem(dimension, n, degree, ratio, size.steps)
+            rows += measured(problem, MAIN, size)
+    return rows
+
+
+def refinement(size: Size) -> Rows:
+    """One time step, ever finer meshes: dt D/h^2 grows by four."""
+    rows = []
+    for n in size.refined:
+        ratio = 3.0 * (n / size.refined[0]) ** 2
+        rows += measured(Problem(2, n, 1, ratio, size.steps), MAIN, size)
+    return rows
+
+
+def drift(size: Size) -> Rows:
+    """The best ones over the cell Peclet number."""
+    rows = []
+    for peclet in (0.1, 1.0, 10.0):
+        for ratio in size.few[1:]:
+            problem = Problem(2, size.square // 2, 1, ratio, size.steps, peclet=peclet)
+            rows += measured(problem, MAIN, size, peclet=peclet)
+    return rows
+
+
+def transposed(size: Size) -> Rows:
+    """The adjoint's solves, at the tolerance that a derivative is computed with."""
+    rows = []
+    for ratio in size.few:
+        problem = Problem(2, size.square // 2, 1, ratio, size.steps, transposed=True)
+        rows += measured(problem, MAIN, size, rtol=1e-12)
+    return rows
+
+
+def thrift(size: Size) -> Rows:
+    """Within GMRES + ILU(0): guesses, sides, orthogonalization, reuse; two kinds of drift."""
+    rows = []
+    for per_piece in (1, 4):
+        for ratio in size.few[:2]:
+            problem = Problem(2, size.square, 1, ratio, 2 * size.steps, per_piece=per_piece)
+            rows += measured(problem, THRIFT, size, **{"steps/piece": per_piece})
+    return rows
+
+
+TABLES: dict[str, Callable[[Size], Rows]] = {
+    "everything": everything,
+    "sweep": sweep,
+    "refinement": refinement,
+    "drift": drift,
+    "transposed": transposed,
+    "thrift": thrift,
+}
+
+
+def faults(name: str, rows: Rows) -> Iterable[str]:
+    """What may not be: a solver that stops at another solution."""
+    for row in rows:
+        if row.get("error") is not None and not row["error"] <= SAME:
+            yield f"{name}: {row['solver']} is off by {row['error']:.1e}."
+    if any(row["solver"] == next(iter(FAST)) and row["failed"] for row in rows if "solver" in row):
+        yield f"{name}: the solver that the others are compared with failed."
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small meshes, one round: seconds")
+    parser.add_argument("--large", action="store_true", help="finer meshes: half an hour")
+    parser.add_argument("--only", choices=TABLES, help="one table")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--figure", metavar="FILE")
+    options = parser.parse_args()
+    size = QUICK if options.quick else LARGE if options.large else Size()
+    tables: dict[str, Rows] = {}
+    wrong: list[str] = []
+    for name in [options.only] if options.only else TABLES:
+        tables[name] = TABLES[name](size)
+        wrong += faults(name, tables[name])
+        if COMM.rank == 0:
+            title = (TABLES[name].__doc__ or name).splitlines()[0]
+            print(timing.table(f"{name}: {title}", tables[name]), flush=True)
+    if options.json:
+        timing.write(options.json, timing.environment(COMM) | {"tables": tables}, COMM)
+    for fault in wrong:
+        print(fault, file=sys.stderr)
+    if wrong:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
