@@ -2,10 +2,10 @@ r"""Time steps with a refilled operator, as systems :math:`A_n u = M\rho_n` to t
 
 Crank-Nicolson as in fpcontrol: :math:`A_n = M + \tfrac{dt}{2}(D K - B(v_n))`,
 :math:`\rho_{n+1} = 2u - \rho_n`; transposed, :math:`A_n^\top z = M\lambda_{n+1}`,
-:math:`\lambda_n = 2z - \lambda_{n+1}`. All operators and all levels are computed beforehand, so that
-every solver is given the same systems and the same initial guesses, and nothing but the solver is
-timed. The matrices are assembled by compiled forms: what is compared is independent of how fpcontrol
-fills its own.
+:math:`\lambda_n = 2z - \lambda_{n+1}`. All operators and all levels are computed beforehand, so
+that every solver is given the same systems and the same initial guesses, and nothing but the solver
+is timed. The matrices are assembled by compiled forms: what is compared is independent of how
+fpcontrol fills its own.
 """
 
 from typing import Any
@@ -95,6 +95,11 @@ class Problem:
         self.constant = matrix(form(rho * w + half * D * ufl.dot(ufl.grad(rho), ufl.grad(w))))
         for a in (self.mass, self.constant):
             a.setOption(PETSc.Mat.Option.SYMMETRIC, True)
+        # dt/2 D K over M on the diagonal, 4 dt D/h^2 for degree 1 on squares: says before a run how
+        # stiff the step is, whatever the mesh.
+        diagonal = self.constant.getDiagonal()
+        diagonal.pointwiseDivide(diagonal, self.mass.getDiagonal())
+        self.stiffness = diagonal.sum() / self.dofs - 1.0
         whole = form(rho * w + half * ufl.dot(flux, ufl.grad(w)))
         self.operators = []
         for i in range((HISTORY + self.steps - 1) // self.per_piece + 1):

@@ -1,0 +1,55 @@
+"""Figure of bench_solvers.py: python benchmarks/solvers_figure.py JSON PNG."""
+
+import json
+import sys
+from typing import Any
+
+from convergence_figures import COLORS, MARKERS, groups
+from matplotlib import pyplot as plt
+
+Row = dict[str, Any]
+SHOWN = (
+    "GMRES, ILU(0)",
+    "BiCGStab, ILU(0)",
+    "GMRES, ILU(2)",
+    "GMRES, ILU(4)",
+    "GMRES, GAMG/ILU of constant part",
+)
+EXPLICIT = "RKC2"
+
+
+def draw(tables: dict[str, list[Row]], path: str) -> None:
+    """Cost and iterations over the time step: implicit solvers in each space, explicit steps."""
+    if "sweep" not in tables:
+        raise SystemExit("The figure needs the table 'sweep'.")
+    spaces: dict[str, list[Row]] = {}
+    for row in tables["sweep"]:
+        spaces.setdefault(f"{row['dim']}-D, degree {row['degree']}", []).append(row)
+    figure, axes = plt.subplots(2, len(spaces), figsize=(10, 6.4), sharex="col", squeeze=False)
+    for column, (space, mine) in enumerate(spaces.items()):
+        lines = {name: rows for name, rows in groups(mine, "solver").items() if name in SHOWN}
+        if column == 0 and "explicit" in tables:
+            steps = groups(tables["explicit"], "method")[EXPLICIT]
+            lines[EXPLICIT] = [row | {"its": row["its or stages"]} for row in steps]
+        for name, rows in lines.items():
+            i = SHOWN.index(name) if name in SHOWN else len(SHOWN)
+            done = [row for row in rows if row["step"] is not None]
+            ratios = [row["dt D/h2"] for row in done]
+            label = "no solver: RKC2 with lumped mass" if name == EXPLICIT else name
+            style = {"color": COLORS[i], "marker": MARKERS[i], "markersize": 4.5}
+            axes[0, column].loglog(ratios, [row["step"] for row in done], label=label, **style)
+            axes[1, column].loglog(ratios, [row["its"] for row in done], **style)
+        axes[0, column].set_title(f"{space}: {mine[0]['dofs']} dofs")
+        axes[1, column].set_xlabel(r"$dt\,D/h^2$")
+    axes[0, 0].set_ylabel("microseconds per dof and step")
+    axes[1, 0].set_ylabel("iterations (stages) per step")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=3)
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    figure.savefig(path)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1]) as file:
+        draw(json.load(file)["tables"], sys.argv[2])
