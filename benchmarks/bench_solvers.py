@@ -14,7 +14,7 @@ from mpi4py import MPI
 
 import solvers_figure
 import timing
-from solvers_candidates import EVERYTHING, FAST, MAIN, THRIFT
+from solvers_candidates import EVERYTHING, FAST, MAIN, SLOW_IN_3D, THRIFT
 from solvers_explicit import cost, errors, limits
 from solvers_measure import Candidate, compare
 from solvers_problem import Problem
@@ -23,6 +23,7 @@ COMM = MPI.COMM_WORLD
 Rows = list[dict[str, Any]]
 # All stop at RTOL in the (mostly preconditioned) residual, and then differ by this much at most.
 RTOL, SAME = 1e-10, 1e-8
+SAFEST = "GMRES, ILU(4)"
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ class Size:
 
     square: int = 128
     quadratic: int = 64
-    cube: int = 25
+    cube: int = 20
     refined: tuple[int, ...] = (64, 128, 256)
     ratios: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     few: tuple[float, ...] = (1.0, 10.0, 100.0)
     steps: int = 3
-    rounds: int = 3
+    rounds: int = 2
 
 
 QUICK = Size(24, 12, 8, (12, 24), (1.0, 10.0), (1.0, 10.0), 2, 1)
@@ -72,7 +73,8 @@ def sweep(size: Size) -> Rows:
     for dimension, n, degree in cases:
         for ratio in size.ratios if (dimension, degree) == (2, 1) else size.few:
             problem = Problem(dimension, n, degree, ratio, size.steps)
-            rows += measured(problem, MAIN, size)
+            leave = SLOW_IN_3D if dimension == 3 else ()
+            rows += measured(problem, {k: c for k, c in MAIN.items() if k not in leave}, size)
     return rows
 
 
@@ -86,13 +88,12 @@ def refinement(size: Size) -> Rows:
 
 
 def drift(size: Size) -> Rows:
-    """The best ones over the cell Peclet number."""
+    """The best ones over the cell Peclet number; a reason below zero is PETSc's for giving up."""
     rows = []
-    for peclet in (0.1, 1.0, 10.0):
-        for ratio in size.few[1:]:
+    for peclet in (0.1, 1.0, 5.0):
+        for ratio in size.few:
             problem = Problem(2, size.square // 2, 1, ratio, size.steps, peclet=peclet)
-            # The residual that GMRES goes by says less about the error, the stronger the drift.
-            rows += measured(problem, MAIN, size, peclet=peclet, rtol=1e-12)
+            rows += measured(problem, MAIN, size, peclet=peclet)
     return rows
 
 
@@ -143,6 +144,7 @@ TABLES: dict[str, Callable[[Size], Rows]] = {
 }
 # What tells the problems of a table apart, and becomes a column; the solvers are its rows.
 COLUMNS = ("dim", "degree", "dofs", "steps/piece", "peclet", "dt D/h2")
+SHORT = {"dt D/h2": "r=", "dim": "d=", "degree": "p=", "steps/piece": "piece=", "peclet": "Pe="}
 
 
 def compact(rows: Rows) -> Rows:
@@ -156,25 +158,27 @@ def compact(rows: Rows) -> Rows:
     for row in rows:
         line = lines.setdefault(row["solver"], {"solver": row["solver"]})
         text = row["failed"] or f"{row['step']:.3g} ({row['its']:.3g})"
+        if not row["failed"] and row["error"] > SAME:
+            text += f" off {row['error']:.0e}"
         line[" ".join(f"{SHORT.get(c, c)}{row[c]:g}" for c in vary)] = text
     return list(lines.values())
-
-
-SHORT = {"dt D/h2": "r=", "dim": "d=", "degree": "p=", "steps/piece": "piece=", "peclet": "Pe="}
 
 
 def faults(name: str, rows: Rows) -> Iterable[str]:
     """What may not be: a solver that stops at another solution."""
     for row in rows:
+        # Where the drift is strong, that some solvers fail is what the table shows.
+        if "peclet" in row and row["solver"] != SAFEST:
+            continue
         if row.get("error") is not None and not row["error"] <= SAME:
             yield f"{name}: {row['solver']} is off by {row['error']:.1e}."
-        if row.get("solver") in FAST and row["failed"]:
-            yield f"{name}: {row['solver']}, which the others are compared with, failed."
+        if row.get("solver") in (*FAST, SAFEST) and row["failed"]:
+            yield f"{name}: {row['solver']} failed."
         for identity in ("mass", "transposed"):
             if row.get(identity) is not None and not row[identity] <= 1e-12:
                 yield f"{name}: {identity} is off by {row[identity]:.1e}."
-        # A difference quotient: 1e-8 of truncation, 1e-12 of cancellation.
-        if row.get("derivative") is not None and not row["derivative"] <= 1e-6:
+        # Against a difference quotient of fourth order.
+        if row.get("derivative") is not None and not row["derivative"] <= 1e-8:
             yield f"{name}: the derivative is off by {row['derivative']:.1e}."
 
 
@@ -182,7 +186,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small meshes, one round: seconds")
-    parser.add_argument("--large", action="store_true", help="finer meshes: half an hour")
+    parser.add_argument("--large", action="store_true", help="finer meshes: many minutes")
     parser.add_argument("--only", choices=TABLES, help="one table")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--figure", metavar="FILE", help="solvers_figure.py draws it")

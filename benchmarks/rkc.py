@@ -21,7 +21,6 @@ import math
 
 from mpi4py import MPI  # noqa: F401  before PETSc
 
-import numba
 import numpy as np
 from petsc4py import PETSc
 
@@ -98,53 +97,6 @@ class PetscSteps:
             before.maxpy(weights, [rho, y, f, f0])
             before, y = y, before
         y.copy(out)
-
-
-@numba.njit(cache=False, fastmath={"contract", "reassoc"})
-def _product(indptr, columns, values, y, out):  # type: ignore[no-untyped-def]
-    for i in range(len(y)):
-        total = 0.0
-        for k in range(indptr[i], indptr[i + 1]):
-            total += values[k] * y[columns[k]]
-        out[i] = total
-
-
-@numba.njit(cache=False, fastmath={"contract", "reassoc"})
-def _stage(  # type: ignore[no-untyped-def]
-    indptr, columns, values, rho, f0, y, before, w0, w1, w2, wf, wf0
-):
-    for i in range(len(y)):
-        total = 0.0
-        for k in range(indptr[i], indptr[i + 1]):
-            total += values[k] * y[columns[k]]
-        before[i] = w0 * rho[i] + w1 * y[i] + w2 * before[i] + wf * total + wf0 * f0[i]
-
-
-class FusedSteps:
-    """The same with product and update in one compiled loop, on one rank: what a kernel saves."""
-
-    def __init__(self, matrix: PETSc.Mat, coefficients: Coefficients) -> None:
-        self.c = coefficients
-        self.indptr, self.columns, self.values = matrix.getValuesCSR()
-        self._f0, self._y, self._before = np.empty((3, len(self.indptr) - 1))
-
-    def refill(self, values: Array) -> None:
-        """Values of another ``dt L`` of the same pattern; no copy."""
-        self.values = values
-
-    def step(self, rho: Array, out: Array) -> None:
-        """One step."""
-        c, f0, y, before = self.c, self._f0, self._y, self._before
-        a = (self.indptr, self.columns, self.values)
-        _product(*a, rho, f0)
-        before[:] = rho
-        np.multiply(f0, -c.mu_f[1], out=y)
-        y += rho
-        for j in range(2, c.stages + 1):
-            w0 = 1.0 - c.mu[j] - c.nu[j]
-            _stage(*a, rho, f0, y, before, w0, c.mu[j], c.nu[j], -c.mu_f[j], -c.gamma_f[j])
-            before, y = y, before
-        out[:] = y
 
 
 def derivative(matrix: PETSc.Mat, c: Coefficients, rho: Array, dual: Array) -> list[tuple]:
