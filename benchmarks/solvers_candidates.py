@@ -23,6 +23,11 @@ def pc(kind: str, method: str = "gmres", constant: bool = False, **more: Any) ->
     return Candidate({"ksp_type": method, "pc_type": kind} | more, constant=constant)
 
 
+# Its own ordering, not the RCM that the candidates have by default.
+MUMPS: Options = {
+    "pc_factor_mat_solver_type": "mumps",
+    "pc_factor_mat_ordering_type": "external",
+}
 NESTED: Options = {"pc_factor_mat_solver_type": "petsc", "pc_factor_mat_ordering_type": "nd"}
 ONCE_AND_DONE: Options = {"ksp_initial_guess_nonzero": False}
 # Multigrid by aggregation with one sweep of a smoother before and after.
@@ -105,7 +110,7 @@ EVERYTHING: dict[str, Candidate] = (
         "GMRES, Cholesky of constant part": pc("cholesky", "gmres", True, **NESTED),
         "GMRES, LU kept for 4 operators": Candidate({"pc_type": "lu"} | NESTED, keep=4),
         "LU": pc("lu", "preonly", **NESTED, **ONCE_AND_DONE),
-        "LU (MUMPS)": pc("lu", "preonly", pc_factor_mat_solver_type="mumps", **ONCE_AND_DONE),
+        "LU (MUMPS)": pc("lu", "preonly", **MUMPS, **ONCE_AND_DONE),
     }
 )
 for package, made in (
