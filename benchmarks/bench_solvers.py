@@ -161,7 +161,8 @@ def compact(rows: Rows) -> Rows:
         if not row["failed"] and row["error"] > SAME:
             text += f" off {row['error']:.0e}"
         line[" ".join(f"{SHORT.get(c, c)}{row[c]:g}" for c in vary)] = text
-    return list(lines.values())
+    heads = dict.fromkeys(head for line in lines.values() for head in line)
+    return [{head: line.get(head, "") for head in heads} for line in lines.values()]
 
 
 def faults(name: str, rows: Rows) -> Iterable[str]:
