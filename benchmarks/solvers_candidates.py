@@ -120,3 +120,11 @@ for package, made in (
     if PETSc.Sys.hasExternalPackage(package):
         EVERYTHING[f"GMRES, {package}"] = Candidate(made)
         EVERYTHING[f"GMRES, {package} of constant part"] = Candidate(made, constant=True)
+
+if not SERIAL:  # PETSc has these on one rank only
+    ALONE = ("icc", "eisenstat", "cholesky", "lu")
+    EVERYTHING = {
+        name: c
+        for name, c in EVERYTHING.items()
+        if c.options.get("pc_type") not in ALONE or c.options.items() >= MUMPS.items()
+    }
