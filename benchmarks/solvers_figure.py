@@ -6,6 +6,7 @@ from typing import Any
 
 from convergence_figures import COLORS, MARKERS, groups
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 Row = dict[str, Any]
 SHOWN = (
@@ -35,10 +36,16 @@ def draw(tables: dict[str, list[Row]], path: str) -> None:
             i = SHOWN.index(name) if name in SHOWN else len(SHOWN)
             done = [row for row in rows if row["step"] is not None]
             ratios = [row["dt D/h2"] for row in done]
-            label = "no solver: RKC2 with lumped mass" if name == EXPLICIT else name
+            label = "no solver: RKC2, lumped mass (weak drift)" if name == EXPLICIT else name
             style = {"color": COLORS[i], "marker": MARKERS[i], "markersize": 4.5}
             axes[0, column].loglog(ratios, [row["step"] for row in done], label=label, **style)
             axes[1, column].loglog(ratios, [row["its"] for row in done], **style)
+        for ax in axes[:, column]:
+            ax.set_xticks(ratios, [f"{r:g}" for r in ratios])
+            ax.xaxis.set_minor_formatter("")
+            ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_formatter("")
         axes[0, column].set_title(f"{space}: {mine[0]['dofs']} dofs")
         axes[1, column].set_xlabel(r"$dt\,D/h^2$")
     axes[0, 0].set_ylabel("microseconds per dof and step")
