@@ -48,8 +48,10 @@ def gmres(case: Tracking) -> dict[str, Any]:
         "ksp_type": "gmres",
         "ksp_rtol": case.rtol,
         "ksp_atol": 1e-300,
+        "ksp_pc_side": "right",
         "pc_type": "ilu",
         "pc_factor_mat_ordering_type": "rcm",
+        "pc_factor_levels": 0,
     }
 
 

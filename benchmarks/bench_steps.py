@@ -24,7 +24,7 @@ def refill(case: Case, k: int) -> dict[str, Any]:
     g = Galerkin(lagrange(case.mesh, case.degree))
     drift = cheap(case)
     v = drift(0.0, g.points)
-    stepper = Stepper(g, case.dt, CrankNicolson(), "gmres")
+    stepper = Stepper(g, case.dt, CrankNicolson(), D, "gmres")
     plains = cheap_plain(case, drift)
     peers = {
         (form, whole): PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, OPTIONS, whole)
@@ -37,7 +37,7 @@ def refill(case: Case, k: int) -> dict[str, Any]:
     def often(run: Any, times: int = 5) -> Any:
         return lambda: [run() for _ in range(times)]
 
-    runs: dict[Any, Any] = {"own": often(lambda: stepper.set_operator(v, D))}
+    runs: dict[Any, Any] = {"own": often(lambda: stepper.operators.set(v, D))}
     runs |= {key: often(peer.refill) for key, peer in peers.items()}
     times = timing.interleaved(COMM, runs, k)
     fastest = min(peers, key=lambda key: timing.median(times[key]))

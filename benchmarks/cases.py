@@ -21,9 +21,14 @@ D = 0.5 * SIGMA**2
 RTOL = 1e-10
 # Said in full to both, so that both run the same method whatever their defaults. The ordering by
 # reverse Cuthill-McKee halves the iterations of ILU(0) for degree 2.
-OPTIONS: dict[str, Any] = {"ksp_type": "gmres", "ksp_rtol": RTOL, "ksp_atol": 1e-300}
+OPTIONS: dict[str, Any] = {
+    "ksp_type": "gmres",
+    "ksp_rtol": RTOL,
+    "ksp_atol": 1e-300,
+    "ksp_pc_side": "right",
+}
 if COMM.size == 1:
-    OPTIONS |= {"pc_type": "ilu", "pc_factor_mat_ordering_type": "rcm"}
+    OPTIONS |= {"pc_type": "ilu", "pc_factor_mat_ordering_type": "rcm", "pc_factor_levels": 0}
 else:
     OPTIONS |= {"pc_type": "asm", "pc_asm_overlap": 1, "sub_pc_factor_mat_ordering_type": "rcm"}
 # For an operator in 2-D that stays: on one rank PETSc's own LU with nested dissection, which solves

@@ -17,7 +17,7 @@ from fpcontrol.recent import Recent
 from fpcontrol.sparsity import Matrix
 
 
-def fill_levels(theta: float, dimension: int) -> int:
+def fill_levels(theta: float, dimension: int, degree: int) -> int:
     r"""Levels of fill for an incomplete LU of :math:`M + \tau N`.
 
     In 2-D more fill costs a fifth where the mass matrix matters, and saves half of the time or
@@ -27,10 +27,11 @@ def fill_levels(theta: float, dimension: int) -> int:
     Args:
         theta: Mean of the diagonal entries of :math:`\tau D K` over those of M.
         dimension: Dimension of the mesh.
+        degree: Of the elements; fill costs more where rows are longer.
     """
-    if dimension != 2 or theta < 10.0:
+    if dimension != 2 or theta < 10.0 * degree**2:
         return 0
-    return 2 if theta < 150.0 else 4
+    return 2 if theta < 150.0 * degree**2 else 4
 
 
 class Operators:
@@ -65,7 +66,7 @@ class Operators:
             mass.mat,
             linear_solver,
             dimension=galerkin.dimension,
-            fill=fill_levels(self._theta(diffusivity), galerkin.dimension),
+            fill=fill_levels(self._theta(diffusivity), galerkin.dimension, galerkin.degree),
             petsc_options=petsc_options,
         )
 

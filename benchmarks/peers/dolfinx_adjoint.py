@@ -58,6 +58,7 @@ class Tape:
             "ksp_type": "gmres",
             "ksp_rtol": case.rtol,
             "ksp_atol": 1e-300,
+            "ksp_pc_side": "right",
             "ksp_initial_guess_nonzero": True,
             "pc_type": "ilu",
             "pc_factor_mat_ordering_type": "rcm",
