@@ -26,7 +26,7 @@ import ufl
 from cases import OPTIONS, SIGMA, Case, cheap, network, steady
 from dolfinx import fem
 from dolfinx.fem.petsc import assemble_matrix
-from peers.outside import environment
+from processes import environment
 
 import fpcontrol as fpc
 

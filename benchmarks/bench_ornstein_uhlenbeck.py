@@ -7,9 +7,9 @@ r"""Seconds to an accuracy: the Ornstein-Uhlenbeck process in a box, beside othe
 
 The density stays Gaussian up to what the walls hold (1e-8 of it). For every tool the cheapest
 setting found (``--tune`` looks for it again) that comes below a relative L2 error of 1e-2, 1e-3 and
-1e-4; everything from the mesh to the last density is timed, after a run that warms up. fplanck is
-in the extra ``peers``, FiPy (1e-2 only) in .venv-peers; without them the benchmark says so and goes
-on. A minute or two on one core, mostly the peers at 1e-4.
+1e-4; everything from the mesh to the last density is timed, after a run that warms up. fplanck
+and FiPy (1e-2 only) are in .venv-peers; without it the benchmark says so and goes on. A minute or
+two on one core, mostly the peers at 1e-4.
 """
 
 import argparse
@@ -21,12 +21,12 @@ from typing import Any
 from mpi4py import MPI
 
 import numpy as np
-import scipy.constants
 import scipy.sparse as sp
 import timing
 import ufl
 from dolfinx import fem
-from peers import moving_gaussian, outside
+from peer_processes import answer
+from peers import moving_gaussian
 from peers.moving_gaussian import HALF, T1, D
 from plain_dolfinx import steady_crank_nicolson
 from scipy.sparse.linalg import expm_multiply, splu
@@ -35,11 +35,6 @@ import fpcontrol as fpc
 from fpcontrol.galerkin import lagrange
 from fpcontrol.timestepping import Scheme
 from fpcontrol.verification import l2_error
-
-try:
-    from fplanck.solver import FokkerPlanck as Fplanck
-except ImportError:
-    Fplanck = None
 
 COMM = MPI.COMM_SELF
 SIGMA = (2.0 * D) ** 0.5
@@ -157,24 +152,6 @@ def finite_volumes(n: int, steps: int) -> Error:
     return lambda: grid_error(rho, x)
 
 
-def fplanck(n: int, steps: int) -> Error:
-    """The package fplanck, given the potential."""
-    h = 2.0 * HALF / n
-    solver = Fplanck(
-        temperature=D / scipy.constants.k,
-        drag=1.0,
-        extent=(2.0 * HALF, 2.0 * HALF),
-        resolution=h,
-        potential=lambda x, y: 0.5 * (x * x + y * y),
-    )
-
-    def start(x: Array, y: Array) -> Array:
-        return gaussian(0.0, np.column_stack([x.ravel(), y.ravel()])).reshape(x.shape)
-
-    last = solver.propagate(start, T1) / h**2
-    return lambda: grid_error(last.ravel(), box_points(solver.axes[0]))
-
-
 @dataclass(frozen=True)
 class Tool:
     """What is run, and its settings ``(n, steps)`` for the three targets, as ``--tune`` found them.
@@ -191,7 +168,7 @@ class Tool:
 
 
 P = functools.partial
-OWN, FPLANCK = "fpcontrol P3 SDIRK4", "fplanck"
+OWN = "fpcontrol P3 SDIRK4"
 # Crank-Nicolson with finite elements: the same for whoever assembles them. To wait for P1 at 1e-4
 # is not worth while: about 730 cells a side.
 FE_3 = ((11, 10), (21, 24), (37, 80))
@@ -214,7 +191,6 @@ TOOLS = {
     "plain DOLFINx P1": Tool(P(plain, 1, NESTED), FE_1),
     "SciPy 4th-order differences": Tool(differences, ((29, 0), (52, 0), (93, 0)), False),
     "SciPy finite volumes": Tool(finite_volumes, ((60, 10), (190, 28), (600, 88))),
-    FPLANCK: Tool(fplanck, ((50, 0), (156, 0), (496, 0)), False),
 }
 
 
@@ -245,6 +221,8 @@ def tune(tool: Tool, target: float, first: int, steps: int) -> tuple[int, int]:
 
 # FiPy at 1e-2: scheme to cells a side and steps, the cheapest found; its own tolerance is 1e-5.
 FIPY = {"midpoint": (70, 12), "Euler": (80, 98)}
+# fplanck: cells a side for the three targets.
+FPLANCK = (50, 156, 496)
 Found = tuple[str, tuple[int, int], float, float]  # name, setting, error, seconds
 
 
@@ -252,7 +230,8 @@ def fipy(repeats: int) -> list[Found]:
     """FiPy at the first target, in a process that does its own timing, solver by solver."""
     rows: list[Found] = []
     for scheme, (n, steps) in FIPY.items():
-        found = outside.fipy(
+        found = answer(
+            "fipy",
             *("--cells", n, "--steps", steps, "--schemes", scheme, "--radius", 0),
             *("--tolerance", 1e-5, "--repeats", repeats, "--solvers", "GMRES", "BiCGStab"),
         )
@@ -265,7 +244,18 @@ def fipy(repeats: int) -> list[Found]:
     return rows
 
 
-def measure(tools: dict[str, Tool], i: int, repeats: int) -> list[dict[str, Any]]:
+def fplanck(i: int, repeats: int) -> list[Found]:
+    """The package fplanck, given the potential, in a process that does its own timing."""
+    n = FPLANCK[i]
+    found = answer("fplanck", "--cells", n, "--repeats", repeats if i < 2 else 1)
+    if found is None:
+        return []
+    if found["error"] > TARGETS[i]:
+        raise AssertionError(f"fplanck misses {TARGETS[i]:g}: {found['error']:.3g}.")
+    return [("fplanck", (n, 0), found["error"], found["seconds"])]
+
+
+def measure(tools: dict[str, Tool], i: int, repeats: int, slow: bool) -> list[dict[str, Any]]:
     """One target; the tools in turns, so that a slow machine slows all of them."""
     runs = {
         name: P(tool.solve, *tool.settings[i])
@@ -291,6 +281,7 @@ def measure(tools: dict[str, Tool], i: int, repeats: int) -> list[dict[str, Any]
         (name, tools[name].settings[i], errors[name], timing.median(times[name])) for name in times
     ]
     rows += fipy(min(repeats, 3)) if i == 0 else []
+    rows += fplanck(i, repeats) if i < 2 or slow else []
     return [
         {
             "target": TARGETS[i],
@@ -319,11 +310,6 @@ def main() -> None:
         return
     targets = TARGETS[:1] if options.quick else TARGETS
     tools = dict(TOOLS)
-    if not options.slow:
-        tools[FPLANCK] = Tool(fplanck, tools[FPLANCK].settings[:2], steps=False)
-    if Fplanck is None:
-        print("fplanck is not installed (extra `peers`): left out.")
-        del tools[FPLANCK]
     if options.tune is not None:
         for name in options.tune or tools:
             settings: list[tuple[int, int]] = []
@@ -333,7 +319,7 @@ def main() -> None:
             tools[name] = Tool(tools[name].solve, tuple(settings), tools[name].steps)
     rows: list[dict[str, Any]] = []
     for i in range(len(targets)):
-        found = measure(tools, i, options.repeats or (3 if options.quick else 7))
+        found = measure(tools, i, options.repeats or (3 if options.quick else 7), options.slow)
         print(timing.table("Seconds to a relative L2 error", found), flush=True)
         rows += found
     if options.json:

@@ -12,7 +12,8 @@ import timing
 import ufl
 from cases import COMM, OPTIONS
 from dolfinx import fem
-from peers import outside, scipy_volumes
+from peer_processes import answer
+from peers import scipy_volumes
 from peers.moving_gaussian import HALF, T1, D, centre, density, grid_error
 from plain_dolfinx import PlainDolfinx, QuadratureDrift, UflDrift
 
@@ -136,7 +137,8 @@ def measure(quick: bool, say: Callable[..., None]) -> list[Row]:
         how = solver if solver == "superlu" else f"{solver} + spilu, kept"
         its = mine.iterations or None
         add("SciPy finite volumes", how, mine.cells, f"SciPy {solver}", its, error)
-    found = outside.fipy(
+    found = answer(
+        "fipy",
         "--solvers",
         "GMRES",
         "BiCGStab",

@@ -1,7 +1,6 @@
 """Messages, bytes and collective calls of this process, by the library made of mpi_counts.c."""
 
 import ctypes
-import os
 import shutil
 import subprocess
 import sys
@@ -9,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from processes import environment
+
 KINDS = ("messages", "bytes", "reductions", "other collectives")
-# What a launcher leaves in the environment of its ranks: another launcher would take its ranks for
-# those of the first.
-LAUNCHER = ("PMI_", "PMIX_", "HYDRA_", "HYDI_", "MPI_LOCAL", "MPIR_", "OMPI_", "PRTE_")
 
 
 def built(folder: Path) -> Path:
@@ -36,14 +34,12 @@ def program(name: str) -> str:
 
 def launch(ranks: int, *command: str, preload: Path | None = None) -> None:
     """Run a Python script on ranks of its own, from inside or outside of another MPI run."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(LAUNCHER)}
-    environment["OMP_NUM_THREADS"] = "1"
     # By env, not by an option of the launcher, which each calls otherwise.
     preloaded = ["env", f"LD_PRELOAD={preload}"] if preload else []
     launcher = [program("mpirun"), "-n", str(ranks), *preloaded]
     subprocess.run(
         [*launcher, sys.executable, "-m", "mpi4py", *command],
-        env=environment,
+        env=environment(),
         stdin=subprocess.DEVNULL,
         check=True,
     )

@@ -6,7 +6,6 @@ here, can be taken in turns.
 """
 
 import json
-import os
 import subprocess
 import tempfile
 import threading
@@ -14,16 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import environment
 
 HERE = Path(__file__).parent
 PYTHON = HERE.parent / ".venv-peers" / "bin" / "python"
 MISSING = "Peers of other environments are left out: `make peers` sets them up in .venv-peers."
-# What the launcher tells a rank about itself: a process that found it would join this one's world.
-LAUNCHERS = ("PMI", "PMIX", "MPI", "MPIR", "OMPI", "HYDI", "HYDRA", "PRTE", "SLURM")
-# numpy, XLA: one thread each, as for the ranks here.
+# XLA: one thread, as for the ranks here.
 THREADS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
 }
@@ -56,7 +52,7 @@ class Peer:
             self._process = subprocess.Popen(
                 [str(PYTHON), "-m", f"peers.{name}", json.dumps(case)],
                 cwd=HERE,
-                env=environment(),
+                env=_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -91,11 +87,22 @@ class Peer:
         return json.loads(line)
 
 
-def environment() -> dict[str, str]:
-    """This process's environment, less the launcher's, one thread."""
-    own = {
-        name: value
-        for name, value in os.environ.items()
-        if name.partition("_")[0] not in LAUNCHERS and name not in ("PYTHONPATH", "PYTHONHOME")
-    }
+def answer(tool: str, *arguments: Any, timeout: float = 600.0) -> dict[str, Any] | None:
+    """What ``peers/<tool>_steps.py`` prints for these arguments; None, and a line, without it."""
+    if not available():
+        print(MISSING)
+        return None
+    command = [str(PYTHON), str(HERE / "peers" / f"{tool}_steps.py"), *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=_environment(), timeout=timeout, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{tool}_steps.py failed:\n{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _environment() -> dict[str, str]:
+    """For a Python of another environment."""
+    own = {k: v for k, v in environment().items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     return own | THREADS

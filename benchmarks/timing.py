@@ -24,7 +24,6 @@ PACKAGES = (
     "mpi4py",
     "numpy",
     "scipy",
-    "fplanck",
 )
 
 

@@ -290,9 +290,10 @@ class Stepper:
             if sources is not None:
                 self._b.array[:n] += sources[i]
                 self._b.changed()
-            kernels.blend(scheme.c[i], line[0], -scheme.c[i], line[1], y.array)
-            y.array += rho
-            y.changed()
+            if self.solver.method != "direct":
+                kernels.blend(scheme.c[i], line[0], -scheme.c[i], line[1], y.array)
+                y.array += rho
+                y.changed()
             self.solver.solve(self._b.petsc_vec, y.petsc_vec)
             y.scatter_forward()
             d = np.subtract(y.array, start)

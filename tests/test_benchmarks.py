@@ -158,3 +158,42 @@ def test_derivative(tmp_path: Path) -> None:
     few, _, many = found["widths"]
     assert many["value + derivative"] < 20.0 * few["value + derivative"]
     assert picture.stat().st_size > 10_000
+
+
+def test_forward(tmp_path: Path) -> None:
+    found = tables("bench_forward", tmp_path, "--figure", str(tmp_path / "forward.png"))
+    rows = found["forward"]
+    assert {row["drift"] for row in rows} == {"steady", "cheap", "network/1", "network/4"}
+    assert all(row["difference"] < 1e-8 for row in rows)
+    # Both count the same iterations: the same matrix, preconditioner and guesses.
+    assert all(row["its"] == row["its dolfinx"] for row in rows)
+    # A step cannot be faster than what it has to move, bandwidth taken from a core's own cache.
+    fastest = max(row["triad"] for row in found["triad"])
+    assert all(row["fpcontrol"] > 1e-3 * row["bytes/dof"] / (2.0 * fastest) for row in rows)
+    error = {row["tool"]: row["error"] for row in found["peers"]}
+    assert error["fpcontrol P1"] == pytest.approx(error["plain DOLFINx P1"], rel=1e-6)
+    assert error["fpcontrol P2"] < 0.5 * error["fpcontrol P1"]
+    assert (tmp_path / "forward.png").stat().st_size > 10_000
+
+
+def test_memory(tmp_path: Path) -> None:
+    rows = tables("bench_memory", tmp_path)["memory"]
+    assert {row["run"] for row in rows} == {"steady", "moving", "derivative"}
+    for row in rows:
+        assert row["bytes/dof"] > row["levels"] >= 8 * 21
+        assert max(phase["held"] for phase in row["phases"]) <= row["bytes/dof"] * 1.01
+
+
+def test_solvers(tmp_path: Path) -> None:
+    found = tables("bench_solvers", tmp_path, "--figure", str(tmp_path / "solvers.png"))
+    its = {
+        (row["dt D/h2"], row["solver"]): row["its"]
+        for row in found["everything"]
+        if (row["dim"], row["degree"]) == (2, 1)
+    }
+    assert its[1.0, "GMRES, ILU(2)"] < its[1.0, "GMRES, ILU(0)"]
+    explicit = {row["method"]: row for row in found["explicit"]}
+    # Exact to round-off, derivative against differences.
+    assert explicit["RKC2"]["transposed"] < 1e-13
+    assert explicit["RKC2"]["derivative"] < 1e-6
+    assert (tmp_path / "solvers.png").stat().st_size > 10_000
