@@ -190,6 +190,18 @@ def with_noise(problem: Problem, quick: bool) -> list[Row]:
     return rows
 
 
+def gentle() -> Problem:
+    """Closed form again, steady in time, with a quarter of the diffusion."""
+    solution = Manufactured(2, 0.35)
+    return Problem(
+        "less noise",
+        solution.sigma,
+        lambda mesh: solution.drift,
+        lambda x: solution.density(0.0, x[:2].T),
+        solution.density,
+    )
+
+
 def quadratures(problem: Problem, quick: bool) -> list[Row]:
     """Errors with fewer points for the drift, and with those of the default and more."""
     exact, known, rows = problem.exact(quick), {}, []
@@ -265,7 +277,9 @@ def main() -> None:
         tables[problem.name] = with_noise(problem, options.quick)
         print(timing.table("Relative L2 errors", tables[problem.name]), flush=True)
     tables["quadrature"] = [
-        row for problem in (smooth(), switching()) for row in quadratures(problem, options.quick)
+        row
+        for problem in (smooth(), gentle(), switching())
+        for row in quadratures(problem, options.quick)
     ]
     print(timing.table("Points for the drift, SDIRK4, 32 steps", tables["quadrature"]), flush=True)
     tables["no noise"] = without_noise(options.quick)

@@ -100,7 +100,7 @@ class Galerkin:
             given: exact for affine ``v``, and no error of its own for smooth drifts. Mass and
             stiffness are exact in any case, so that ``max(1, 2 * degree - 2)`` keeps the full order
             too, with a half to a third of the points for drift and network: for degree 1 the error
-            then changes by -20 to +50 %, for degree 2 and 3 it may double and be five times as
+            then changes by -20 to +70 %, for degree 2 and 3 it may double and be five times as
             large on coarse meshes (``benchmarks/bench_choices.py``).
 
     Attributes:
