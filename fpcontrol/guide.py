@@ -99,18 +99,18 @@ drifts that are tangent or inward at the walls.
 
 How to be fast
 --------------
-- Let a drift say where it is constant (``fpc.drift.Steady``, or a method ``piece``): the operator is
-  then made, and its preconditioner or factorization, once a piece.
-- Many iterations (``trajectory.iterations``), as with drifts of more than ``2 D`` over a cell: in 2-D
-  ``petsc_options={"pc_factor_levels": 2}`` (on several ranks ``sub_pc_factor_levels``) takes a
-  seventh of the iterations of the default at a cell Peclet number of 5. The default fills by itself
-  only where diffusion calls for it.
-- Wide networks on degree 1: ``MoserFlow(..., quadrature_degree=1)``, and the equation's alike, has a
-  third of the points and -20 to +70 % of the error.
+- Let a drift say where it is constant (``fpc.drift.Steady``, or a method ``piece``): the operator
+  is then made, and its preconditioner or factorization, once a piece.
+- Many iterations (``trajectory.iterations``), as with drifts of more than ``2 D`` over a cell: in
+  2-D ``petsc_options={"pc_factor_levels": 2}`` (on several ranks ``sub_pc_factor_levels``) takes a
+  seventh of the iterations of the default at a cell Peclet number of 5. The default fills by
+  itself only where diffusion calls for it.
+- Wide networks on degree 1: ``MoserFlow(..., quadrature_degree=1)``, and the equation's alike, has
+  a third of the points and -20 to +70 % of the error.
 - A derivative is fastest with all levels and operators in memory: see what the run says first, and
   ``memory=``.
-- ``linear_solver="direct"`` pays from some fifteen iterations of GMRES on, if a piece has four steps or
-  more: its factors are kept for the derivative.
+- ``linear_solver="direct"`` pays from some fifteen iterations of GMRES on, if a piece has four
+  steps or more: its factors are kept for the derivative.
 
 How to be sure
 --------------
