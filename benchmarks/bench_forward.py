@@ -81,9 +81,9 @@ def sweep(
 
     # What is done once costs as much as many steps of a drift that stays, and so does its noise.
     longer = Case(n, degree, SHORT + 8 * (steps - SHORT), dimension)
-    if dimension == 2:
-        # A factorization of the largest takes half a minute, and every round four.
-        add("steady", longer, direct(longer, 1 if dofs > HUGE else rounds))
+    # A factorization of the largest takes half a minute, and every round four: not that one.
+    if dimension == 2 and dofs <= HUGE:
+        add("steady", longer, direct(longer, rounds))
     else:
         drift, plain = steady(longer), {"ufl": steady_plain(longer)}
         add("steady", longer, krylov(longer, "steady", drift, plain, longer.steps, rounds))
