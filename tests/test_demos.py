@@ -93,7 +93,7 @@ def test_readme_scripts(tmp_path: Path) -> None:
     """The README's lines run as they stand, with fewer iterations."""
     readme = DEMOS.parent / "README.md"
     blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     script = "\n".join(blocks).replace("max_iterations=200", "max_iterations=2")
     script = script.replace('"meshes/', f'"{DEMOS.parent}/meshes/').replace(
         '"out/', f'"{tmp_path}/'
