@@ -8,7 +8,7 @@
 # splits the ranks into groups, one for each rank unless `--groups` says otherwise, and hands a
 # group that is done its next case.
 #
-# Half a minute on two ranks:
+# Ten seconds on two ranks:
 #
 #     mpirun -n 2 python -m mpi4py demos/demo_ensemble.py
 
