@@ -203,7 +203,7 @@ class FokkerPlanck:
         g = self.galerkin
         times = np.linspace(t0, t1, steps + 1)
         dt = (t1 - t0) / steps
-        largest = max(self.noise.diffusivity(t) for t in times)
+        largest = max(self.noise.diffusivity(t + 0.5 * dt) for t in times[:-1])
         stepper = Stepper(g, dt, scheme, largest, self._linear_solver, self._petsc_options)
         sampler = DriftSampler(self.drift, g)
         levels = np.empty((steps + 1, g.n_local))

@@ -35,7 +35,7 @@ def fill_levels(theta: float, dimension: int, degree: int) -> int:
 
 
 class Operators:
-    r"""The operators :math:`M + \tau N(v)` of a run; one is kept, or ``keep``. Collective.
+    r"""The operators :math:`M + \tau N(v)` of a run; one is kept, more after ``keep``. Collective.
 
     Args:
         galerkin: The discretization.
@@ -61,7 +61,7 @@ class Operators:
         self.made = 0
         self._matrices = Recent(lambda: galerkin.matrix(galerkin.mass_values.copy()))
         self._used: Hashable = None
-        mass, _ = self._matrices(None)
+        mass = self._matrices(None, lambda matrix: None)
         self.solver = LinearSolver(
             mass.mat,
             linear_solver,
@@ -88,9 +88,8 @@ class Operators:
         key = key, diffusivity
         if key == self._used:
             return
-        matrix, held = self._matrices(key)
-        if not held:
-            self._fill(matrix, drift(), diffusivity)
+        self._used = None  # until it is filled: its room may be that of the one in use
+        matrix = self._matrices(key, lambda room: self._fill(room, drift(), diffusivity))
         self._used = key
         self.solver.use(matrix.mat)
 

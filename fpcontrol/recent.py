@@ -18,12 +18,18 @@ class Recent[T]:
         self._make = make
         self._values: dict[Hashable, T] = {}  # the latest last
 
-    def __call__(self, key: Hashable) -> tuple[T, bool]:
-        """Room of a key, and whether it holds the key's value or is to be filled with it."""
+    def __call__(self, key: Hashable, fill: Callable[[T], None]) -> T:
+        """The value of a key; room is filled with it unless it is kept.
+
+        A filling that is interrupted leaves no value behind.
+        """
         value = self._values.pop(key, None)
-        held = value is not None
         if value is None:
             full = len(self._values) >= self.capacity
             value = self._values.pop(next(iter(self._values))) if full else self._make()
+            unfilled = object()
+            self._values[unfilled] = value
+            fill(value)
+            del self._values[unfilled]
         self._values[key] = value
-        return value, held
+        return value

@@ -42,14 +42,16 @@ class Sparsity:
         self._template: PETSc.Mat | None = None
         if comm.size > 1:
             numbers = index_map.local_to_global(np.arange(n, dtype=np.int32)).astype(PETSc.IntType)
-            self._template = self._empty()
+            self._template = PETSc.Mat().create(comm)
+            self._template.setSizes(((self._owned, self._global),) * 2)
+            self._template.setType(PETSc.Mat.Type.AIJ)
             # Sorting takes longer than filling in: it is done once.
             self._template.setPreallocationCOO(
                 np.repeat(numbers, np.diff(self._indptr)), numbers[self._indices]
             )
 
     def diagonal(self) -> Array:
-        """Numbers of the entries on the diagonal, one for each local degree of freedom."""
+        """Numbers of the entries on the diagonal that this rank's cells contribute to."""
         rows = np.repeat(np.arange(len(self._indptr) - 1), np.diff(self._indptr))
         return np.flatnonzero(rows == self._indices)
 
@@ -69,13 +71,6 @@ class Sparsity:
         result = Matrix(self._template.duplicate(), values)
         result.update()
         return result
-
-    def _empty(self) -> PETSc.Mat:
-        a = PETSc.Mat().create(self._comm)
-        size = (self._owned, self._global)
-        a.setSizes((size, size))
-        a.setType(PETSc.Mat.Type.AIJ)
-        return a
 
 
 class Matrix:

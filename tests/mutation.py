@@ -73,9 +73,9 @@ MUTATIONS = (
     ),
     Mutation(
         "operator of an earlier drift used again",
-        "operators.py",
-        "        if not held:\n",
-        "        if not held and self.made < 2:\n",
+        "recent.py",
+        "            fill(value)\n",
+        "            _ = full or fill(value)\n",
         ("t4.exact", "gradient"),
     ),
     Mutation(

@@ -65,6 +65,7 @@ def minimize(**options) -> fpc.Result:
         (lambda: tracking(memory=-1.0), "memory = -1.0"),
         (lambda: tracking(memory=1e-12), "memory = 1e-12 GiB per rank does not hold one snapshot"),
         (lambda: tracking(disk="no/such/place"), "disk = 'no/such/place'"),
+        (lambda: tracking(disk=__file__), "is no directory"),
         (lambda: tracking(t1=-1.0), "t1 = -1.0"),
         (lambda: minimize(method="newton"), "method = 'newton'"),
         (lambda: minimize(max_iterations=0), "max_iterations = 0"),

@@ -91,21 +91,49 @@ def test_choice_is_said_before_the_run(capfd):
 
 
 def test_room_of_the_oldest_is_used_again():
-    rooms: list[list[int]] = []
+    rooms: list[list[str]] = []
 
-    def make() -> list[int]:
+    def make() -> list[str]:
         rooms.append([])
         return rooms[-1]
 
     recent = Recent(make)
     recent.capacity = 2
-    a, held = recent("a")
-    assert not held
-    recent("b")
-    assert recent("a") == (a, True)
-    c, held = recent("c")  # takes the room of b
-    assert c is rooms[1]
-    assert not held
-    assert recent("a")[1]
-    assert not recent("b")[1]
+    filled: list[str] = []
+
+    def of(key: str) -> list[str]:
+        return recent(key, lambda room: (filled.append(key), room.append(key))[0])
+
+    a = of("a")
+    of("b")
+    assert of("a") is a
+    assert filled == ["a", "b"]
+    assert of("c") is rooms[1]  # takes the room of b
+    of("a")
+    assert filled == ["a", "b", "c"]
+    of("b")
+    assert filled == ["a", "b", "c", "b"]
     assert len(rooms) == 2
+
+
+def test_interrupted_filling_leaves_no_operator_behind():
+    p = tracking(steps=4, pieces=2, memory=1e-6 + problem().runs.storage.level_memory)
+    weights = p.drift.weights
+    value, dual = p.value_and_derivative(weights)
+    network, times = p.drift.network, []
+
+    def interrupted(theta, y):
+        times.append(1)
+        if len(times) == 2:
+            raise KeyboardInterrupt
+        return right(theta, y)
+
+    right = network.values
+    object.__setattr__(network, "values", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        p(2.0 * weights)
+    object.__delattr__(network, "values")
+    assert p(weights) == pytest.approx(value, rel=1e-12)
+    assert p.derivative(weights) == pytest.approx(dual, rel=1e-9, abs=1e-12)
+    fresh = tracking(steps=4, pieces=2)
+    assert p(2.0 * weights) == pytest.approx(fresh(2.0 * weights), rel=1e-12)

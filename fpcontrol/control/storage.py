@@ -123,7 +123,7 @@ def choose(
         raise ValueError(f"snapshots = {snapshots!r} must be a positive integer or None.")
     directory = None if disk is None else Path(disk)
     with together(comm):
-        if directory is not None and not os.access(directory, os.W_OK | os.X_OK):
+        if directory and not (directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)):
             raise ValueError(f"disk = {str(disk)!r} is no directory that can be written to.")
     steps = sizes.steps
     level = 8.0 * comm.allreduce(sizes.level, op=MPI.MAX) / GIB
