@@ -23,11 +23,11 @@ degree  cells  scheme         steps  end      largest  seconds
 ======  =====  =============  =====  =======  =======  =======
 1       32^2   CrankNicolson  64     4.9e-4   6.4e-4   0.1
 2       16^2   BackwardEuler  64     2.6e-3   2.6e-3   0.1
-2       16^2   CrankNicolson  16     1.0e-3   1.0e-3   0.05
+2       16^2   CrankNicolson  16     1.0e-3   1.0e-3   0.03
 2       16^2   CrankNicolson  64     7.3e-5   7.3e-5   0.1
-2       16^2   SDIRK4         16     3.9e-5   3.9e-5   0.2
-3       12^2   CrankNicolson  64     6.5e-5   6.5e-5   0.2
-3       12^2   SDIRK4         16     3.5e-6   3.8e-6   0.3
+2       16^2   SDIRK4         16     3.9e-5   3.9e-5   0.1
+3       12^2   CrankNicolson  64     6.5e-5   6.5e-5   0.1
+3       12^2   SDIRK4         16     3.5e-6   3.8e-6   0.15
 ======  =====  =============  =====  =======  =======  =======
 
 Degree ``p`` is of order ``p + 1`` in L2, the schemes are of their full orders (SDIRK4 3.94 at 256
@@ -87,11 +87,11 @@ k = 16 pi, up to time 1, the distance to the density 1 was off by
 =========  ======  =======  ========  =======
 dimension  labels  rtol     error     seconds
 =========  ======  =======  ========  =======
-1          320     1e-3     2.3e-4    0.004
-1          640     1e-6     2.1e-6    0.005
-1          1 280   1e-9     7.7e-8    0.01
+1          320     1e-3     2.3e-4    0.002
+1          640     1e-6     2.1e-6    0.003
+1          1 280   1e-9     7.7e-8    0.006
 2          24 576  1e-4     8.7e-4    0.1
-2          98 304  1e-6     3.8e-5    0.8
+2          98 304  1e-6     3.8e-5    0.6
 =========  ======  =======  ========  =======
 
 Take enough labels to see the finest scale of the *result* (flows without noise compress), and
