@@ -23,7 +23,8 @@ class Scheme:
     r"""A singly diagonally implicit Runge-Kutta scheme, given by its Butcher tableau.
 
     With :math:`\gamma = a_{ii}` equal for all stages, each stage solves with
-    :math:`M + \gamma\,dt\,N(v(t + c_i\,dt))`.
+    :math:`M + \gamma\,dt\,N(v(t + c_i\,dt))`. A scheme of several stages is stiffly accurate, that
+    is, b is the last row of a: its last stage is the new level.
 
     Attributes:
         a: Lower triangular, ``(s, s)``.
@@ -159,8 +160,14 @@ class Stepper:
         self._b, self._y, self._image = (galerkin.vector() for _ in range(3))
 
     def step(
-        self, rho: Array, before: Array, out: Array, *, load: Load | None = None
-    ) -> list[Array]:
+        self,
+        rho: Array,
+        before: Array,
+        out: Array,
+        *,
+        load: Load | None = None,
+        stages: Array | None = None,
+    ) -> None:
         """Advance one step. Collective.
 
         Args:
@@ -168,19 +175,21 @@ class Stepper:
             before: Density a step before, local: iterations start where a line through both leads.
             out: Density at the end of the step, local; ghosts updated.
             load: Sets the operator of a stage.
-
-        Returns:
-            The increments ``d_i``, local.
+            stages: If given, room for all stages ``u_i`` but the last, ``(stages - 1, n_local)``.
         """
-        return self._run(rho, (rho, before), out, load, None)
+        self._run(rho, (rho, before), out, load, None, stages)
 
-    def stage_values(self, rho: Array, new: Array, *, load: Load | None = None) -> list[Array]:
-        """Stages ``u_i`` of the step between two levels: one directly, several computed again."""
-        gamma = self.scheme.gamma
+    def stage_values(self, rho: Array, stages: Array, new: Array) -> list[Array]:
+        """All stages ``u_i`` of a step.
+
+        Args:
+            rho: Density at the start of the step, local.
+            stages: Those that ``step`` has kept.
+            new: Density at the end of the step, local.
+        """
         if self.stages == 1:
-            return [rho + gamma * (new - rho)]
-        increments = self._run(rho, (new, rho), np.empty_like(rho), load, None)
-        return [self._before(i, rho, increments) + gamma * d for i, d in enumerate(increments)]
+            return [rho + self.scheme.gamma * (new - rho)]
+        return [*stages, new]
 
     def tangent_step(
         self, drho: Array, stages: list[Array], dv: Array, out: Array, *, load: Load | None = None
@@ -195,7 +204,7 @@ class Stepper:
             load: Sets the operator of a stage.
         """
         sources = [self._scale * self.galerkin.advection_action(dv, u) for u in stages]
-        self._run(drho, (drho, drho), out, load, sources)
+        self._run(drho, (drho, drho), out, load, sources, None)
 
     def adjoint_step(
         self, dual: Array, z: Array, before: Array, misfit: Array, *, load: Load | None = None
@@ -273,10 +282,12 @@ class Stepper:
         out: Array,
         load: Load | None,
         sources: list[Array] | None,
-    ) -> list[Array]:
+        stages: Array | None,
+    ) -> None:
         """All stages of a step, with sources added to their right-hand sides.
 
-        The guess for stage ``i`` is ``rho + c_i (line[0] - line[1])``.
+        The guess for stage ``i`` is ``rho + c_i (line[0] - line[1])``. The stages but the last are
+        kept in ``stages``.
         """
         g, y, scheme, n = self.galerkin, self._y, self.scheme, self.galerkin.n_owned
         increments: list[Array] = []
@@ -300,4 +311,5 @@ class Stepper:
             shift = g.integral(d) / g.volume
             kernels.increment(y.array, start, shift, scheme.gamma, scheme.b[i], d, out)
             increments.append(d)
-        return increments
+            if stages is not None and i < len(stages):
+                kernels.blend(1.0, start, scheme.gamma, d, stages[i])

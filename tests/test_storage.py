@@ -68,6 +68,18 @@ def test_kept_operators_are_not_made_again():
 
 
 @pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("scheme", [fpc.CrankNicolson(), fpc.SDIRK2(), fpc.SDIRK4()], ids=repr)
+def test_stages_are_not_solved_for_again(scheme):
+    p = problem(scheme=scheme)
+    assert p.runs.storage.levels == "memory"
+    solver, solves = p.runs.sweeps.stepper.solver, 12 * len(scheme.b)
+    p(p.drift.weights)
+    assert solver.solves == solves
+    p.derivative(p.drift.weights)
+    assert solver.solves == 2 * solves
+
+
+@pytest.mark.parallel([1, 2])
 def test_resident_part_of_levels_on_disk_is_given_back(tmp_path, monkeypatch):
     p = problem(memory=0.7 * problem().runs.storage.level_memory, disk=tmp_path)
     expected = p.derivative(p.drift.weights)

@@ -27,7 +27,8 @@ class Sweeps:
 
     A *window* holds consecutive levels, one row each, preceded by the level before them (at the
     start of time: the first level again): the two rows from which the next initial guess is
-    extrapolated, so that a recomputed step repeats the first one bit by bit.
+    extrapolated, so that a recomputed step repeats the first one bit by bit. A row is the density,
+    before it all stages but the last of the step that led to it: ``(stages, n_local)``.
 
     Args:
         galerkin: The discretization.
@@ -71,7 +72,7 @@ class Sweeps:
         }
         self.storage = choose(
             self.stepper.operators,
-            Sizes(steps, len(different), galerkin.n_local),
+            Sizes(steps, len(different), self.stepper.stages * galerkin.n_local),
             memory,
             disk,
             snapshots,
@@ -91,20 +92,21 @@ class Sweeps:
         for i in range(1, len(window) - 1):
             n = first + i - 1
             load = self.loader(weights, n)
-            self.stepper.step(window[i], window[i - 1], window[i + 1], load=load)
+            rho, before, new = window[i, -1], window[i - 1, -1], window[i + 1]
+            self.stepper.step(rho, before, new[-1], load=load, stages=new[:-1])
             if observe:
-                observe(n + 1, window[i + 1])
+                observe(n + 1, new[-1])
             self._visited(window)
 
     def tangent(
-        self, weights: Array, direction: Array, levels: Array, start: Array | None = None
+        self, weights: Array, direction: Array, window: Array, start: Array | None = None
     ) -> Iterator[tuple[int, Array]]:
         """Yield the derivative of every level along a direction in the weights.
 
         Args:
             weights: ``(pieces, size)``.
             direction: ``(pieces, size)``.
-            levels: All levels of the forward run, ``(steps + 1, n_local)``.
+            window: All levels of the forward run.
             start: Tangent of the start density, local; zero unless given.
         """
         g = self.galerkin
@@ -117,7 +119,8 @@ class Sweeps:
             if n % self.steps_per_piece == 0:
                 dv = self.scale * self.network.jvp(weights[k], self._y, direction[k]).T
             new = np.empty_like(dot)
-            stages = self.stepper.stage_values(levels[n], levels[n + 1], load=load)
+            old, new_row = window[n + 1, -1], window[n + 2]
+            stages = self.stepper.stage_values(old, new_row[:-1], new_row[-1])
             self.stepper.tangent_step(dot, stages, dv, new, load=load)
             dot = new
             yield n + 1, dot
@@ -139,7 +142,7 @@ class Sweeps:
             Shape ``(pieces, size)``, summed over the ranks, the same on all.
         """
         reverse = _Reverse(self, weights, misfit)
-        window, first = np.stack([start, start]), 0
+        window, first = self.begin(start), 0
         saved: dict[int, Array] = {}
         watch: Observe | None = observe
         for action in self._schedule():
@@ -165,9 +168,15 @@ class Sweeps:
                     reverse.run(window, action.n1, action.n0)
         return reverse.result()
 
+    def begin(self, start: Array) -> Array:
+        """The first two rows of a window, for a start density; no step led to them."""
+        rows = np.zeros((2, self.stepper.stages, len(start)))
+        rows[:, -1] = start
+        return rows
+
     def extended(self, rows: Array, count: int) -> Array:
         """A window with room for ``count`` more levels after two given rows."""
-        window = self.storage.window(2 + count, rows.shape[1])
+        window = self.storage.window((2 + count, *rows.shape[1:]))
         window[:2] = rows
         return window
 
@@ -176,7 +185,7 @@ class Sweeps:
     ) -> Array:
         """The two rows at level ``last``, without keeping those between."""
         for n in range(first, last):
-            window = np.empty((3, rows.shape[1]))
+            window = np.empty((3, *rows.shape[1:]))
             window[:2] = rows
             self.forward(weights, window, n, observe)
             rows = window[1:]
@@ -193,7 +202,7 @@ class Sweeps:
     def _visited(self, window: Array) -> None:
         """After every step: keep the resident part of levels on disk small."""
         if self.storage.levels == "disk":
-            self._touched += window.itemsize * window.shape[1]
+            self._touched += window[0].nbytes
             if self._touched > WINDOW:
                 give_back(window)
                 self._touched = 0
@@ -230,15 +239,16 @@ class _Reverse:
         sweeps, g, stepper = self._sweeps, self._sweeps.galerkin, self._sweeps.stepper
         offset = len(window) - 1 - last  # row of level n is n + offset
         if self._dual is None:
-            self._dual = stepper.apply_mass(self._misfit(last, window[-1]))
+            self._dual = stepper.apply_mass(self._misfit(last, window[-1, -1]))
         for n in range(last - 1, first - 1, -1):
             k = n // sweeps.steps_per_piece
             load = sweeps.loader(self._weights, n)
-            old, new = window[n + offset], window[n + 1 + offset]
+            old, new = window[n + offset, -1], window[n + 1 + offset]
             self._dual = stepper.adjoint_step(
                 self._dual, self._z, self._before, self._misfit(n, old), load=load
             )
-            for u, z in zip(stepper.stage_values(old, new, load=load), self._z, strict=True):
+            stages = stepper.stage_values(old, new[:-1], new[-1])
+            for u, z in zip(stages, self._z, strict=True):
                 g.add_product(u, z, self._product)
             sweeps._visited(window)
             if n % sweeps.steps_per_piece == 0:

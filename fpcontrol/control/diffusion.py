@@ -112,13 +112,12 @@ class Diffusion:
 
     def tangent(self, weights: Array, direction: Array, scales: Array) -> float:
         """Derivative of half the scaled sum of squares along a direction. Collective."""
-        levels = self._window(weights)[1:]
-        pieces = self.pieces
+        window, pieces = self._window(weights), self.pieces
         total = 0.0
         for n, dot in self.sweeps.tangent(
-            weights.reshape(pieces, -1), direction.reshape(pieces, -1), levels
+            weights.reshape(pieces, -1), direction.reshape(pieces, -1), window
         ):
-            dual = self.sweeps.stepper.apply_mass(self._misfit(n, levels[n], scales))
+            dual = self.sweeps.stepper.apply_mass(self._misfit(n, window[n + 1, -1], scales))
             total += float(dual @ dot[: self.galerkin.n_owned])
         return self.galerkin.sum(total)
 
@@ -126,7 +125,7 @@ class Diffusion:
         """The controlled densities at all levels. Collective."""
         window = self._window(weights)
         assert self._kept is not None
-        return trajectory(self.galerkin, self.times, window[1:], self._kept.iterations)
+        return trajectory(self.galerkin, self.times, window[1:, -1], self._kept.iterations)
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
@@ -172,7 +171,7 @@ class Diffusion:
         self._kept = None  # the last levels go before there are new ones
         squares, observe = self._observer()
         theta = weights.reshape(self.pieces, -1)
-        rows = np.stack([self.start.x.array] * 2)
+        rows = self.sweeps.begin(self.start.x.array)
         window, solver = None, self.sweeps.stepper.solver
         before = solver.iterations
         if keep:

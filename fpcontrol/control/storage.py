@@ -1,5 +1,6 @@
 """What a reverse sweep finds stored: levels and operators, chosen for a budget of memory."""
 
+import math
 import mmap
 import os
 import tempfile
@@ -65,16 +66,15 @@ class Storage:
             "operator_memory_gib": self.operator_memory,
         }
 
-    def window(self, rows: int, width: int) -> Array:
-        """Room for levels, ``(rows, width)``; on disk without a name, gone with the array."""
+    def window(self, shape: tuple[int, ...]) -> Array:
+        """Room for levels, one a row; on disk without a name, gone with the array."""
         if self.directory is None:
-            return np.empty((rows, width))
+            return np.empty(shape)
         with tempfile.TemporaryFile(dir=self.directory, prefix="fpcontrol_levels_") as file:
-            size = max(rows * width * 8, 1)
+            count = math.prod(shape)
+            size = max(count * 8, 1)
             os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a crash
-            return np.frombuffer(mmap.mmap(file.fileno(), size), count=rows * width).reshape(
-                rows, width
-            )
+            return np.frombuffer(mmap.mmap(file.fileno(), size), count=count).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Sizes:
     Attributes:
         steps: Time steps.
         operators: Different operators.
-        level: Numbers in this rank's part of a level.
+        level: Numbers in this rank's part of a level and of what is kept beside it.
     """
 
     steps: int
