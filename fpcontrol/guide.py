@@ -101,10 +101,9 @@ How to be fast
 --------------
 - Let a drift say where it is constant (``fpc.drift.Steady``, or a method ``piece``): the operator
   is then made, and its preconditioner or factorization, once a piece.
-- Many iterations (``trajectory.iterations``), as with drifts of more than ``2 D`` over a cell: in
-  2-D ``petsc_options={"pc_factor_levels": 2}`` (on several ranks ``sub_pc_factor_levels``) takes a
-  seventh of the iterations of the default at a cell Peclet number of 5. The default fills by
-  itself only where diffusion calls for it.
+- The incomplete LU fills by itself where diffusion or the drift calls for it. Still many
+  iterations (``trajectory.iterations``)? ``petsc_options={"pc_factor_levels": 4}`` (on several
+  ranks ``sub_pc_factor_levels``), or smaller steps.
 - Wide networks on degree 1: ``MoserFlow(..., quadrature_degree=1)``, and the equation's alike, has
   a third of the points and -20 to +70 % of the error.
 - A derivative is fastest with all levels and operators in memory: see what the run says first, and

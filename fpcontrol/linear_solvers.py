@@ -32,7 +32,7 @@ class LinearSolver:
             costs no more than a few products, GMRES otherwise, and where that fails, as with a
             wild drift that an optimizer tries, a direct solve in its place.
         dimension: Dimension of the mesh, for ``"auto"``.
-        fill: Levels of fill of the incomplete LU.
+        fill: Levels of fill of the incomplete LU, unless an option says.
         petsc_options: PETSc options by name without prefix, such as ``{"ksp_rtol": 1e-8}``. They
             go last, and so does the command line with the prefix ``fpcontrol_``.
         prefix: PETSc options prefix.
@@ -60,7 +60,7 @@ class LinearSolver:
         self.rescues = 0  # direct solves where GMRES failed
         self._asked, self._matrix, self._dimension = asked, matrix, dimension
         self._direct: LinearSolver | None = None
-        self._prefix, self._options = prefix, dict(petsc_options or {})
+        self._prefix, self._options, self._fill = prefix, dict(petsc_options or {}), fill
         self._ksp = ksp = PETSc.KSP().create(matrix.comm)
         ksp.setOperators(matrix)
         ksp.setOptionsPrefix(prefix)
@@ -72,8 +72,7 @@ class LinearSolver:
             ksp.setPCSide(PETSc.PC.Side.RIGHT)  # two applications a solve fewer than on the left
             # Halves the iterations for degrees 2 and 3, whose own numbering suits ILU(0) badly.
             part = "sub_" if self._parallel else ""
-            own = {"pc_factor_mat_ordering_type": "rcm", "pc_factor_levels": fill}
-            self._options = {part + k: v for k, v in own.items()} | self._options
+            self._options = {f"{part}pc_factor_mat_ordering_type": "rcm"} | self._options
         else:
             ksp.setType("preonly")
         self._preconditioners = {matrix.handle: self._configured(ksp.getPC())}
@@ -82,6 +81,7 @@ class LinearSolver:
             if method == "gmres":
                 # The parts of a preconditioner read their options (sub_...) only when set up.
                 ksp.setUp()
+        self._set_fill()
 
     @property
     def _parallel(self) -> bool:
@@ -97,18 +97,33 @@ class LinearSolver:
                 pc.setFactorSolverType("mumps")
         return pc
 
-    def use(self, matrix: PETSc.Mat) -> None:
+    def use(self, matrix: PETSc.Mat, fill: int = 0) -> None:
         """Solve with another matrix of the same shape from now on. Collective.
 
         Each keeps its preconditioner or factorization, for when it is used again.
+
+        Args:
+            matrix: The matrix.
+            fill: Levels of fill of its incomplete LU.
         """
-        if matrix is self._matrix:
-            return
-        self._matrix = matrix
-        pc = self._preconditioners.get(matrix.handle)
+        self._fill = fill
+        if matrix is not self._matrix:
+            self._matrix = matrix
+            pc = self._preconditioners.get(matrix.handle)
+            if pc is None:
+                self._prepare(matrix)
+            else:
+                self._ksp.setPC(pc)
+        self._set_fill()
+
+    def forget(self, matrix: PETSc.Mat) -> None:
+        """Give back the preconditioner of a matrix that is not in use. Collective."""
+        pc = self._preconditioners.pop(matrix.handle, None)
         if pc is not None:
-            self._ksp.setPC(pc)
-            return
+            pc.destroy()
+
+    def _prepare(self, matrix: PETSc.Mat) -> None:
+        """A preconditioner for a matrix that has none."""
         pc = self._preconditioners[matrix.handle] = PETSc.PC().create(matrix.comm)
         pc.setOperators(matrix)
         pc.setOptionsPrefix(self._prefix)
@@ -118,6 +133,21 @@ class LinearSolver:
             pc.setFromOptions()
             if self.method == "gmres":
                 self._ksp.setUp()
+
+    def _set_fill(self) -> None:
+        """Levels of fill as asked for; another number has the factors laid out anew."""
+        if self.method != "gmres":
+            return
+        pc = self._ksp.getPC()
+        if pc.getType() == "asm":
+            name, parts = "sub_pc_factor_levels", [k.getPC() for k in pc.getASMSubKSP()]
+        else:
+            name, parts = "pc_factor_levels", [pc]
+        if name in self._options or PETSc.Options().hasName(self._prefix + name):
+            return
+        for part in parts:
+            if part.getType() == "ilu":
+                part.setFactorLevels(self._fill)
 
     def memory(self) -> float:
         """Estimated bytes of the present preconditioner on this rank; sets it up. Collective."""

@@ -5,6 +5,7 @@ sweep meets the operators of the forward sweep again.
 """
 
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mpi4py import MPI
@@ -17,21 +18,27 @@ from fpcontrol.recent import Recent
 from fpcontrol.sparsity import Matrix
 
 
-def fill_levels(theta: float, dimension: int, degree: int) -> int:
+def fill_levels(theta: float, courant: float, dimension: int, degree: int) -> int:
     r"""Levels of fill for an incomplete LU of :math:`M + \tau N`.
 
     In 2-D more fill costs a fifth where the mass matrix matters, and saves half of the time or
-    more where diffusion does or the drift is strong; in 3-D it costs more than it saves
-    (``benchmarks/bench_solvers.py``).
+    more where diffusion or the drift does; in 3-D it costs more than it saves, but a drift that
+    outweighs both mass and diffusion needs a level, lest GMRES fail
+    (``benchmarks/bench_solvers.py``, tables *sweep* and *drift*).
 
     Args:
-        theta: Mean of the diagonal entries of :math:`\tau D K` over those of M.
+        theta: Mean over the rows of :math:`\tau D K_{ii} / M_{ii}`.
+        courant: Mean speed times :math:`\tau`, over the length for which theta is
+            :math:`\tau D` over its square.
         dimension: Dimension of the mesh.
         degree: Of the elements; fill costs more where rows are longer.
     """
-    if dimension != 2 or theta < 10.0 * degree**2:
+    if dimension == 1:
         return 0
-    return 2 if theta < 150.0 * degree**2 else 4
+    if dimension == 3:
+        return 1 if courant >= max(2.0 * degree, 1.5 * (1.0 + theta)) else 0
+    weight = max(theta / (10.0 * degree**2), courant / (2.0 * degree))
+    return 0 if weight < 1.0 else 2 if weight < 15.0 else 4
 
 
 class Operators:
@@ -58,24 +65,23 @@ class Operators:
     ) -> None:
         self._galerkin, self._scale = galerkin, scale
         self._constant, self._diffusivity = galerkin.mass_values.copy(), 0.0
+        self._resolution, self._points = self._mean_resolution(), galerkin.sum(len(galerkin.points))
         self.made = 0
-        self._matrices = Recent(lambda: galerkin.matrix(galerkin.mass_values.copy()))
+        self._budget, self._most = 0.0, 1
+        least = self._largest = self._levels(0.0, diffusivity)
+        # Without a reference to self: what is in a cycle lives until the garbage is collected.
+        self._operators = Recent(
+            lambda: _Operator(galerkin.matrix(galerkin.mass_values.copy()), least)
+        )
         self._used: Hashable = None
-        mass = self._matrices(None, lambda matrix: None)
+        mass = self._operators(None, lambda operator: None)
         self.solver = LinearSolver(
-            mass.mat,
+            mass.matrix.mat,
             linear_solver,
             dimension=galerkin.dimension,
-            fill=fill_levels(self._theta(diffusivity), galerkin.dimension, galerkin.degree),
+            fill=least,
             petsc_options=petsc_options,
         )
-
-    def _theta(self, diffusivity: float) -> float:
-        """Weight of diffusion against mass, the same on all ranks. Collective."""
-        g = self._galerkin
-        own = g.sparsity.diagonal()[: g.n_owned]  # of this rank's cells: the ratio is as good
-        total = g.sum(float((g.stiffness_values[own] / g.mass_values[own]).sum()))
-        return self._scale * diffusivity * total / g.index_map.size_global
 
     def use(self, key: Hashable, drift: Callable[[], Array], diffusivity: float) -> None:
         """Solve with the operator of a key from now on; fill it if it is not kept. Collective.
@@ -89,9 +95,12 @@ class Operators:
         if key == self._used:
             return
         self._used = None  # until it is filled: its room may be that of the one in use
-        matrix = self._matrices(key, lambda room: self._fill(room, drift(), diffusivity))
+        operator = self._operators(key, lambda room: self._fill(room, drift(), diffusivity))
         self._used = key
-        self.solver.use(matrix.mat)
+        self.solver.use(operator.matrix.mat, operator.levels)
+        if operator.levels > self._largest:
+            self._largest = operator.levels
+            self.keep(self._budget, self._most)  # its preconditioner is larger
 
     def set(self, v: Array, diffusivity: float) -> None:
         """Fill the operator of a drift ``v``, ``(N, d)``, that does not come again. Collective."""
@@ -100,6 +109,8 @@ class Operators:
     def keep(self, memory: float, most: int) -> int:
         """Keep as many operators as fit into so many bytes on every rank. Collective.
 
+        They become fewer if a strong drift calls for a larger preconditioner later.
+
         Args:
             memory: Bytes on this rank.
             most: More are of no use.
@@ -107,9 +118,11 @@ class Operators:
         Returns:
             The new capacity, at least one.
         """
+        self._budget, self._most = memory, most
         fitting = min(int(memory / max(self.memory, 1.0)), most)
         capacity = self._galerkin.comm.allreduce(max(1, fitting), op=MPI.MIN)
-        self._matrices.capacity = capacity
+        for operator in self._operators.keep(capacity):
+            self.solver.forget(operator.matrix.mat)
         return capacity
 
     @property
@@ -119,12 +132,39 @@ class Operators:
         entries = 8.0 if self._galerkin.comm.size == 1 else 20.0
         return entries * self._galerkin.sparsity.size + self.solver.memory()
 
-    def _fill(self, matrix: Matrix, v: Array, diffusivity: float) -> None:
+    def _fill(self, operator: "_Operator", v: Array, diffusivity: float) -> None:
         g = self._galerkin
         if diffusivity != self._diffusivity:
             np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
             self._constant += g.mass_values
             self._diffusivity = diffusivity
-        g.advection_values(v, -self._scale, self._constant, out=matrix.values)
-        matrix.update()
+        g.advection_values(v, -self._scale, self._constant, out=operator.matrix.values)
+        operator.matrix.update()
+        operator.levels = self._levels(self._courant(v), diffusivity)
         self.made += 1
+
+    def _courant(self, v: Array) -> float:
+        """Weight of a drift against mass, from its mean square. Collective."""
+        flat = v.T.ravel()  # as drifts are stored
+        speed = (self._galerkin.sum(float(flat @ flat)) / self._points) ** 0.5
+        return float(self._scale * speed * self._resolution**0.5)
+
+    def _levels(self, courant: float, diffusivity: float) -> int:
+        """Levels of fill for a drift and a diffusivity."""
+        theta = self._scale * diffusivity * self._resolution
+        return fill_levels(theta, courant, self._galerkin.dimension, self._galerkin.degree)
+
+    def _mean_resolution(self) -> float:
+        """Mean of ``K_ii / M_ii``, 1 over length**2, the same on all ranks. Collective."""
+        g = self._galerkin
+        own = g.sparsity.diagonal()[: g.n_owned]  # of this rank's cells: the ratio is as good
+        total = g.sum(float((g.stiffness_values[own] / g.mass_values[own]).sum()))
+        return total / g.index_map.size_global
+
+
+@dataclass
+class _Operator:
+    """A matrix and the levels of fill of its preconditioner."""
+
+    matrix: Matrix
+    levels: int

@@ -8,13 +8,10 @@ class Recent[T]:
 
     Args:
         make: Makes room for one value.
-
-    Attributes:
-        capacity: How many are kept.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
-        self.capacity = 1
+        self._capacity = 1
         self._make = make
         self._values: dict[Hashable, T] = {}  # the latest last
 
@@ -25,7 +22,7 @@ class Recent[T]:
         """
         value = self._values.pop(key, None)
         if value is None:
-            full = len(self._values) >= self.capacity
+            full = len(self._values) >= self._capacity
             value = self._values.pop(next(iter(self._values))) if full else self._make()
             unfilled = object()
             self._values[unfilled] = value
@@ -33,3 +30,13 @@ class Recent[T]:
             del self._values[unfilled]
         self._values[key] = value
         return value
+
+    def keep(self, capacity: int) -> list[T]:
+        """Keep so many from now on, at least one.
+
+        Returns:
+            Those that are given up, the earliest first.
+        """
+        self._capacity = capacity
+        excess = list(self._values)[: max(len(self._values) - capacity, 0)]
+        return [self._values.pop(key) for key in excess]

@@ -377,17 +377,56 @@ def test_adjoint_step_is_the_transpose_of_the_step(dim, degree, n, scheme):
 
 
 @pytest.mark.parallel([1, 2])
-@pytest.mark.parametrize(("steps", "levels"), [(2000, 0), (100, 2), (1, 4)])
-def test_fill_of_the_preconditioner_follows_the_weight_of_diffusion(steps, levels):
+@pytest.mark.parametrize(
+    ("steps", "speed", "levels"), [(2000, 0.0, 0), (100, 0.0, 2), (1, 0.0, 4), (2000, 200.0, 2)]
+)
+def test_fill_of_the_preconditioner_follows_diffusion_and_drift(steps, speed, levels):
     g = Galerkin(lagrange(cube(WORLD, 2, 16), 1))
     dt, D = 1.0 / steps, 0.5
     theta = dt * D * float((g.stiffness.getDiagonal() / g.mass.getDiagonal()).sum()) / 17**2
-    operators = Operators(g, dt, D, "gmres")
-    assert operators._theta(D) == pytest.approx(theta, rel=0.1)
-    assert fill_levels(theta, 2, 1) == levels
-    assert fill_levels(theta, 3, 1) == fill_levels(theta, 2, 30) == 0
-    entries = operators.solver.memory()
-    assert (entries > 1.3 * Operators(g, 1e-4 * dt, D, "gmres").solver.memory()) == (levels > 0)
+    courant = speed * (dt * theta / D) ** 0.5
+    assert fill_levels(theta, courant, 2, 1) == levels
+    assert fill_levels(theta, courant, 2, 30) == 0
+    assert fill_levels(theta, 0.0, 3, 1) == fill_levels(theta, courant, 1, 1) == 0
+    operators, least = (Operators(g, tau, D, "gmres") for tau in (dt, 1e-4 * dt))
+    for o, v in ((operators, speed), (least, 0.0)):
+        o.set(v * np.stack([g.points[:, 1], -g.points[:, 0]], axis=1), D)
+    assert (operators.memory > 1.3 * least.memory) == (levels > 0)
+    twice = 2.0 * np.ones((len(g.points), 2))
+    assert operators._courant(twice) == pytest.approx(8.0**0.5 * (dt * theta / D) ** 0.5, rel=0.1)
+
+
+def test_fill_in_3d_follows_a_drift_that_outweighs_all_else():
+    assert fill_levels(100.0, 100.0, 3, 1) == 0
+    assert fill_levels(1.0, 1.5, 3, 1) == 0
+    assert fill_levels(1.0, 3.5, 3, 1) == 1
+    assert fill_levels(1.0, 3.5, 3, 2) == 0
+
+
+@pytest.mark.parallel([1, 2])
+def test_fewer_operators_are_kept_where_they_take_more():
+    g = Galerkin(lagrange(cube(WORLD, 2, 16), 1))
+    operators, fresh = (Operators(g, 1e-3, 0.05, "gmres") for _ in range(2))
+    turn = np.stack([g.points[:, 1], -g.points[:, 0]], axis=1)
+    operators.set(turn, 0.05)
+    assert operators.keep(3.5 * operators.memory, 9) == 3
+    b, x, expected = (g.vector() for _ in range(3))
+    b.set(g.integrals)
+
+    def made(*speeds: float) -> int:
+        before = operators.made
+        for speed in speeds:
+            for o, y in ((operators, x), (fresh, expected)):
+                o.use(speed, lambda v=speed * turn: v, 0.05)
+                o.solver.solve(b.petsc_vec, y.petsc_vec)
+            assert x.array == pytest.approx(expected.array, rel=1e-8)
+        return operators.made - before
+
+    assert made(1.0, 2.0, 3.0, 1.0, 2.0, 3.0) == 3
+    assert made(150.0) == 1  # fills more, so that there is room for one or two
+    assert made(3.0, 2.0, 1.0, 3.0, 2.0, 1.0) >= 5
+    assert operators.keep(1e9, 9) == 9
+    assert made(1.0, 2.0, 3.0, 150.0) + made(1.0, 2.0, 3.0, 150.0) <= 4
 
 
 def test_two_matrices_have_indices_of_their_own():

@@ -110,7 +110,7 @@ def test_room_of_the_oldest_is_used_again():
         return rooms[-1]
 
     recent = Recent(make)
-    recent.capacity = 2
+    assert recent.keep(2) == []
     filled: list[str] = []
 
     def of(key: str) -> list[str]:
@@ -126,6 +126,10 @@ def test_room_of_the_oldest_is_used_again():
     of("b")
     assert filled == ["a", "b", "c", "b"]
     assert len(rooms) == 2
+    assert recent.keep(1) == [rooms[0]]
+    assert of("b") is rooms[1]
+    assert of("a") is rooms[1]
+    assert len(filled) == 5
 
 
 def test_interrupted_filling_leaves_no_operator_behind():
