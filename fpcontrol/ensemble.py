@@ -28,7 +28,7 @@ from mpi4py import MPI
 import numpy as np
 from petsc4py import PETSc
 
-from fpcontrol.parallel import interrupts, meet, together
+from fpcontrol.parallel import interrupts, meet, portable, together
 from fpcontrol.progress import Progress, silenced
 
 # Seconds between two looks of rank 0 at what others ask of it, while it computes.
@@ -191,22 +191,13 @@ def _outcome(
     failed = [rank for rank, text in enumerate(meeting.allgather(told)) if text]
     if not failed:
         return result
-    first = meeting.bcast(_portable(error, told) if error else None, root=failed[0])
+    if error:
+        error = portable(error)
+        error.add_note(told)
+    first = meeting.bcast(error, root=failed[0])
     alone = "" if len(failed) == group.size else f", on rank {failed[0]} of its group, not on all"
     first.add_note(f"({name}{alone})")
     return first
-
-
-def _portable(error: Exception, told: str) -> Exception:
-    """An exception that other ranks can unpickle, with its traceback as a note."""
-    try:
-        copy = pickle.loads(pickle.dumps(error))
-        if type(copy) is not type(error):
-            raise TypeError
-    except Exception:
-        copy = RuntimeError(f"{type(error).__name__}: {error}")
-    copy.add_note(told)
-    return copy
 
 
 def _results(found: dict[int, bytes | Exception], cases: int, stopped: bool) -> list[Any]:

@@ -14,7 +14,7 @@ from fpcontrol.drift import Drift, DriftSampler, Steady
 from fpcontrol.galerkin import Array, Galerkin, lagrange
 from fpcontrol.linear_solvers import FACTORED_ONCE, check_linear_solver
 from fpcontrol.noise import Noise, Sigma
-from fpcontrol.parallel import reduced
+from fpcontrol.parallel import reduced, together
 from fpcontrol.progress import track
 from fpcontrol.timestepping import CrankNicolson, Scheme, Stepper
 
@@ -203,16 +203,20 @@ class FokkerPlanck:
         g = self.galerkin
         times = np.linspace(t0, t1, steps + 1)
         dt = (t1 - t0) / steps
-        largest = max(self.noise.diffusivity(t + 0.5 * dt) for t in times[:-1])
+        with together(g.comm):  # a schedule may raise on one rank only
+            diffusivity = [
+                [self.noise.diffusivity(t + c * dt) for c in scheme.c] for t in times[:-1]
+            ]
+        largest = max(max(row) for row in diffusivity)
         stepper = Stepper(g, dt, scheme, largest, self._linear_solver, self._petsc_options)
         sampler = DriftSampler(self.drift, g)
         levels = np.empty((steps + 1, g.n_local))
         levels[0] = start.x.array
         for n in track(range(steps), "forward", g.comm, progress):
 
-            def load(i: int, t: float = times[n]) -> None:
-                inside = t + scheme.c[i] * dt
-                stepper.operators.use(*sampler.at(inside), self.noise.diffusivity(inside))
+            def load(i: int, n: int = n) -> None:
+                drift = sampler.at(times[n] + scheme.c[i] * dt)
+                stepper.operators.use(*drift, diffusivity[n][i])
 
             stepper.step(levels[n], levels[max(n - 1, 0)], levels[n + 1], load=load)
         return trajectory(g, times, levels, stepper.solver.iterations)

@@ -27,6 +27,7 @@ from fpcontrol.sparsity import Matrix, Sparsity
 
 type Array = np.ndarray
 MAX_DEGREE = 3
+MAX_QUADRATURE = 30  # as far as basix's tables reach
 
 
 def lagrange(mesh: Mesh, degree: int) -> fem.FunctionSpace:
@@ -49,6 +50,18 @@ def lagrange(mesh: Mesh, degree: int) -> fem.FunctionSpace:
             "dimensions and straight-sided cells (degree 1) are needed."
         )
     return fem.functionspace(mesh, ("Lagrange", degree))
+
+
+def _checked_quadrature(asked: int | None, degree: int) -> int:
+    if asked is None:
+        return 2 * degree
+    whole = isinstance(asked, int | np.integer) and not isinstance(asked, bool)
+    if not whole or not 1 <= asked <= MAX_QUADRATURE:
+        raise ValueError(
+            f"quadrature_degree = {asked!r} must be a whole number from 1 to {MAX_QUADRATURE}, or "
+            f"None for 2 * degree = {2 * degree}."
+        )
+    return int(asked)
 
 
 class Vector:
@@ -103,6 +116,9 @@ class Galerkin:
             then changes by -20 to +70 %, for degree 2 and 3 it may double and be five times as
             large on coarse meshes (``benchmarks/bench_choices.py``).
 
+    Raises:
+        ValueError: On all ranks, for a bad quadrature degree.
+
     Attributes:
         points: Quadrature points, shape ``(N, d)``.
         quadrature_weights: Weights times cell volume, shape ``(N,)``.
@@ -115,7 +131,7 @@ class Galerkin:
         self.space, self.mesh, self.comm = space, mesh, mesh.comm
         self.dimension = d = mesh.topology.dim
         self.degree = element.degree
-        self.quadrature_degree = 2 * self.degree if quadrature_degree is None else quadrature_degree
+        self.quadrature_degree = _checked_quadrature(quadrature_degree, self.degree)
         self.index_map = space.dofmap.index_map
         self.n_owned = self.index_map.size_local
         self.n_local = self.n_owned + self.index_map.num_ghosts
@@ -239,7 +255,8 @@ class Galerkin:
 
     def reference_gradient(self, u: Array) -> Array:
         """Reference-cell gradient, ``(d, n_points, n_cells)``."""
-        return (self._gradient @ u[self.dofs]).reshape(self.dimension, -1, self.n_cells)
+        shape = self.dimension, self.n_points, self.n_cells  # a rank may have no cells
+        return (self._gradient @ u[self.dofs]).reshape(shape)
 
     def gradient(self, u: Array) -> Array:
         """Gradient of a local array at the points, shape ``(N, d)``."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from mpi4py import MPI
 
+import dolfinx
 import numpy as np
 from dolfinx import fem
 from dolfinx.io import VTXWriter
@@ -47,7 +48,7 @@ def write(
     comm = space.mesh.comm
     if Path(path).suffix != ".bp":
         raise ValueError(f"path = {str(path)!r} must end in .bp (VTX, for ParaView).")
-    target = output_path(path, comm)
+    target = output_path(path, comm, bp=True)
     names = ["density"] if reference is None else ["density", "reference", "error"]
     fields = [fem.Function(space, name=name) for name in names]
     levels = sorted({*range(0, len(trajectory), every), len(trajectory) - 1})
@@ -97,6 +98,7 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that a figure depends on."""
     found = {"python": platform.python_version()}
     found["petsc"] = ".".join(map(str, PETSc.Sys.getVersion()))
+    found["dolfinx"] = dolfinx.__version__  # its wheel and its conda package have different names
     for name in ("fpcontrol", "fenics-ufl", "fenics-basix", "mpi4py", "numpy", "scipy"):
         try:
             found[name] = version(name)

@@ -1,5 +1,6 @@
 """Linear solvers for operators that are refilled again and again, and for their transposes."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -58,7 +59,8 @@ class LinearSolver:
         self.iterations = 0
         self.solves = 0
         self.rescues = 0  # direct solves where GMRES failed
-        self._asked, self._matrix, self._dimension = asked, matrix, dimension
+        self._asked, self._dimension = asked, dimension
+        self._parallel = matrix.comm.size > 1
         self._direct: LinearSolver | None = None
         self._prefix, self._options, self._fill = prefix, dict(petsc_options or {}), fill
         self._ksp = ksp = PETSc.KSP().create(matrix.comm)
@@ -70,32 +72,27 @@ class LinearSolver:
             ksp.setTolerances(rtol=RTOL, atol=1e-300, max_it=1000)
             ksp.setInitialGuessNonzero(True)
             ksp.setPCSide(PETSc.PC.Side.RIGHT)  # two applications a solve fewer than on the left
-            # Halves the iterations for degrees 2 and 3, whose own numbering suits ILU(0) badly.
-            part = "sub_" if self._parallel else ""
-            self._options = {f"{part}pc_factor_mat_ordering_type": "rcm"} | self._options
         else:
             ksp.setType("preonly")
-        self._preconditioners = {matrix.handle: self._configured(ksp.getPC())}
-        with petsc_options_set(prefix, self._options):
+        self._configure(ksp.getPC())
+        self._unread = set(self._options)
+        with petsc_options_set(prefix, self._options, self._unread):
             ksp.setFromOptions()
-            if method == "gmres":
-                # The parts of a preconditioner read their options (sub_...) only when set up.
-                ksp.setUp()
-        self._set_fill()
+        if ksp.getType() == "preonly":  # as options may say
+            ksp.setInitialGuessNonzero(False)
+        self._matrix: PETSc.Mat | None = matrix
+        self._preconditioners = {matrix.handle: ksp.getPC()}
+        self._fills: dict[int, int] = {}  # of those that have been set up
+        self._transposes = ksp.getType() != "preonly"  # nothing else looks at a residual
 
-    @property
-    def _parallel(self) -> bool:
-        return bool(self._matrix.comm.size > 1)
-
-    def _configured(self, pc: PETSc.PC) -> PETSc.PC:
-        """The same preconditioner with its type set."""
+    def _configure(self, pc: PETSc.PC) -> None:
+        """Set the type of a preconditioner."""
         if self.method == "gmres":
             pc.setType("asm" if self._parallel else "ilu")
         else:
             pc.setType("lu")
             if self._parallel or self._dimension > 1:
                 pc.setFactorSolverType("mumps")
-        return pc
 
     def use(self, matrix: PETSc.Mat, fill: int = 0) -> None:
         """Solve with another matrix of the same shape from now on. Collective.
@@ -107,57 +104,75 @@ class LinearSolver:
             fill: Levels of fill of its incomplete LU.
         """
         self._fill = fill
-        if matrix is not self._matrix:
-            self._matrix = matrix
-            pc = self._preconditioners.get(matrix.handle)
-            if pc is None:
-                self._prepare(matrix)
-            else:
-                self._ksp.setPC(pc)
-        self._set_fill()
+        if matrix is self._matrix:
+            return
+        self._matrix = None  # until all is done, for whoever catches an interrupt
+        pc = self._preconditioners.get(matrix.handle)
+        if pc is None:
+            pc = PETSc.PC().create(matrix.comm)
+            pc.setOperators(matrix)
+            pc.setOptionsPrefix(self._prefix)
+            self._configure(pc)
+            with petsc_options_set(self._prefix, self._options):
+                pc.setFromOptions()
+            self._preconditioners[matrix.handle] = pc
+        self._ksp.setPC(pc)
+        self._matrix = matrix
 
     def forget(self, matrix: PETSc.Mat) -> None:
         """Give back the preconditioner of a matrix that is not in use. Collective."""
+        self._fills.pop(matrix.handle, None)
         pc = self._preconditioners.pop(matrix.handle, None)
         if pc is not None:
             pc.destroy()
 
-    def _prepare(self, matrix: PETSc.Mat) -> None:
-        """A preconditioner for a matrix that has none."""
-        pc = self._preconditioners[matrix.handle] = PETSc.PC().create(matrix.comm)
-        pc.setOperators(matrix)
-        pc.setOptionsPrefix(self._prefix)
-        self._configured(pc)
-        self._ksp.setPC(pc)
-        with petsc_options_set(self._prefix, self._options):
-            pc.setFromOptions()
-            if self.method == "gmres":
-                self._ksp.setUp()
+    def _set_up(self) -> PETSc.Mat:
+        """Have the preconditioner ready, with as much fill as asked for; the matrix in use."""
+        matrix = self._matrix
+        assert matrix is not None
+        before = self._fills.get(matrix.handle)
+        if before == self._fill:
+            return matrix
+        pc, first = self._ksp.getPC(), before is None
+        # Some options are read only now: those of a preconditioner's parts and of factorizations.
+        with petsc_options_set(self._prefix, self._options if first else {}, self._unread):
+            if pc.getType() == "ilu":
+                self._set_fill(pc, "", first)
+            self._ksp.setUp()
+            for part in _parts(pc):
+                if part.getType() == "ilu":
+                    self._set_fill(part, "sub_", first)
+            self._ksp.setUpOnBlocks()
+        if self._unread and matrix.comm.rank == 0:
+            warnings.warn(
+                f"petsc_options: PETSc has not read {', '.join(sorted(self._unread))}; misspelt, "
+                "or for another type of solver?",
+                stacklevel=2,
+            )
+        self._unread.clear()  # say it once
+        self._fills[matrix.handle] = self._fill
+        return matrix
 
-    def _set_fill(self) -> None:
-        """Levels of fill as asked for; another number has the factors laid out anew."""
-        if self.method != "gmres":
-            return
-        pc = self._ksp.getPC()
-        if pc.getType() == "asm":
-            name, parts = "sub_pc_factor_levels", [k.getPC() for k in pc.getASMSubKSP()]
-        else:
-            name, parts = "pc_factor_levels", [pc]
-        if name in self._options or PETSc.Options().hasName(self._prefix + name):
-            return
-        for part in parts:
-            if part.getType() == "ilu":
-                part.setFactorLevels(self._fill)
+    def _set_fill(self, pc: PETSc.PC, part: str, first: bool) -> None:
+        """Fill and ordering of an incomplete LU, unless options say; new fill lays it out anew."""
+        if first and not self._said(f"{part}pc_factor_mat_ordering_type"):
+            # Halves the iterations for degrees 2 and 3, whose own numbering suits ILU(0) badly.
+            pc.setFactorOrdering("rcm")
+        if not self._said(f"{part}pc_factor_levels"):
+            pc.setFactorLevels(self._fill)
+
+    def _said(self, name: str) -> bool:
+        return name in self._options or PETSc.Options().hasName(self._prefix + name)
 
     def memory(self) -> float:
         """Estimated bytes of the present preconditioner on this rank; sets it up. Collective."""
-        self._ksp.setUp()
-        self._ksp.setUpOnBlocks()
-        pc = self._ksp.getPC()
-        if pc.getType() == "asm":
-            # The blocks are matrices of their own, besides their factors.
-            return sum(2.0 * _factor_memory(k.getPC()) for k in pc.getASMSubKSP())
-        return _factor_memory(pc) if pc.getType() in ("ilu", "lu", "icc", "cholesky") else 0.0
+        matrix, pc = self._set_up(), self._ksp.getPC()
+        own = 12.0 * matrix.getInfo(PETSc.Mat.InfoType.LOCAL)["nz_used"]
+        parts = _parts(pc)
+        if parts:  # of additive Schwarz: matrices of their own, besides their factors
+            copies = 2.0 if pc.getType() == "asm" else 1.0
+            return copies * sum(_factor_memory(part, own / len(parts)) for part in parts)
+        return _factor_memory(pc, own)
 
     def solve(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Solve ``A x = b``; ``x`` holds the initial guess. Collective.
@@ -165,29 +180,40 @@ class LinearSolver:
         Raises:
             ArithmeticError: On all ranks, if the iteration fails to converge.
         """
+        matrix = self._set_up()
         self._ksp.solve(b, x)
-        if self._failed(b, x, self._matrix.mult):
-            self._rescue().solve(b, x)
+        if self._failed(b, x, matrix.mult):
+            self._rescue(matrix).solve(b, x)
 
     def solve_transpose(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
         """Solve ``A^T x = b``; ``x`` holds the initial guess. Collective.
 
         Raises:
-            ArithmeticError: On all ranks, if the iteration fails to converge.
+            ArithmeticError: On all ranks, if the iteration fails to converge, or if a direct
+                solver that options have chosen does not solve transposed systems.
         """
+        matrix = self._set_up()
         self._ksp.solveTranspose(b, x)
-        if self._failed(b, x, self._matrix.multTranspose):
-            self._rescue().solve_transpose(b, x)
+        if self._failed(b, x, matrix.multTranspose):
+            self._rescue(matrix).solve_transpose(b, x)
+        if not self._transposes:
+            if _backward_error(b, x, matrix, matrix.multTranspose) > 1e-6:
+                raise ArithmeticError(
+                    f"The direct solver {self._ksp.getPC().getFactorSolverType()!r} does not solve "
+                    "transposed systems, which a derivative needs; choose 'mumps'."
+                )
+            self._transposes = True
 
-    def _rescue(self) -> "LinearSolver":
+    def _rescue(self, matrix: PETSc.Mat) -> "LinearSolver":
         """The direct solver that takes over where GMRES failed."""
         self.rescues += 1
         if self._direct is None:
             self._direct = LinearSolver(
-                self._matrix, "direct", dimension=self._dimension, prefix="fpcontrol_rescue_"
+                matrix, "direct", dimension=self._dimension, prefix="fpcontrol_rescue_"
             )
         # One factorization at a time: it is the exception.
-        self._direct._ksp.setOperators(self._matrix)
+        self._direct._ksp.setOperators(matrix)
+        self._direct._matrix = matrix
         return self._direct
 
     def _failed(self, b: PETSc.Vec, x: PETSc.Vec, apply: Callable[..., None]) -> bool:
@@ -199,11 +225,8 @@ class LinearSolver:
         if reason == PETSc.KSP.ConvergedReason.DIVERGED_BREAKDOWN:
             # Round-off leaves GMRES no new direction: if that is all that there is, as the backward
             # error tells, the solution is as good as a direct solver's.
-            residual = b.duplicate()
-            apply(x, residual)
-            residual.axpy(-1.0, b)
-            size = self._matrix.norm(PETSc.NormType.INFINITY) * x.norm() + b.norm()
-            if residual.norm() <= RTOL * size:
+            assert self._matrix is not None
+            if _backward_error(b, x, self._matrix, apply) <= RTOL:
                 return False
         if reason < 0 and (self._asked != "auto" or self.method != "gmres"):
             raise ArithmeticError(
@@ -215,8 +238,27 @@ class LinearSolver:
         return bool(reason < 0)
 
 
-def _factor_memory(pc: PETSc.PC) -> float:
-    """Bytes of a factorization: a value and an index for each entry."""
+def _backward_error(
+    b: PETSc.Vec, x: PETSc.Vec, matrix: PETSc.Mat, apply: Callable[..., None]
+) -> float:
+    """Residual over what round-off in the entries makes of it. Collective."""
+    residual = b.duplicate()
+    apply(x, residual)
+    residual.axpy(-1.0, b)
+    size = matrix.norm(PETSc.NormType.INFINITY) * x.norm() + b.norm()
+    return float(residual.norm() / size) if size else 0.0
+
+
+def _parts(pc: PETSc.PC) -> list[PETSc.PC]:
+    """Preconditioners of the blocks on this rank of one that has been set up."""
+    solvers = pc.getASMSubKSP() if pc.getType() == "asm" else []
+    return [solver.getPC() for solver in solvers]
+
+
+def _factor_memory(pc: PETSc.PC, matrix: float) -> float:
+    """Bytes of a factorization, a value and an index for each entry; else those of the matrix."""
+    if pc.getType() not in ("ilu", "lu", "icc", "cholesky"):
+        return matrix
     factor = pc.getFactorMatrix()
     if pc.getFactorSolverType() == "mumps":
         entries = factor.getMumpsInfo(27)  # of this rank; in millions if negative
@@ -232,8 +274,16 @@ def check_linear_solver(method: str) -> str:
 
 
 @contextmanager
-def petsc_options_set(prefix: str, options: Mapping[str, Any]) -> Iterator[None]:
-    """Put options into PETSc's global table for the time of a block."""
+def petsc_options_set(
+    prefix: str, options: Mapping[str, Any], unread: set[str] | None = None
+) -> Iterator[None]:
+    """Put options into PETSc's global table for the time of a block.
+
+    Args:
+        prefix: Of their names in the table.
+        options: Values by name.
+        unread: Names that PETSc has read in the block are taken out of it.
+    """
     table = PETSc.Options()
     # What the command line says for a name wins over what the program says.
     mine = {prefix + k: v for k, v in options.items() if not table.hasName(prefix + k)}
@@ -242,6 +292,8 @@ def petsc_options_set(prefix: str, options: Mapping[str, Any]) -> Iterator[None]
             table.setValue(name, value)
         yield
     finally:
+        if unread:
+            unread -= {name for name in options if table.used(prefix + name)}
         for name in mine:
             table.delValue(name)
 

@@ -94,10 +94,10 @@ class Operators:
         key = key, diffusivity
         if key == self._used:
             return
-        self._used = None  # until it is filled: its room may be that of the one in use
+        self._used = None  # until it is filled and in use, for whoever catches an interrupt
         operator = self._operators(key, lambda room: self._fill(room, drift(), diffusivity))
-        self._used = key
         self.solver.use(operator.matrix.mat, operator.levels)
+        self._used = key
         if operator.levels > self._largest:
             self._largest = operator.levels
             self.keep(self._budget, self._most)  # its preconditioner is larger
@@ -135,6 +135,7 @@ class Operators:
     def _fill(self, operator: "_Operator", v: Array, diffusivity: float) -> None:
         g = self._galerkin
         if diffusivity != self._diffusivity:
+            self._diffusivity = np.nan  # until all is written
             np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
             self._constant += g.mass_values
             self._diffusivity = diffusivity

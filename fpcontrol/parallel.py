@@ -3,6 +3,7 @@
 A rank that raises alone leaves the others waiting in their next collective call for ever.
 """
 
+import pickle
 import signal
 import sys
 import threading
@@ -37,8 +38,20 @@ def raise_together(comm: MPI.Comm, error: Exception | None) -> None:
     lowest = int(first)
     if lowest == comm.size:
         return
-    shared = comm.bcast(error, root=lowest)
-    raise error if comm.rank == lowest and error is not None else shared
+    mine = error if comm.rank == lowest else None
+    shared = comm.bcast(portable(mine) if mine else None, root=lowest)
+    raise mine or shared
+
+
+def portable(error: Exception) -> Exception:
+    """An exception that other ranks can unpickle: a copy, or its name and words."""
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+        if type(copy) is type(error) and str(copy) == str(error):
+            return copy
+    except Exception:
+        pass
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.storage import WINDOW, Sizes, choose, give_back
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.noise import Noise
+from fpcontrol.parallel import together
 from fpcontrol.timestepping import Load, Scheme, Stepper
 
 Observe = Callable[[int, Array], None]
@@ -62,9 +63,10 @@ class Sweeps:
         self.steps_per_piece = steps // drift.pieces
         self._y = drift.scaled(galerkin.points)
         dt = drift.t1 / steps
-        self._diffusivity = [
-            [noise.diffusivity(dt * (n + c)) for c in scheme.c] for n in range(steps)
-        ]
+        with together(galerkin.comm):  # a schedule may raise on one rank only
+            self._diffusivity = [
+                [noise.diffusivity(dt * (n + c)) for c in scheme.c] for n in range(steps)
+            ]
         largest = max(d for row in self._diffusivity for d in row)
         self.stepper = Stepper(galerkin, dt, scheme, largest, linear_solver, petsc_options)
         different = {
