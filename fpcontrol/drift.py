@@ -1,10 +1,11 @@
 """Drifts: what the user may hand to the equation, and its values at the quadrature points.
 
 A drift is any callable ``drift(t, x)`` with ``x`` of shape ``(N, d)`` that returns shape
-``(N, d)``, length per time. Two optional methods let it say more:
+``(N, d)``, length per time. It may have more to say:
 
 - ``piece(t) -> int``: it is constant in time wherever this number is; the operator is then
   refilled (and factored) once a piece;
+- ``switches``: the times at which it jumps, which a time step must not straddle;
 - ``at_quadrature(t, galerkin) -> (N, d)``: it lives on the mesh and answers at the quadrature
   points without a search.
 """
@@ -42,6 +43,37 @@ class Steady:
 def zero() -> Steady:
     """No drift: the heat flow."""
     return Steady(np.zeros_like)
+
+
+def check_switches(drift: Drift, t0: float, t1: float, steps: int) -> None:
+    """Refuse steps that straddle a switch of the drift.
+
+    Such a step sees the drift on one side of the switch only, an error of first order that no
+    scheme mends and that halving the steps leaves where it is.
+
+    Raises:
+        ValueError: If there is such a step.
+    """
+    times = np.asarray(getattr(drift, "switches", ()), dtype=float)
+    places = (times[(times > t0) & (times < t1)] - t0) / (t1 - t0)
+    off = ~_whole(places * steps)
+    if not off.any():
+        return
+    fitting = (n for n in range(1, 100 * (len(places) + 1)) if _whole(places * n).all())
+    multiple = next(fitting, None)
+    way = (
+        f"take a multiple of {multiple}, such as {multiple * max(1, round(steps / multiple))}"
+        if multiple
+        else "choose t0 and t1 at switches"
+    )
+    raise ValueError(
+        f"steps = {steps}: the drift switches at t = {t0 + (t1 - t0) * places[off][0]:g}, inside a "
+        f"step; {way}."
+    )
+
+
+def _whole(numbers: Array) -> Array:
+    return np.abs(numbers - np.round(numbers)) <= 1e-6
 
 
 class DriftSampler:

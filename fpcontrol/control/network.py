@@ -198,6 +198,11 @@ class NetworkDrift:
             )
         return weights
 
+    @property
+    def switches(self) -> Array:
+        """Times at which the weights may jump, ``(pieces - 1,)``."""
+        return np.linspace(0.0, self.t1, self.pieces + 1)[1:-1]
+
     def piece(self, t: float) -> int:
         """Number of the interval that holds ``t``; the last one holds ``t1`` too.
 
