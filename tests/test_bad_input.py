@@ -1,5 +1,6 @@
 """Bad input is one clear error, of the right type and the same on every rank, and nothing hangs."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def minimize(**options) -> fpc.Result:
         (lambda: tracking(sigma=-1.0), "sigma = -1.0"),
         (lambda: equation(degree=0), "degree = 0"),
         (lambda: equation(degree=4), "degree = 4"),
+        (lambda: equation(quadrature_degree=-1), "quadrature_degree = -1 must be a whole number"),
+        (lambda: equation(quadrature_degree=2.5), "quadrature_degree = 2.5"),
+        (lambda: equation(quadrature_degree=99), "from 1 to 30"),
         (lambda: equation(method="upwind"), "method = 'upwind'"),
         (lambda: equation(drift=3.0), "drift = 3.0 is not callable"),
         (lambda: solve(steps=0), "steps = 0"),
@@ -63,6 +67,8 @@ def minimize(**options) -> fpc.Result:
         (lambda: tracking(decay=-0.1), "decay = -0.1"),
         (lambda: tracking(snapshots=0), "snapshots = 0"),
         (lambda: tracking(memory=-1.0), "memory = -1.0"),
+        (lambda: tracking(memory="2"), "memory = '2'"),
+        (lambda: tracking(disk=3), "disk = 3 must be the path"),
         (lambda: tracking(memory=1e-12), "memory = 1e-12 GiB per rank does not hold one snapshot"),
         (lambda: tracking(disk="no/such/place"), "disk = 'no/such/place'"),
         (lambda: tracking(disk=__file__), "is no directory"),
@@ -135,6 +141,98 @@ def test_error_of_the_drift_itself_comes_out(everywhere):
         return np.zeros_like(x)
 
     assert raised(LookupError, lambda: solve(lost)) == "no wind at sea"
+
+
+class Unpicklable(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parallel([2, 3])
+def test_errors_that_do_not_travel_are_told():
+    class Local(Exception):
+        pass
+
+    for error, said in ((Unpicklable(1, 2), "1 and 2"), (Local("here"), "here")):
+
+        def bad(t, x, error=error):
+            if LAST:
+                raise error
+            return np.zeros_like(x)
+
+        caught = None
+        try:
+            solve(bad)
+        except Exception as e:
+            caught = f"{type(e).__name__}: {e}"
+        name = f"{type(error).__name__}: {said}"
+        assert WORLD.allgather(caught) == [f"RuntimeError: {name}"] * (WORLD.size - 1) + [name]
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("make", [equation, tracking], ids=["forward", "control"])
+def test_schedule_that_fails_on_one_rank_fails_on_all(make):
+    def sigma(t):
+        return -1.0 if LAST and t > 0.5 else 1.0
+
+    def call():
+        made = make(sigma=sigma)
+        if make is equation:
+            made.solve(bump(made.mesh, 1, 0.3), 1.0, 4)
+
+    assert "sigma = -1.0 at t = " in raised(ValueError, call)
+
+
+@pytest.mark.parallel([2, 3])
+def test_ranks_must_ask_for_the_same_storage():
+    assert "must be the same on all ranks" in raised(
+        ValueError, lambda: tracking(snapshots=2 + WORLD.rank)
+    )
+    p = tracking(n=6)
+    level = p.runs.storage.level_memory
+    lean = tracking(n=6, memory=(0.9 if LAST else 2.0) * level)
+    storage = lean.runs.storage
+    assert WORLD.allgather(storage.levels) == ["recomputed"] * WORLD.size
+    assert WORLD.allgather(storage.snapshots) == [storage.snapshots] * WORLD.size
+    expected = p.derivative(p.drift.weights)
+    assert lean.derivative(p.drift.weights) == pytest.approx(expected, rel=1e-11, abs=1e-13)
+
+
+@pytest.mark.parallel([1, 2])
+def test_full_disk_on_one_rank_is_an_error_on_all(tmp_path, monkeypatch):
+    p = tracking(n=6)
+    lean = tracking(n=6, memory=0.7 * p.runs.storage.level_memory, disk=tmp_path)
+
+    allocate = os.posix_fallocate
+
+    def full(*arguments):
+        if LAST:
+            raise OSError("No space left on device")
+        allocate(*arguments)
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    assert "No space left" in raised(OSError, lambda: lean.derivative(p.drift.weights))
+
+
+@pytest.mark.parallel([1, 2])
+def test_steps_must_not_straddle_a_switch():
+    mesh = cube(WORLD, 2, 4)
+    drift = fpc.NetworkDrift(mesh, width=2, pieces=10, t1=2.0)
+    e = fpc.FokkerPlanck(mesh, drift, 0.5, degree=1)
+    rho = bump(mesh, 1, 0.3)
+
+    def message(t0: float, t1: float, steps: int, **options) -> str:
+        return raised(ValueError, lambda: e.solve(rho, t1, steps, t0=t0, **options))
+
+    text = message(0.0, 2.0, 28)
+    assert "steps = 28: the drift switches at t = 0.2, inside a step" in text
+    assert "take a multiple of 10, such as 30" in text
+    assert "such as 10." in message(0.0, 2.0, 3, tolerance=1e-3)
+    assert "take a multiple of 5, such as 5" in message(1.0, 2.0, 4)
+    assert "choose t0 and t1 at switches" in message(0.0, np.pi / 2.0, 10)
+    assert len(e.solve(rho, 1.0, 5)) == 6
+    assert len(e.solve(rho, 0.35, 1, t0=0.25)) == 2
+    assert len(e.solve(rho, 0.5, 5)) == 6  # every other level is at a switch
 
 
 @pytest.mark.parallel([2])

@@ -125,8 +125,49 @@ def test_record_tells_what_was_run_and_what_came_out(tmp_path):
     assert figures["evaluations"] == result.evaluations
     assert history["value"] == [i.value for i in result.history]
     assert record["ranks"] == WORLD.size
-    assert {"python", "petsc", "numpy"} <= set(record["versions"])
+    assert {"python", "petsc", "dolfinx", "numpy"} <= set(record["versions"])
     assert names(tmp_path) == ["run.json"]
+
+
+@pytest.mark.parallel([1, 2])
+def test_folder_of_the_user_is_never_replaced(tmp_path):
+    result, folder, precious = tracked(), tmp_path / "results", tmp_path / "results" / "x.txt"
+    if WORLD.rank == 0:
+        folder.mkdir()
+        precious.touch()
+    WORLD.barrier()
+
+    def minimize() -> None:
+        fpc.minimize(tracking(), max_iterations=1, progress=False, checkpoint=folder)
+
+    writers = [
+        lambda: fpc.io.write_record(result, folder),
+        lambda: fpc.plotting.tracking(result, folder),
+        minimize,
+    ]
+    for writer in writers:
+        assert "is a folder" in raised(IsADirectoryError, writer)
+    folder = tmp_path / "results.bp"
+    if WORLD.rank == 0:
+        precious.parent.rename(folder)
+    WORLD.barrier()
+    assert "with other things" in raised(
+        FileExistsError, lambda: fpc.io.write(result.trajectory, folder)
+    )
+    assert names(tmp_path) == ["results.bp"]
+    assert names(folder) == ["x.txt"]
+
+
+@pytest.mark.parallel([1, 2])
+def test_densities_replace_densities(tmp_path):
+    result, path = tracked(), tmp_path / "fields.bp"
+    sizes = []
+    for every in (1, 4):
+        fpc.io.write(result.trajectory, path, every=every)
+        assert names(tmp_path) == ["fields.bp"]
+        sizes.append((path / "data.0").stat().st_size)
+        WORLD.barrier()
+    assert sizes[1] < sizes[0]
 
 
 # --- pictures ------------------------------------------------------------------------------------

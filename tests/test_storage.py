@@ -10,6 +10,7 @@ from problems import tracking
 
 import fpcontrol as fpc
 from fpcontrol.control import adjoint
+from fpcontrol.linear_solvers import LinearSolver
 from fpcontrol.recent import Recent
 
 WORLD = MPI.COMM_WORLD
@@ -150,3 +151,36 @@ def test_interrupted_filling_leaves_no_operator_behind():
     object.__delattr__(network, "values")
     for theta in (2.0 * weights, weights):
         assert p(theta) == pytest.approx(fresh(theta), rel=1e-12)
+
+
+@pytest.mark.parametrize("where", ["constant part", "preconditioner"])
+def test_interrupt_at_a_bad_moment_leaves_nothing_half_done(where, monkeypatch):
+    options = {"n": 6, "steps": 4, "pieces": 2, "sigma": lambda t: 1.0 - 0.3 * t}
+    full = tracking(**options)
+    storage = full.runs.storage
+    room = {"constant part": 1.001 * storage.level_memory, "preconditioner": 2.0}[where]
+    p = tracking(**options, memory=room)
+    weights = p.drift.weights
+    interrupts = [1]
+
+    def once(function):
+        def call(*arguments, **more):
+            result = function(*arguments, **more)
+            if interrupts:
+                interrupts.clear()
+                raise KeyboardInterrupt
+            return result
+
+        return call
+
+    if where == "constant part":
+        p(weights)
+        monkeypatch.setattr(np, "multiply", once(np.multiply))
+    else:
+        monkeypatch.setattr(LinearSolver, "_configure", once(LinearSolver._configure))
+    with pytest.raises(KeyboardInterrupt):
+        p.value_and_derivative(weights)
+    value, derivative = full.value_and_derivative(weights)
+    assert p(weights) == pytest.approx(value, rel=1e-11)
+    difference = p.derivative(weights) - derivative
+    assert np.abs(difference).max() <= 1e-9 * np.abs(derivative).max()

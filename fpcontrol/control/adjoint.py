@@ -178,7 +178,7 @@ class Sweeps:
 
     def extended(self, rows: Array, count: int) -> Array:
         """A window with room for ``count`` more levels after two given rows."""
-        window = self.storage.window((2 + count, *rows.shape[1:]))
+        window = self.storage.window((2 + count, *rows.shape[1:]), self.galerkin.comm)
         window[:2] = rows
         return window
 

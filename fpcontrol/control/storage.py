@@ -5,6 +5,7 @@ import mmap
 import os
 import tempfile
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,19 @@ class Storage:
             "operator_memory_gib": self.operator_memory,
         }
 
-    def window(self, shape: tuple[int, ...]) -> Array:
-        """Room for levels, one a row; on disk without a name, gone with the array."""
+    def window(self, shape: tuple[int, ...], comm: MPI.Comm) -> Array:
+        """Room for levels, one a row; on disk without a name, gone with the array. Collective.
+
+        Raises:
+            OSError: On all ranks, if the disk is full on one.
+        """
         if self.directory is None:
             return np.empty(shape)
+        with together(comm):
+            room = self._mapped(shape)
+        return room
+
+    def _mapped(self, shape: tuple[int, ...]) -> Array:
         with tempfile.TemporaryFile(dir=self.directory, prefix="fpcontrol_levels_") as file:
             count = math.prod(shape)
             size = max(count * 8, 1)
@@ -108,23 +118,24 @@ def choose(
     Args:
         operators: The run's operators.
         sizes: Sizes of the run.
-        memory: Budget, GiB per rank.
-        disk: Directory for levels that do not fit.
-        snapshots: Number of snapshots, if it is prescribed.
+        memory: Budget, GiB per rank; the smallest of the ranks' counts.
+        disk: Directory for levels that do not fit, on all ranks or on none.
+        snapshots: Number of snapshots, if it is prescribed, the same on all ranks.
         comm: Communicator.
 
     Raises:
-        ValueError: On all ranks, if the budget or a directory is none, or if not even one snapshot
-            fits.
+        ValueError: On all ranks, if the budget or a directory is none, if not even one snapshot
+            fits, or if the ranks do not ask for the same.
     """
-    if not (np.isfinite(memory) and memory > 0):
-        raise ValueError(f"memory = {memory!r} must be a positive number of GiB per rank.")
-    if snapshots is not None and (not isinstance(snapshots, int) or snapshots < 1):
-        raise ValueError(f"snapshots = {snapshots!r} must be a positive integer or None.")
-    directory = None if disk is None else Path(disk)
     with together(comm):
-        if directory and not (directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)):
-            raise ValueError(f"disk = {str(disk)!r} is no directory that can be written to.")
+        directory = _checked(memory, disk, snapshots)
+    asked = comm.allgather((directory is None, snapshots))
+    if any(other != asked[0] for other in asked):
+        raise ValueError(
+            f"disk and snapshots must be the same on all ranks; without disk, snapshots: {asked}."
+        )
+    # Where it is taken from the memory that is free, it may differ.
+    memory = comm.allreduce(float(memory), op=MPI.MIN)
     steps = sizes.steps
     level = 8.0 * comm.allreduce(sizes.level, op=MPI.MAX) / GIB
     everything = (steps + 2) * level
@@ -148,11 +159,30 @@ def choose(
         levels,
         snapshots if levels == "recomputed" else None,
         kept,
-        float(memory),
+        memory,
         used,
         kept * size,
         directory if levels == "disk" else None,
     )
+
+
+def _checked(
+    memory: float, disk: str | os.PathLike[str] | None, snapshots: int | None
+) -> Path | None:
+    """The directory, if there is one."""
+    if not isinstance(memory, Real) or not (np.isfinite(memory) and memory > 0):
+        raise ValueError(f"memory = {memory!r} must be a positive number of GiB per rank.")
+    whole = isinstance(snapshots, int | np.integer) and not isinstance(snapshots, bool)
+    if snapshots is not None and not (whole and snapshots >= 1):
+        raise ValueError(f"snapshots = {snapshots!r} must be a positive integer or None.")
+    if disk is None:
+        return None
+    if not isinstance(disk, str | os.PathLike):
+        raise ValueError(f"disk = {disk!r} must be the path of a directory.")
+    directory = Path(disk)
+    if not (directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)):
+        raise ValueError(f"disk = {str(disk)!r} is no directory that can be written to.")
+    return directory
 
 
 def give_back(window: Array) -> None:
