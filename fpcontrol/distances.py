@@ -20,7 +20,7 @@ from scipy.special import xlog1py
 
 from fpcontrol.comparison import EXTRA_DEGREE, at_common_points, check_pair, equal_mass, nonnegative
 from fpcontrol.galerkin import Array
-from fpcontrol.linear_solvers import solve_neumann
+from fpcontrol.neumann import solve_neumann
 from fpcontrol.optimal_transport import (
     Distribution,
     discrete_cost,
@@ -99,7 +99,7 @@ def h_minus_1(
     dual -= g.integrals * (g.sum(dual.sum()) / g.volume)
     load.array[: g.n_owned] = dual
     load.petsc_vec.stateIncrease()
-    solve_neumann(g.stiffness, load.petsc_vec, phi.petsc_vec)
+    solve_neumann(g.stiffness, load.petsc_vec, phi.petsc_vec, g.dimension)
     g.stiffness.mult(phi.petsc_vec, residual.petsc_vec)
     error = residual.array[: g.n_owned] - dual
     if not g.inner(error, error) <= 1e-12 * g.inner(dual, dual):

@@ -296,32 +296,3 @@ def petsc_options_set(
             unread -= {name for name in options if table.used(prefix + name)}
         for name in mine:
             table.delValue(name)
-
-
-def solve_neumann(stiffness: PETSc.Mat, b: PETSc.Vec, x: PETSc.Vec) -> None:
-    r"""Solve the pure Neumann problem :math:`K x = b` for compatible ``b``. Collective.
-
-    ``K`` has the constants as null space. With :math:`e` a unit vector and :math:`1^\top b = 0`,
-    the solution of :math:`(K + k\,e e^\top) x = b` has :math:`e^\top x = 0` and solves
-    :math:`K x = b`, because :math:`1^\top(K + k\,e e^\top) x = k\,e^\top x`; so a direct solver
-    needs no null-space treatment.
-
-    Args:
-        stiffness: Stiffness matrix; not changed.
-        b: Right-hand side with entries that sum to zero.
-        x: Solution, zero in the first degree of freedom.
-    """
-    pinned = stiffness.copy()
-    first, last = pinned.getOwnershipRange()
-    if first == 0 and last > 0:
-        pinned.setValue(0, 0, stiffness.getValue(0, 0), addv=PETSc.InsertMode.ADD_VALUES)
-    pinned.assemble()
-    solver = LinearSolver(pinned, "direct", dimension=3, prefix="fpcontrol_neumann_")
-    solver.solve(b, x)
-    # One step of iterative refinement: the Moser identity is checked at round-off.
-    residual = b.duplicate()
-    correction = b.duplicate()
-    pinned.mult(x, residual)
-    residual.aypx(-1.0, b)
-    solver.solve(residual, correction)
-    x.axpy(1.0, correction)

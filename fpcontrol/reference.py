@@ -10,7 +10,7 @@ from dolfinx import fem
 
 from fpcontrol.fokker_planck import check_density
 from fpcontrol.galerkin import Array, Galerkin
-from fpcontrol.linear_solvers import solve_neumann
+from fpcontrol.neumann import solve_neumann
 from fpcontrol.noise import Noise, Sigma
 
 
@@ -109,7 +109,7 @@ class MoserFlow:
         g.mass.mult(slope.petsc_vec, b.petsc_vec)
         b.array[: g.n_owned] -= g.integrals * (g.sum(b.array[: g.n_owned].sum()) / g.volume)
         b.petsc_vec.stateIncrease()
-        solve_neumann(g.stiffness, b.petsc_vec, phi.petsc_vec)
+        solve_neumann(g.stiffness, b.petsc_vec, phi.petsc_vec, g.dimension)
         phi.scatter_forward()
         return phi.array.copy()
 
