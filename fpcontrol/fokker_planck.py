@@ -76,7 +76,7 @@ class FokkerPlanck:
     (``Trajectory.minimum`` reports it). Collective.
 
     Args:
-        mesh: Mesh of intervals, triangles or tetrahedra.
+        mesh: Mesh of intervals, triangles or tetrahedra; not to be moved afterwards.
         drift: Callable ``drift(t, x)``, ``x`` of shape ``(N, d)``, to ``(N, d)``; asked at times
             inside the steps only. ``fpc.drift.Steady(f)`` for one that does not depend on time.
         sigma: Noise of the SDE ``dX = v dt + sigma dW``, length per time**0.5; a number, or a

@@ -10,7 +10,9 @@ from petsc4py import PETSc
 METHODS = ("auto", "gmres", "direct")
 
 # A derivative is the discrete adjoint of the scheme only as far as the solves are exact; at this
-# tolerance the dot-product test of tangent against adjoint holds to 1e-11 of the norms.
+# tolerance the dot-product test of tangent against adjoint holds to 1e-11 of the norms, unless a
+# step is so long (dt D some 1e5 squares of the domain's size) that the systems are close to the
+# singular stiffness matrix.
 RTOL = 1e-12
 
 # For an operator in 2-D that does not change, on one rank: PETSc's own LU with nested dissection. A

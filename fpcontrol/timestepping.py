@@ -97,6 +97,11 @@ class SDIRK2(Scheme):
 class SDIRK4(Scheme):
     """Fourth order, L-stable, five stages.
 
+    Gauss-Legendre collocation has order 4 with two stages, but they are coupled: systems of twice
+    the size, or complex ones. It is not L-stable either: at switches and on rough data it rings as
+    Crank-Nicolson does, where this scheme damps. Here all stages share one real operator, up to the
+    drift, and its solver.
+
     References:
         E. Hairer, G. Wanner, Solving Ordinary Differential Equations II, section IV.6, (6.16).
     """
