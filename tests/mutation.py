@@ -95,8 +95,8 @@ MUTATIONS = (
     Mutation(
         "quadrature of half the degree",
         "galerkin.py",
-        "2 * self.degree if quadrature_degree is None",
-        "self.degree if quadrature_degree is None",
+        "    if asked is None:\n        return 2 * degree\n",
+        "    if asked is None:\n        return degree\n",
         ("t2.walls_or_line",),
     ),
     Mutation(

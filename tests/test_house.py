@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "fpcontrol"
 # From the bottom to the top: a module may import those of its own layer and of lower ones.
 LAYERS = [
     {"parallel", "files", "progress", "recent", "noise", "linear_solvers", "kernels"},
-    {"ensemble", "sparsity", "galerkin", "operators"},
+    {"ensemble", "sparsity", "galerkin", "operators", "neumann"},
     {"mesh", "density", "drift", "walls"},
     {"timestepping", "fokker_planck", "dormand_prince", "characteristics", "particles"},
     {"reference", "moving"},
