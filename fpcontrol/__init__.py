@@ -35,7 +35,8 @@ from fpcontrol import (
     walls,
 )
 from fpcontrol.control.network import NetworkDrift
-from fpcontrol.control.optimize import Result, minimize
+from fpcontrol.control.optimize import minimize
+from fpcontrol.control.result import Result
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.fokker_planck import FokkerPlanck, Trajectory
 from fpcontrol.reference import MoserFlow

@@ -17,7 +17,7 @@ from dolfinx import fem
 from dolfinx.io import VTXWriter
 from petsc4py import PETSc
 
-from fpcontrol.control.optimize import Result
+from fpcontrol.control.result import Result
 from fpcontrol.files import output_path, replacing
 from fpcontrol.fokker_planck import Trajectory
 from fpcontrol.galerkin import Array

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fpcontrol.characteristics import Flow
-from fpcontrol.control.optimize import Result
+from fpcontrol.control.result import Result
 from fpcontrol.files import output_path, replacing
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.reference import MoserFlow

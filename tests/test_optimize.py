@@ -185,9 +185,9 @@ def test_checkpoint_is_written_every_so_many_iterations(tmp_path, monkeypatch):
     lengths = []
     write = optimize.write_checkpoint
 
-    def spy(path, problem, weights, history):
+    def spy(path, fingerprint, weights, history, comm):
         lengths.append(len(history) - 1)
-        write(path, problem, weights, history)
+        write(path, fingerprint, weights, history, comm)
 
     monkeypatch.setattr(optimize, "write_checkpoint", spy)
     quiet(tracking(), max_iterations=8, checkpoint=tmp_path / "run.npz", checkpoint_every=3)
@@ -245,22 +245,123 @@ def test_checkpoint_that_cannot_be_written_is_an_error_before_the_first_step(tmp
     assert not calls
 
 
-# --- interruption --------------------------------------------------------------------------------
+# --- trial steps that cannot be evaluated --------------------------------------------------------
+
+
+def noiseless(comm=WORLD) -> fpc.TrackingProblem:
+    """A neural ODE whose descent tries a step by which labels leave the domain."""
+    mesh = fpc.mesh.interval(comm, 40)
+    goal = fpc.density.interpolate(mesh, lambda x: np.exp(-40.0 * (x[0] - 0.8) ** 2), floor=0.05)
+    reference = fpc.MoserFlow(fpc.density.uniform(mesh), goal, 1.0, 0.0)
+    drift = fpc.NetworkDrift(mesh, 1, 5, seed=7)
+    return fpc.TrackingProblem(reference, drift, 0.0, 20, terminal_weight=1.0)
 
 
 @pytest.mark.parallel([1, 2])
-def test_error_inside_an_evaluation_comes_out_as_it_was(monkeypatch):
+def test_steps_by_which_labels_leave_the_domain_are_shortened(monkeypatch):
+    problem, refused = noiseless(), []
+    check = problem.runs._check_inside
+
+    def spy(n, x):
+        try:
+            check(n, x)
+        except ValueError:
+            refused.append(n)
+            raise
+
+    monkeypatch.setattr(problem.runs, "_check_inside", spy)
+    result = quiet(problem, max_iterations=25)
+    assert any(WORLD.allgather(bool(refused)))
+    assert result.reason == "max_iterations"
+    assert problem(result.weights) == result.value < 0.1 * result.history[0].value
+    mine = (result.weights.tobytes(), result.history, result.evaluations)
+    assert WORLD.allgather(mine) == [mine] * WORLD.size
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("how", ["solver fails", "J is not a number"])
+def test_steps_that_cannot_be_evaluated_are_shortened(how, monkeypatch):
     problem = tracking()
+    evaluate, first, longest = problem.value_and_derivative, problem.drift.weights.copy(), 0.05
+
+    def failing(weights):
+        if np.linalg.norm(weights - first) > longest:
+            if how == "solver fails":
+                raise ArithmeticError("no convergence")
+            return np.nan, np.full_like(weights, np.nan)
+        return evaluate(weights)
+
+    steps = [quiet(problem, max_iterations=1).weights - first]
+    monkeypatch.setattr(problem, "value_and_derivative", failing)
+    result = quiet(problem, max_iterations=1)
+    steps.append(result.weights - first)
+    assert np.linalg.norm(steps[0]) > longest > np.linalg.norm(steps[1]) > 0.1 * longest
+    assert result.value < result.history[0].value
+
+
+@pytest.mark.parallel([1, 2])
+def test_best_is_returned_and_saved_if_no_step_can_be_evaluated(tmp_path, monkeypatch):
+    problem, path = tracking(), tmp_path / "run.npz"
     evaluate, calls = problem.value_and_derivative, []
 
     def failing(weights):
         calls.append(1)
-        if len(calls) == 4:
+        if len(calls) > 4:
             raise ArithmeticError("no convergence")
         return evaluate(weights)
 
     monkeypatch.setattr(problem, "value_and_derivative", failing)
-    assert raised(ArithmeticError, lambda: quiet(problem)) == "no convergence"
+    result = quiet(problem, max_iterations=100, checkpoint=path)
+    assert result.reason == "diverged_ls_failure"
+    assert result.evaluations == len(calls) < 200
+    monkeypatch.undo()
+    assert problem(result.weights) == result.value < result.history[0].value
+    assert quiet(problem, max_iterations=1, resume=path).value <= result.value
+
+
+@pytest.mark.parallel([1, 2])
+def test_first_weights_that_cannot_be_evaluated_are_an_error():
+    problem = noiseless()
+    fast = np.full_like(problem.drift.weights, 40.0)
+    assert "labels left the domain" in raised(ValueError, lambda: quiet(problem, weights=fast))
+
+
+# --- interruption --------------------------------------------------------------------------------
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(("kind", "call"), [(LookupError, 4), (ArithmeticError, 1)])
+def test_error_inside_an_evaluation_comes_out_as_it_was(kind, call, tmp_path, monkeypatch):
+    problem, path = tracking(), tmp_path / "run.npz"
+    evaluate, calls, values = problem.value_and_derivative, [], []
+
+    def failing(weights):
+        calls.append(1)
+        if len(calls) == call:
+            raise kind("no more")
+        values.append(evaluate(weights))
+        return values[-1]
+
+    monkeypatch.setattr(problem, "value_and_derivative", failing)
+    message = raised(kind, lambda: quiet(problem, checkpoint=path))
+    assert str(kind("no more")) == message
+    assert path.exists() == (call > 1)
+    if call > 1:  # what had been found is there
+        resumed = quiet(tracking(), max_iterations=1, resume=path)
+        assert resumed.history[0].value == values[0][0]
+        assert resumed.value < min(value for value, _ in values)
+
+
+@pytest.mark.parallel([1, 2])
+def test_error_of_the_checkpoint_comes_out_as_it_was(tmp_path, monkeypatch):
+    from fpcontrol.control import optimize
+
+    def full(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(optimize, "write_checkpoint", full)
+    options = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 1}
+    assert raised(OSError, lambda: quiet(tracking(), **options)) == "disk full"
 
 
 @pytest.mark.parallel([1, 2, 3])

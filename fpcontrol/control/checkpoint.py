@@ -2,9 +2,12 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from mpi4py import MPI
 
 import numpy as np
 
@@ -27,10 +30,21 @@ class Iterate:
 
 
 def write_checkpoint(
-    path: Path, problem: TrackingProblem, weights: Array, history: list[Iterate]
+    path: Path,
+    fingerprint: Mapping[str, Any],
+    weights: Array,
+    history: list[Iterate],
+    comm: MPI.Comm,
 ) -> None:
-    """Write weights and history of a problem to a path from ``output_path``. Collective."""
-    comm, fingerprint = problem.galerkin.comm, problem.fingerprint()
+    """Write weights and history to a path from ``output_path``. Collective on ``comm``.
+
+    Args:
+        path: Where to.
+        fingerprint: Of the problem, see ``TrackingProblem.fingerprint``.
+        weights: Best weights, flat.
+        history: Of the optimization so far.
+        comm: The problem's communicator; or that of rank 0 alone, where another rank may be lost.
+    """
     with replacing(path, comm) as beside:
         if comm.rank == 0:
             with open(beside, "wb") as file:
@@ -38,7 +52,7 @@ def write_checkpoint(
                     file,
                     weights=weights,
                     history=json.dumps([asdict(i) for i in history]),
-                    problem=json.dumps(fingerprint),
+                    problem=json.dumps(dict(fingerprint)),
                 )
 
 

@@ -1,10 +1,9 @@
 """Minimization of a tracking problem with PETSc TAO: history, stops, checkpoints."""
 
-import functools
+import contextlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ from mpi4py import MPI
 import numpy as np
 from petsc4py import PETSc
 
-from fpcontrol.characteristics import Flow
 from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpoint
 from fpcontrol.control.diffusion import Diffusion
-from fpcontrol.control.network import NetworkDrift
-from fpcontrol.control.tracking import Errors, TrackingProblem
+from fpcontrol.control.result import Result
+from fpcontrol.control.tracking import TrackingProblem
+from fpcontrol.control.transport import LeftDomain
 from fpcontrol.files import output_path
-from fpcontrol.fokker_planck import Trajectory
 from fpcontrol.galerkin import Array
 from fpcontrol.linear_solvers import petsc_options_set
 from fpcontrol.parallel import interrupts, lasting, together
@@ -30,81 +28,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "lmvm": {"tao_lmvm_mat_lmvm_scale_type": "scalar", "tao_lmvm_mat_lmvm_hist_size": 30},
     "cg": {},
 }
-
-
-@dataclass(frozen=True)
-class Result:
-    """What ``minimize`` found.
-
-    Attributes:
-        problem: The problem.
-        weights: Best weights seen, flat.
-        value: J there.
-        history: One ``Iterate`` an iteration, those of a resumed run included.
-        reason: Why it stopped.
-        evaluations: Number of value-and-derivative evaluations.
-    """
-
-    problem: TrackingProblem
-    weights: Array
-    value: float
-    history: tuple[Iterate, ...]
-    reason: str
-    evaluations: int
-
-    @functools.cached_property
-    def errors(self) -> Errors:
-        """Errors at the weights found. Collective at first use."""
-        return self.problem.errors(self.weights)
-
-    @property
-    def relative_error(self) -> float:
-        """See ``Errors``. Collective at first use."""
-        return self.errors.relative_error
-
-    @property
-    def relative_sup_error(self) -> float:
-        """See ``Errors``. Collective at first use."""
-        return self.errors.relative_sup_error
-
-    @functools.cached_property
-    def trajectory(self) -> Trajectory | Flow:
-        """Controlled densities; without noise along labels. Collective at first use."""
-        return self.problem.trajectory(self.weights)
-
-    @functools.cached_property
-    def drift(self) -> NetworkDrift:
-        """The network with the weights found. Collective at first use."""
-        return self.problem.drift.with_weights(self.weights)
-
-    def summary(self) -> str:
-        """Table of the figures of merit, with and without control. Collective."""
-        errors, trajectory = self.errors, self.trajectory
-        still = self.problem.errors(np.zeros_like(self.weights))
-        mean = float(trajectory.mass[0]) / self.problem.galerkin.volume
-        last = self.history[-1]
-        rows = [
-            ("", "without control", "with control"),
-            ("relative error", f"{still.relative_error:.4f}", f"{errors.relative_error:.4f}"),
-            (
-                "relative sup error",
-                f"{still.relative_sup_error:.4f}",
-                f"{errors.relative_sup_error:.4f}",
-            ),
-            ("error at the end", f"{still.final_error:.4f}", f"{errors.final_error:.4f}"),
-            ("minimum / mean density", "", f"{trajectory.minimum.min() / mean:.2g}"),
-            ("mass defect", "", f"{trajectory.mass_defect:.1e}"),
-            ("derivatives", "", f"{self.evaluations}"),
-            ("seconds", "", f"{last.seconds:.0f}"),
-            ("stopped by", "", self.reason),
-        ]
-        return "\n".join(f"{name:<24}{a:>16}{b:>20}" for name, a, b in rows)
-
-    def refined(self, steps: int) -> "Result":
-        """The same weights on another number of steps, for reported figures. Collective."""
-        problem = self.problem.refined(steps)
-        value = problem(self.weights)
-        return Result(problem, self.weights, value, self.history, self.reason, self.evaluations)
 
 
 class _Stop(Exception):
@@ -128,9 +51,10 @@ def minimize(
 ) -> Result:
     """Minimize J over the weights. Collective.
 
-    Every rank runs the same TAO solver on the same numbers. Ctrl-C ends the run after the
-    evaluation under way and returns the best weights so far, on all ranks; a second Ctrl-C ends
-    the program.
+    One TAO solver for all ranks, its vectors on rank 0. A trial step at which the equation cannot
+    be solved (labels leave the domain, a linear solver fails, J is not finite) counts as too long:
+    the line search shortens it. Ctrl-C ends the run after the evaluation under way and returns the
+    best weights so far, on all ranks; a second Ctrl-C ends the program.
 
     Args:
         problem: The problem.
@@ -141,7 +65,7 @@ def minimize(
         gradient_tolerance: Stop at this fraction of the first gradient norm.
         target_error: Stop at this relative error.
         checkpoint: File (.npz) for the best weights and the history, replaced every
-            ``checkpoint_every`` iterations and at the end.
+        XX
         checkpoint_every: See ``checkpoint``.
         resume: Checkpoint of this same problem to go on from. The optimizer's memory of curvature
             starts anew.
@@ -150,7 +74,10 @@ def minimize(
         progress: Show progress on rank 0.
 
     Raises:
-        ValueError: On all ranks, for a bad argument or a checkpoint of another problem.
+        ValueError: On all ranks, for a bad argument or a checkpoint of another problem, or if
+            labels leave the domain at the weights to start from.
+        ArithmeticError: On all ranks, if the equation cannot be solved, or J is not finite, at the
+            weights to start from.
         OSError: On all ranks, for a file that cannot be read or written.
     """
     if method not in METHODS:
@@ -198,6 +125,7 @@ def minimize(
             if run.error is None:
                 raise
             if not isinstance(run.error, _Stop):
+                run.save_alone()
                 raise run.error from None
             reason = str(run.error)
     bar.close()
@@ -226,6 +154,9 @@ class _Run:
         last = history[-1] if history else Iterate(0, 0, np.inf, np.inf, np.inf, 0.0)
         self.evaluations = last.evaluations
         self._first_iteration = last.iteration
+        self._fingerprint = problem.fingerprint()
+        # The last iterate on rank 0, its value and derivative: where line searches start.
+        self._base: tuple[Array, float, Array] | None = None
         self._first_gradient = history[0].gradient_norm if history else None
         self._clock = time.monotonic() - last.seconds
         self.best_value, self.best_weights = np.inf, np.empty(0)
@@ -248,9 +179,15 @@ class _Run:
             value, dual = self.problem.value_and_derivative(weights)
             error = self.problem.errors(weights).relative_error
             value, error, norm = comm.bcast((value, error, float(np.linalg.norm(dual))))
+            if not np.isfinite([value, norm]).all():
+                raise ArithmeticError(f"J = {value:g}, of derivative {norm:g}, is not finite.")
         except Exception as error:
-            self.error = error
-            raise
+            # These two types themselves are raised on all ranks. What derives from ArithmeticError,
+            # such as a division by zero, may be one rank's own.
+            if self._base is None or type(error) not in (LeftDomain, ArithmeticError):
+                self.error = error
+                raise
+            return self._too_long(x, gradient)
         self.evaluations += 1
         if value < self.best_value:
             self.best_value, self.best_weights = value, weights
@@ -258,8 +195,34 @@ class _Run:
         gradient.array[:] = dual[: gradient.local_size]
         return value
 
+    def _too_long(self, x: PETSc.Vec, gradient: PETSc.Vec) -> float:
+        r"""Stand-in for value and derivative at a trial step that could not be evaluated.
+
+        Those of the parabola along the step :math:`s` that starts as J does, with slope
+        :math:`g\cdot s < 0`, and has its minimum at a quarter of it: a line search sees a value
+        above all that it accepts, and interpolates to a shorter step.
+        """
+        assert self._base is not None
+        start, value, dual = self._base
+        self.evaluations += 1
+        slope = self.problem.galerkin.comm.bcast(float(dual @ (x.getArray(readonly=True) - start)))
+        gradient.array[:] = -3.0 * dual
+        return value + max(abs(slope), 1e-6 * abs(value))
+
     def iterated(self, tao: PETSc.TAO) -> None:
         """Record an iteration and decide whether to stop; the same on all ranks."""
+        try:
+            self._base = (
+                tao.getSolution().getArray(readonly=True).copy(),
+                tao.getObjectiveValue(),
+                tao.getGradient()[0].getArray(readonly=True).copy(),
+            )
+            self._iterated(tao)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def _iterated(self, tao: PETSc.TAO) -> None:
         iteration = self._first_iteration + tao.getIterationNumber()
         if iteration == self._first_iteration and self.history:
             return  # Resumed: this iterate is the last one of the history.
@@ -291,9 +254,20 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint, if one is wanted. Collective."""
-        if self._target is None or not self.best_weights.size:
-            return
-        write_checkpoint(self._target, self.problem, self.best_weights, self.history)
+        self._save(self.problem.galerkin.comm)
+
+    def save_alone(self) -> None:
+        """Write the checkpoint after an error, from rank 0 without the others. Not collective.
+
+        The error may be one rank's own. If the file cannot be written, the error counts, not that.
+        """
+        if self.problem.galerkin.comm.rank == 0:
+            with contextlib.suppress(OSError):
+                self._save(MPI.COMM_SELF)
+
+    def _save(self, comm: MPI.Comm) -> None:
+        if self._target is not None and self.best_weights.size:
+            write_checkpoint(self._target, self._fingerprint, self.best_weights, self.history, comm)
 
 
 def _reason(code: int) -> str:

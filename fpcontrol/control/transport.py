@@ -37,6 +37,10 @@ CURVATURES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
+class LeftDomain(ValueError):
+    """Labels have left the domain: the drift is too fast for the steps. On all ranks."""
+
+
 class AnalyticReference(Protocol):
     """A reference given by formulas, on the domain of the drift's mesh."""
 
@@ -300,7 +304,7 @@ class Transport:
     def _check_inside(self, n: int, x: Array) -> None:
         outside = np.flatnonzero(self.walled.factor.outside(x))
         if outside.size:
-            raise ValueError(
+            raise LeftDomain(
                 f"{outside.size} labels left the domain at t = {self.times[n]:g}, the first at "
                 f"{x[outside[0]]}: the drift is too fast for steps = {self.steps}. Use more steps "
                 "or a wider layer, or start from smaller weights."
