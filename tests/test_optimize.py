@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from problems import SELF, WORLD, mpirun, raised, tracking
+from problems import SELF, WORLD, cube, mpirun, raised, tracking
 
 import fpcontrol as fpc
 
@@ -217,6 +217,39 @@ def test_checkpoint_of_another_problem_is_refused(change, named, tmp_path):
     message = raised(ValueError, lambda: quiet(other, resume=path))
     assert "is of another problem" in message
     assert named in message
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("sigma", [0.0, 0.5])
+def test_checkpoint_of_a_mirror_image_or_another_place_is_refused(sigma, dim, tmp_path):
+    def problem(axis=0, centre=0.7, size=1.0, lower=0.0):
+        mesh = cube(WORLD, dim, 8, size, lower)
+
+        def f(x):
+            return 1.0 + np.exp(-20.0 * ((x[axis] - lower) / size - centre) ** 2)
+
+        goal = fpc.density.interpolate(mesh, f)
+        reference = fpc.MoserFlow(fpc.density.uniform(mesh), goal, 1.0, sigma)
+        return fpc.TrackingProblem(reference, fpc.NetworkDrift(mesh, dim, 2), sigma, 4)
+
+    path = tmp_path / "run.npz"
+    first = quiet(problem(), max_iterations=1, checkpoint=path)
+    assert quiet(problem(), max_iterations=1, resume=path).history[:2] == first.history
+    others = [({"centre": 0.3}, "reference_moments"), ({"lower": 1.0}, "box")]
+    others += [({"axis": 1}, "reference_moments")] if dim == 2 else []
+    for change, named in others:
+        other = problem(**change)
+        message = raised(ValueError, lambda other=other: quiet(other, resume=path))
+        assert f"{named} = [" in message
+
+
+@pytest.mark.parallel([2, 3])
+def test_checkpoint_of_one_rank_is_that_of_many(tmp_path):
+    path = tmp_path / f"run{WORLD.rank}.npz"
+    alone = quiet(tracking(SELF, own_start=True), max_iterations=1, checkpoint=path)
+    others = quiet(tracking(own_start=True), max_iterations=1, resume=tmp_path / "run0.npz")
+    assert others.history[0].value == pytest.approx(alone.history[0].value, rel=1e-12)
 
 
 @pytest.mark.parallel([1, 2])

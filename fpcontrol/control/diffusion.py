@@ -9,6 +9,7 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol.control.adjoint import Observe, Sweeps
+from fpcontrol.control.fingerprint import moment
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.fokker_planck import Trajectory, check_density, trajectory
 from fpcontrol.galerkin import Array
@@ -64,6 +65,7 @@ class Diffusion:
             raise ValueError(f"reference = {reference!r} must be a MoserFlow where sigma > 0.")
         self.reference, self.galerkin = reference, reference.galerkin
         self.noise, self.steps, self.pieces = Noise(sigma), steps, drift.pieces
+        self._drift = drift
         self.start = start or reference.start
         check_density("start", self.start, self.galerkin)
         self.scheme = scheme or CrankNicolson()
@@ -129,12 +131,21 @@ class Diffusion:
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
-        g, middle = self.galerkin, self.reference.coefficients(0.5 * self.times[-1])
+        g = self.galerkin
+        y, w = self._drift.scaled(g.points), g.quadrature_weights
+
+        def mean(u: Array) -> float:
+            return moment(g.comm, y, w * g.evaluate(u).ravel())
+
         return {
             "sigma": self.noise.samples(self.times[-1]),
             "scheme": self.scheme.name,
-            "start_norm": g.inner(self.start.x.array, self.start.x.array),
-            "reference_norm": g.inner(middle, middle),
+            "start_norm": g.sum(self._local_norm(self.start.x.array)),
+            "start_moment": mean(self.start.x.array),
+            "reference_norm": float(self.norms[self.steps // 2]),
+            "reference_moments": [
+                mean(self.reference.coefficients(t)) for t in self.times[[0, -1]]
+            ],
         }
 
     def settings(self) -> dict[str, Any]:

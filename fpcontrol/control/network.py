@@ -138,6 +138,7 @@ class NetworkDrift:
     Attributes:
         weights: The flat array.
         network: One piece's ``Network``.
+        box: Smallest and largest coordinates of the mesh, ``(d,)`` each.
 
     Raises:
         ValueError: On all ranks, for a bad argument.
@@ -166,6 +167,7 @@ class NetworkDrift:
         x = mesh.geometry.x[:, :d]
         low = reduced(mesh.comm, x.min(axis=0, initial=np.inf), MPI.MIN)
         high = reduced(mesh.comm, x.max(axis=0, initial=-np.inf), MPI.MAX)
+        self.box = low, high
         self.centre, self.scale = 0.5 * (low + high), 0.5 * float((high - low).max())
         self.mesh, self.pieces, self.t1, self.seed = mesh, int(pieces), float(t1), seed
         self.network = Network(d, int(width), activation)

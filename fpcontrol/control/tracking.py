@@ -191,6 +191,7 @@ class TrackingProblem:
         g, n = self.galerkin, self.drift.network
         return {
             "dimension": g.dimension,
+            "box": np.concatenate(self.drift.box).tolist(),
             "cells": g.mesh.topology.index_map(g.dimension).size_global,
             "degree": g.degree,
             "width": n.width,

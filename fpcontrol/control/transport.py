@@ -17,6 +17,7 @@ from dolfinx.mesh import Mesh
 from scipy.special import expit
 
 from fpcontrol.characteristics import Flow, Labels
+from fpcontrol.control.fingerprint import moment
 from fpcontrol.control.network import ACTIVATIONS, Network, NetworkDrift
 from fpcontrol.fokker_planck import check_density
 from fpcontrol.galerkin import Array, Galerkin, lagrange
@@ -228,14 +229,19 @@ class Transport:
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
-        labels = self.labels
+        g, labels, scaled = self.galerkin, self.labels, self.drift.scaled
+        y, w = scaled(g.points), g.quadrature_weights
         return {
             "sigma": 0.0,
             "scheme": "characteristics",
             "layer": self.walled.factor.layer,
             "labels": self.galerkin.comm.allreduce(len(labels.points)),
             "start_norm": float(labels.integral(labels.density**2)[0]),
+            "start_moment": moment(g.comm, scaled(labels.points), labels.volumes * labels.density),
             "reference_norm": float(self.norms[self.steps // 2]),
+            "reference_moments": [
+                moment(g.comm, y, w * self._reference_values(t)) for t in self.times[[0, -1]]
+            ],
         }
 
     def settings(self) -> dict[str, Any]:
@@ -261,13 +267,15 @@ class Transport:
         return n * self.drift.pieces // self.steps
 
     def _reference_norm(self, t: float) -> float:
+        g = self.galerkin
+        return g.sum(float(g.quadrature_weights @ self._reference_values(t) ** 2))
+
+    def _reference_values(self, t: float) -> Array:
+        """At the quadrature points of the mesh."""
         g, r = self.galerkin, self.reference
-        value = (
-            g.evaluate(r.coefficients(t)).ravel()
-            if isinstance(r, MoserFlow)
-            else r.at(t, g.points)[0]
-        )
-        return g.sum(float(g.quadrature_weights @ value**2))
+        if isinstance(r, MoserFlow):
+            return g.evaluate(r.coefficients(t)).ravel()
+        return r.at(t, g.points)[0]
 
     def _stages(self, weights: Array, x: Array) -> Iterator[tuple[Array, Array, Array]]:
         """Stage positions of a step, with drift and divergence there."""
