@@ -72,7 +72,7 @@ def tracking_error(case: tuple[float, int], comm: MPI.Comm, options: Options) ->
         "seed": seed,
         "without_control": problem.errors(0.0 * result.weights).relative_error,
         "relative_error": result.relative_error,
-        "mass_defect": result.trajectory.mass_defect,
+        "mass_defect": result.mass_defect,
         "seconds": result.history[-1].seconds,
     }
 

@@ -63,7 +63,7 @@ def write(
 
 def record(result: Result) -> dict[str, Any]:
     """Parameters, versions, ranks and figures of a run, ready for JSON. Collective."""
-    errors, trajectory, problem = result.errors, result.trajectory, result.problem
+    errors, problem = result.errors, result.problem
     last = result.history[-1]
     return {
         "problem": problem.fingerprint()
@@ -78,8 +78,8 @@ def record(result: Result) -> dict[str, Any]:
             "relative_sup_error": errors.relative_sup_error,
             "final_error": errors.final_error,
             "value": errors.value,
-            "minimum_density": float(trajectory.minimum.min()),
-            "mass_defect": trajectory.mass_defect,
+            "minimum_density": result.minimum_density,
+            "mass_defect": result.mass_defect,
             "iterations": last.iteration,
             "evaluations": result.evaluations,
             "seconds": last.seconds,

@@ -2,6 +2,15 @@
 
 from collections.abc import Callable, Hashable
 
+import numpy as np
+
+
+def read_only(values: np.ndarray) -> np.ndarray:
+    """A view to hand out of an array that is kept: who writes to it gets an error."""
+    view = values.view()
+    view.flags.writeable = False
+    return view
+
 
 class Recent[T]:
     """The values of the latest keys, each in room that is used again when its turn is over.

@@ -36,6 +36,7 @@ class MoserFlow:
         quadrature_degree: See ``Galerkin``; the equation must use the same.
 
     Attributes:
+        start, goal: Copies of the two densities.
         drift: ``drift(t, x)``, see ``MoserDrift``.
 
     Raises:
@@ -63,7 +64,8 @@ class MoserFlow:
         self.galerkin = g = Galerkin(start.function_space, quadrature_degree)
         check_density("start", start, g)
         check_density("goal", goal, g)
-        self.start, self.goal, self.t1 = start, goal, float(t1)
+        # Copies: what is made of them below must stay theirs.
+        self.start, self.goal, self.t1 = start.copy(), goal.copy(), float(t1)
         mass = [g.integral(rho.x.array) for rho in (start, goal)]
         if not math.isclose(mass[0], mass[1], rel_tol=1e-10):
             raise ValueError(f"start and goal have masses {mass}; they must be equal.")

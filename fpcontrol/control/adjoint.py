@@ -101,19 +101,24 @@ class Sweeps:
             self._visited(window)
 
     def tangent(
-        self, weights: Array, direction: Array, window: Array, start: Array | None = None
-    ) -> Iterator[tuple[int, Array]]:
-        """Yield the derivative of every level along a direction in the weights.
+        self,
+        weights: Array,
+        direction: Array,
+        window: Array,
+        start: Array | None = None,
+    ) -> Iterator[tuple[int, Array, Array]]:
+        """Yield the number of every level, the level, and its derivative along a direction.
 
         Args:
             weights: ``(pieces, size)``.
             direction: ``(pieces, size)``.
-            window: All levels of the forward run.
+            window: All levels of the forward run; or the first two rows alone, from ``begin``: the
+                forward steps are then taken beside those of the tangent, and none is kept.
             start: Tangent of the start density, local; zero unless given.
         """
-        g = self.galerkin
+        g, rows = self.galerkin, window[:2]
         dot = np.zeros(g.n_local) if start is None else start.copy()
-        yield 0, dot
+        yield 0, rows[1, -1], dot
         dv = np.empty(0)
         for n in range(self.steps):
             k = n // self.steps_per_piece
@@ -121,11 +126,15 @@ class Sweeps:
             if n % self.steps_per_piece == 0:
                 dv = self.scale * self.network.jvp(weights[k], self._y, direction[k]).T
             new = np.empty_like(dot)
-            old, new_row = window[n + 1, -1], window[n + 2]
+            if len(window) == 2:
+                rows = self.advanced(weights, rows, n, n + 1, None)
+            else:
+                rows = window[n + 1 : n + 3]
+            old, new_row = rows[0, -1], rows[1]
             stages = self.stepper.stage_values(old, new_row[:-1], new_row[-1])
             self.stepper.tangent_step(dot, stages, dv, new, load=load)
             dot = new
-            yield n + 1, dot
+            yield n + 1, new_row[-1], dot
 
     def derivative(
         self, weights: Array, start: Array, misfit: Misfit, observe: Observe, levels: Array | None

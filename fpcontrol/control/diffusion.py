@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mpi4py import MPI
+
 import numpy as np
 from dolfinx import fem
 
@@ -15,6 +17,7 @@ from fpcontrol.fokker_planck import Trajectory, check_density, trajectory
 from fpcontrol.galerkin import Array
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel import reduced
+from fpcontrol.recent import read_only
 from fpcontrol.reference import MoserFlow
 from fpcontrol.timestepping import CrankNicolson, Scheme
 
@@ -90,14 +93,16 @@ class Diffusion:
 
     def squares(self, weights: Array) -> Array:
         """Squared errors of all levels, ``(steps + 1,)``. Collective."""
-        if self._kept is None or self._kept.key != weights.tobytes():
-            self._run(weights, keep=self.storage.snapshots is None)
-        assert self._kept is not None
-        return self._kept.squares
+        return self._seen(weights).squares
+
+    def mass_and_minimum(self, weights: Array) -> tuple[Array, Array]:
+        """Mass and smallest degree of freedom of all levels, ``(steps + 1,)``. Collective."""
+        seen = self._seen(weights)
+        return seen.mass, seen.minimum
 
     def derivative(self, weights: Array, scales: Array) -> Array:
         """Derivative in the weights of half the scaled sum of squares, flat. Collective."""
-        squares, observe = self._observer()
+        local, observe = self._observer()
         levels = None
         if self.storage.snapshots is None:
             levels = self._window(weights)
@@ -109,25 +114,36 @@ class Diffusion:
             weights.reshape(self.pieces, -1), self.start.x.array, misfit, observe, levels
         ).ravel()
         if self.storage.snapshots is not None:
-            self._kept = _Kept(weights.tobytes(), None, self._sum_levels(squares), 0)
+            self._kept = self._remembered(weights, None, local, 0)
         return dual
 
     def tangent(self, weights: Array, direction: Array, scales: Array) -> float:
         """Derivative of half the scaled sum of squares along a direction. Collective."""
-        window, pieces = self._window(weights), self.pieces
-        total = 0.0
-        for n, dot in self.sweeps.tangent(
+        pieces, total = self.pieces, 0.0
+        if self.storage.snapshots is None:
+            window = self._window(weights)
+        else:  # the levels are taken along, none is kept
+            window = self.sweeps.begin(self.start.x.array)
+        for n, rho, dot in self.sweeps.tangent(
             weights.reshape(pieces, -1), direction.reshape(pieces, -1), window
         ):
-            dual = self.sweeps.stepper.apply_mass(self._misfit(n, window[n + 1, -1], scales))
+            dual = self.sweeps.stepper.apply_mass(self._misfit(n, rho, scales))
             total += float(dual @ dot[: self.galerkin.n_owned])
         return self.galerkin.sum(total)
 
     def trajectory(self, weights: Array) -> Trajectory:
-        """The controlled densities at all levels. Collective."""
-        window = self._window(weights)
+        """The controlled densities at all levels, read-only. Collective.
+
+        All levels are held, beyond the budget where it does not hold them; they go with the
+        trajectory.
+        """
+        if self.storage.snapshots is None:
+            levels = self._window(weights)[1:, -1]
+        else:
+            levels = np.empty((self.steps + 1, self.galerkin.n_local))
+            self._run(weights, keep=False, levels=levels)
         assert self._kept is not None
-        return trajectory(self.galerkin, self.times, window[1:, -1], self._kept.iterations)
+        return trajectory(self.galerkin, self.times, read_only(levels), self._kept.iterations)
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
@@ -165,22 +181,34 @@ class Diffusion:
     def _local_norm(self, u: Array) -> float:
         return float(self.sweeps.stepper.apply_mass(u) @ u[: self.galerkin.n_owned])
 
-    def _sum_levels(self, parts: list[float]) -> Array:
+    def _sum_levels(self, parts: list[float] | Array) -> Array:
         return reduced(self.galerkin.comm, np.array(parts))
 
-    def _observer(self) -> tuple[list[float], Observe]:
-        squares = [0.0] * (self.steps + 1)
+    def _observer(self, levels: Array | None = None) -> tuple[Array, Observe]:
+        """This rank's squares, masses and minima ``(3, steps + 1)``, and what fills them."""
+        g, local = self.galerkin, np.zeros((3, self.steps + 1))
 
         def observe(n: int, rho: Array) -> None:
-            squares[n] = self._local_norm(rho - self.reference.coefficients(self.times[n]))
+            owned = rho[: g.n_owned]
+            local[0, n] = self._local_norm(rho - self.reference.coefficients(self.times[n]))
+            local[1, n], local[2, n] = owned @ g.integrals, owned.min(initial=np.inf)
+            if levels is not None:
+                levels[n] = rho
 
         observe(0, self.start.x.array)
-        return squares, observe
+        return local, observe
 
-    def _run(self, weights: Array, keep: bool) -> None:
-        """Forward sweep; remembers the errors, and the levels if they are to be kept."""
+    def _remembered(
+        self, weights: Array, window: Array | None, local: Array, iterations: int
+    ) -> "_Kept":
+        squares, mass = self._sum_levels(local[:2])
+        minimum = reduced(self.galerkin.comm, local[2], MPI.MIN)
+        return _Kept(weights.tobytes(), window, squares, mass, minimum, iterations)
+
+    def _run(self, weights: Array, keep: bool, levels: Array | None = None) -> None:
+        """Forward sweep; remembers the errors, and the window if it is to be kept."""
         self._kept = None  # the last levels go before there are new ones
-        squares, observe = self._observer()
+        local, observe = self._observer(levels)
         theta = weights.reshape(self.pieces, -1)
         rows = self.sweeps.begin(self.start.x.array)
         window, solver = None, self.sweeps.stepper.solver
@@ -191,22 +219,29 @@ class Diffusion:
         else:
             self.sweeps.advanced(theta, rows, 0, self.steps, observe)
         iterations = solver.iterations - before
-        self._kept = _Kept(weights.tobytes(), window, self._sum_levels(squares), iterations)
+        self._kept = self._remembered(weights, window, local, iterations)
+
+    def _seen(self, weights: Array) -> "_Kept":
+        """What is remembered of the run at these weights, which is made if it is not the last."""
+        if self._kept is None or self._kept.key != weights.tobytes():
+            self._run(weights, keep=self.storage.snapshots is None)
+        assert self._kept is not None
+        return self._kept
 
     def _window(self, weights: Array) -> Array:
         """All levels at these weights, from the last forward sweep if it was at them."""
-        kept = self._kept
-        if kept is None or kept.key != weights.tobytes() or kept.window is None:
-            self._run(weights, keep=True)
-        assert self._kept is not None and self._kept.window is not None
-        return self._kept.window
+        window = self._seen(weights).window
+        assert window is not None
+        return window
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """The last forward sweep: its weights, levels, squared errors of levels, iterations."""
+    """The last forward sweep: weights, levels, what was seen of each level, iterations."""
 
     key: bytes
     window: Array | None
     squares: Array
+    mass: Array
+    minimum: Array
     iterations: int

@@ -136,7 +136,7 @@ class NetworkDrift:
             ``b``; drawn with ``seed`` unless given.
 
     Attributes:
-        weights: The flat array.
+        weights: The flat array, a copy of its own.
         network: One piece's ``Network``.
         box: Smallest and largest coordinates of the mesh, ``(d,)`` each.
 
@@ -173,7 +173,9 @@ class NetworkDrift:
         self.network = Network(d, int(width), activation)
         with together(mesh.comm):
             self.weights = (
-                self._initial_weights(seed) if weights is None else self.check_weights(weights)
+                self._initial_weights(seed)
+                if weights is None
+                else self.check_weights(weights).copy()
             )
 
     def with_weights(self, weights: Array) -> "NetworkDrift":

@@ -50,8 +50,26 @@ class Result:
 
     @functools.cached_property
     def trajectory(self) -> Trajectory | Flow:
-        """Controlled densities; without noise along labels. Collective at first use."""
+        """Controlled densities, without noise along labels. Collective at first use.
+
+        All levels, held as long as the result, whatever the problem's ``memory`` says.
+        """
         return self.problem.trajectory(self.weights)
+
+    @functools.cached_property
+    def _mass_and_minimum(self) -> tuple[Array, Array]:
+        return self.problem.mass_and_minimum(self.weights)
+
+    @property
+    def mass_defect(self) -> float:
+        """Largest relative change of the mass, without a trajectory. Collective at first use."""
+        mass = self._mass_and_minimum[0]
+        return float(np.abs(mass / mass[0] - 1.0).max())
+
+    @property
+    def minimum_density(self) -> float:
+        """Smallest density at any time, without a trajectory. Collective at first use."""
+        return float(self._mass_and_minimum[1].min())
 
     @functools.cached_property
     def drift(self) -> NetworkDrift:
@@ -60,9 +78,9 @@ class Result:
 
     def summary(self) -> str:
         """Table of the figures of merit, with and without control. Collective."""
-        errors, trajectory = self.errors, self.trajectory
+        errors, (mass, _) = self.errors, self._mass_and_minimum
         still = self.problem.errors(np.zeros_like(self.weights))
-        mean = float(trajectory.mass[0]) / self.problem.galerkin.volume
+        mean = float(mass[0]) / self.problem.galerkin.volume
         last = self.history[-1]
         rows = [
             ("", "without control", "with control"),
@@ -73,8 +91,8 @@ class Result:
                 f"{errors.relative_sup_error:.4f}",
             ),
             ("error at the end", f"{still.final_error:.4f}", f"{errors.final_error:.4f}"),
-            ("minimum / mean density", "", f"{trajectory.minimum.min() / mean:.2g}"),
-            ("mass defect", "", f"{trajectory.mass_defect:.1e}"),
+            ("minimum / mean density", "", f"{self.minimum_density / mean:.2g}"),
+            ("mass defect", "", f"{self.mass_defect:.1e}"),
             ("derivatives", "", f"{self.evaluations}"),
             ("seconds", "", f"{last.seconds:.0f}"),
             ("stopped by", "", self.reason),

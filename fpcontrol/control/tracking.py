@@ -106,6 +106,8 @@ class TrackingProblem:
             )
         if isinstance(reference, MoserFlow) and not same_mesh(drift, reference):
             raise ValueError("drift and reference live on different meshes.")
+        if isinstance(start, fem.Function):
+            start = start.copy()  # what is remembered of a run must stay true
         noisy = callable(sigma) or sigma > 0
         allowed = NOISY if noisy else NOISELESS
         if unknown := [name for name in options if name not in allowed]:
@@ -169,8 +171,18 @@ class TrackingProblem:
         )
 
     def trajectory(self, weights: Array) -> Trajectory | Flow:
-        """The controlled densities at all levels; without noise along labels. Collective."""
+        """The controlled densities at all levels; without noise along labels. Collective.
+
+        They are held all at once, whatever ``memory`` says, and are read-only.
+        """
         return self.runs.trajectory(self._checked(weights))
+
+    def mass_and_minimum(self, weights: Array) -> tuple[Array, Array]:
+        """Mass and minimum of the controlled density, ``(steps + 1,)`` each. Collective.
+
+        As ``Trajectory`` and ``Flow`` have them, but within the budget of memory.
+        """
+        return self.runs.mass_and_minimum(self._checked(weights))
 
     def refined(self, steps: int, **options: Any) -> "TrackingProblem":
         """The same problem with another number of steps, or other options. Collective."""

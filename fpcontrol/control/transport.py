@@ -23,6 +23,7 @@ from fpcontrol.fokker_planck import check_density
 from fpcontrol.galerkin import Array, Galerkin, lagrange
 from fpcontrol.moving import MeshReference, Still
 from fpcontrol.parallel import together
+from fpcontrol.recent import read_only
 from fpcontrol.reference import MoserFlow
 from fpcontrol.walls import Wall, WallFactor, walled
 
@@ -223,9 +224,15 @@ class Transport:
         return self.galerkin.sum(total)
 
     def trajectory(self, weights: Array) -> Flow:
-        """Labels and densities along them at all levels. Collective."""
+        """Labels and densities along them at all levels, read-only. Collective."""
         path = self._run(weights)
-        return Flow(self.labels, self.times, path.x, path.log_j, self.steps)
+        x, log_j = read_only(path.x), read_only(path.log_j)
+        return Flow(self.labels, self.times, x, log_j, self.steps)
+
+    def mass_and_minimum(self, weights: Array) -> tuple[Array, Array]:
+        """Mass and smallest density at a label of all levels, ``(steps + 1,)``. Collective."""
+        flow = self.trajectory(weights)
+        return flow.mass, flow.minimum
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
