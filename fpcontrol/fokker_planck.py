@@ -16,7 +16,7 @@ from fpcontrol.linear_solvers import FACTORED_ONCE, check_linear_solver
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel import reduced, together
 from fpcontrol.progress import track
-from fpcontrol.timestepping import CrankNicolson, Scheme, Stepper
+from fpcontrol.timestepping import Scheme, Stepper, check_scheme
 
 METHODS = ("galerkin",)
 MAX_DOUBLINGS = 12
@@ -156,7 +156,7 @@ class FokkerPlanck:
             raise ValueError(f"t1 = {t1!r} must be finite and later than t0 = {t0!r}.")
         check_density("start", start, self.galerkin)
         check_switches(self.drift, t0, t1, steps)
-        scheme = scheme or CrankNicolson()
+        scheme = check_scheme(scheme)
         if tolerance is None:
             return self._march(start, t0, t1, steps, scheme, progress)
         if not (np.isfinite(tolerance) and tolerance > 0):

@@ -75,6 +75,18 @@ class BackwardEuler(Scheme):
     order: ClassVar = 1
 
 
+def check_scheme(scheme: Scheme | None) -> Scheme:
+    """The scheme, ``CrankNicolson()`` for none, or a ValueError for what is no scheme."""
+    if scheme is None:
+        return CrankNicolson()
+    if not isinstance(scheme, Scheme):
+        what = scheme.__name__ if isinstance(scheme, type) else repr(scheme)
+        raise ValueError(
+            f"scheme = {what} is no scheme; give a value such as CrankNicolson() or SDIRK4()."
+        )
+    return scheme
+
+
 _ALEXANDER = 1.0 - 0.5**0.5
 
 
