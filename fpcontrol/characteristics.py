@@ -11,11 +11,10 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 from mpi4py import MPI
 
-import basix
 import numpy as np
 from dolfinx import fem
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
@@ -24,96 +23,13 @@ from fpcontrol.dormand_prince import DormandPrince, Field, Rate
 from fpcontrol.drift import Drift
 from fpcontrol.fokker_planck import Trajectory, trajectory
 from fpcontrol.galerkin import Array, Galerkin
+from fpcontrol.labels import Labels
+from fpcontrol.moving import AnalyticReference, MeshReference
 from fpcontrol.parallel import reduced, together
-from fpcontrol.walls import Wall, check_wall
+from fpcontrol.reference import MoserFlow
+from fpcontrol.walls import check_wall
 
-
-@dataclass(frozen=True)
-class Labels:
-    r"""Where characteristics start; this rank's part.
-
-    Attributes:
-        comm: Communicator the labels are distributed over.
-        points: Labels ``y``, shape ``(N, d)``.
-        volumes: Quadrature weights ``dy``, ``(N,)``.
-        density: :math:`\rho_0(y)`, ``(N,)``.
-        wall: Where the drift must not point outward.
-        per_cell: On an interval: labels come in cells of this many, from one end of the cell to
-            the other; 0 elsewhere.
-    """
-
-    comm: MPI.Comm
-    points: Array
-    volumes: Array
-    density: Array
-    wall: Wall
-    per_cell: int = 0
-
-    @classmethod
-    def on_mesh(cls, density: fem.Function, quadrature_degree: int | None = None) -> Self:
-        """The quadrature points of a mesh, with a finite-element density. Collective.
-
-        Args:
-            density: Density at the first time.
-            quadrature_degree: See ``Galerkin``; more labels and more accurate integrals.
-        """
-        g = Galerkin(density.function_space, quadrature_degree)
-        rho = g.evaluate(density.x.array).ravel()
-        return cls(g.comm, g.points, g.quadrature_weights, rho, Wall.of(g.mesh))
-
-    @classmethod
-    def on_interval(
-        cls,
-        comm: MPI.Comm,
-        n: int,
-        density: Callable[[Array], Array],
-        lower: float = 0.0,
-        upper: float = 1.0,
-    ) -> Self:
-        """Five Gauss-Lobatto points in each of ``n`` equal cells of an interval. Collective.
-
-        Args:
-            comm: The cells are distributed over its ranks.
-            n: Number of cells.
-            density: Callable ``density(x)``, ``x`` of shape ``(N, 1)`` to ``(N,)``.
-            lower: Left end.
-            upper: Right end.
-
-        Raises:
-            ValueError: On all ranks, for ``n`` below 1, ends in the wrong order, or a density
-                that is negative or not finite.
-        """
-        if n < 1 or not lower < upper:
-            raise ValueError(f"n = {n!r} must be 1 or more and lower = {lower!r} < {upper!r}.")
-        hat, w = basix.make_quadrature(
-            basix.CellType.interval, 7, rule=basix.QuadratureType.gll
-        )  # basix puts the ends first
-        order = np.argsort(hat[:, 0])
-        first, last = (n * r // comm.size for r in (comm.rank, comm.rank + 1))
-        h = (upper - lower) / n
-        x = lower + h * (np.arange(first, last)[:, None] + hat[order, 0]).reshape(-1, 1)
-        with together(comm):
-            rho = np.broadcast_to(np.asarray(density(x), dtype=float), len(x))
-            if not (np.isfinite(rho).all() and (rho >= 0.0).all()):
-                raise ValueError("density has values that are negative or not finite.")
-        wall = Wall(np.array([[lower], [upper]]), np.array([[-1.0], [1.0]]))
-        return cls(comm, x, np.tile(h * w[order], last - first), rho, wall, len(w))
-
-    @functools.cached_property
-    def box(self) -> tuple[Array, Array]:
-        """Smallest and largest coordinates of labels and walls. Collective at first use."""
-        x = np.concatenate([self.points, self.wall.points])
-        low = reduced(self.comm, x.min(axis=0, initial=np.inf), MPI.MIN)
-        return low, reduced(self.comm, x.max(axis=0, initial=-np.inf), MPI.MAX)
-
-    @property
-    def size(self) -> float:
-        """Longest side of the bounding box. Collective at first use."""
-        return float((self.box[1] - self.box[0]).max())
-
-    def integral(self, values: Array) -> Array:
-        """Integrals over the labels, of values ``(..., N)``. Collective."""
-        return reduced(self.comm, np.atleast_1d(values @ self.volumes))
+__all__ = ["Flow", "Labels", "binned_l2", "carry"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +76,9 @@ class Flow:
         r"""L2 norms, :math:`\|\rho\|^2 = \int\rho_0^2/J\,dy`, ``(T,)``."""
         return np.sqrt(self.labels.integral(self.density * self.labels.density))
 
-    def l2_errors(self, reference: Field, norms: Array | None = None) -> Array:
+    def l2_errors(
+        self, reference: Field | MoserFlow | AnalyticReference, norms: Array | None = None
+    ) -> Array:
         r"""L2 distances to a reference density at all times, ``(T,)``.
 
         .. math:: \|\rho - r\|^2 = \int (\rho_0/J - r(t, X))^2 J\,dy
@@ -170,12 +88,22 @@ class Flow:
         drifts too, but a small difference of large numbers.
 
         Args:
-            reference: Callable ``reference(t, x)`` to ``(N,)``.
+            reference: Callable ``reference(t, x)`` to ``(N,)``; a ``MoserFlow``, which is asked
+                through ``moving.MeshReference``; or what a ``TrackingProblem`` takes as reference.
             norms: L2 norms of the reference, ``(T,)``.
+
+        Raises:
+            ValueError: On all ranks, for another reference or values of another shape.
         """
-        rho_0, squares = self.labels.density, []
+        rho_0, squares, reference = self.labels.density, [], _field(reference)
         for t, x, log_j in zip(self.times, self.positions, self.log_jacobian, strict=True):
             r = np.asarray(reference(float(t), x))
+            with together(self.labels.comm):
+                if r.shape not in ((), (len(x),)):
+                    raise ValueError(
+                        f"reference(t, x) returned shape {r.shape} for x of shape {x.shape}; "
+                        f"({len(x)},) is needed."
+                    )
             if norms is None:
                 squares.append((rho_0 * np.exp(-log_j) - r) ** 2 * np.exp(log_j))
             else:
@@ -189,7 +117,25 @@ class Flow:
         .. math:: W_p^p \le \int |X(t,y) - \tilde X(t,y)|^p \rho_0(y)\,dy
 
         with equality in one dimension, where flows keep the order of their labels.
+
+        Raises:
+            ValueError: On all ranks, if the flows are of other labels or at other times.
         """
+        mine, theirs = self.labels, other.labels
+        with together(mine.comm):
+            for what in ("points", "volumes", "density"):
+                a, b = getattr(mine, what), getattr(theirs, what)
+                if a is not b and not np.array_equal(a, b):
+                    raise ValueError(
+                        f"The flows differ in their labels' {what}; carry the same labels with "
+                        "both drifts. (fpc.distances takes any two densities on meshes.)"
+                    )
+            if self.times.shape != other.times.shape or not np.allclose(
+                self.times, other.times, rtol=0.0, atol=1e-9 * np.ptp(self.times)
+            ):
+                raise ValueError(
+                    f"The flows are at other times: {_ends(self.times)} and {_ends(other.times)}."
+                )
         distance = np.linalg.norm(self.positions - other.positions, axis=2)
         return self.labels.integral(distance**p * self.labels.density) ** (1.0 / p)
 
@@ -228,9 +174,12 @@ class Flow:
             edges: Ascending, ``(n + 1,)``.
 
         Raises:
-            ValueError: On all ranks, if the labels are on no interval or have lost their order.
+            ValueError: On all ranks, if the labels are on no interval or have lost their order, or
+                if the edges do not ascend.
         """
-        labels = self.labels
+        labels, edges = self.labels, np.asarray(edges, dtype=float)
+        if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0.0).all():
+            raise ValueError(f"edges = {edges} must be two or more numbers that ascend.")
         if not labels.per_cell:
             raise ValueError("cell_masses needs labels from Labels.on_interval.")
         x = self.positions[level].reshape(-1, labels.per_cell)[:, [0, -1]].ravel()
@@ -244,6 +193,19 @@ class Flow:
         return np.diff(reduced(labels.comm, part))
 
 
+def _field(reference: Any) -> Field:
+    """Values of a reference as a callable ``(t, x)``. Collective."""
+    if isinstance(reference, MoserFlow):
+        reference = MeshReference(reference)
+    if callable(reference):
+        return reference
+    if not hasattr(reference, "at"):
+        raise ValueError(
+            f"reference = {reference!r} is no reference; give reference(t, x) or a MoserFlow."
+        )
+    return lambda t, x: reference.at(t, x)[0]
+
+
 def _interpolated(x: Array, values: Array, nodes: Array) -> Array:
     """Linear interpolation of scattered values ``(N,)`` at points ``(n, d)``, nearest outside."""
     if x.shape[1] == 1:
@@ -253,6 +215,10 @@ def _interpolated(x: Array, values: Array, nodes: Array) -> Array:
     outside = np.isnan(found)
     found[outside] = NearestNDInterpolator(x, values)(nodes[outside])
     return found
+
+
+def _ends(times: Array) -> str:
+    return f"{len(times)} from {times[0]:g} to {times[-1]:g}"
 
 
 def binned_l2(masses: Array, edges: Array) -> float:
@@ -282,8 +248,10 @@ def carry(
 
     Args:
         labels: Where they start at ``times[0]``.
-        drift: Callable ``drift(t, x)``, ``(N, d)`` to ``(N, d)``. One with ``pieces`` and ``t1``
-            (``NetworkDrift``) is constant on that many equal intervals of ``[0, t1]``.
+        drift: Callable ``drift(t, x)``, ``(N, d)`` to ``(N, d)``, smooth in space and the same on
+            all ranks at any point of the domain: the drift of a ``MoserFlow``, which lives on a
+            mesh, is refused. One with ``pieces`` and ``t1`` (``NetworkDrift``) is constant on that
+            many equal intervals of ``[0, t1]``.
         times: Increasing; where the result is wanted.
         divergence: ``divergence(t, x)`` to ``(N,)``. If not given: the drift's own, else
             ``"central"``, a fourth-order difference that asks the drift up to 6e-5 of the size
@@ -311,11 +279,11 @@ def carry(
     if not (rtol > 0.0 and atol > 0.0):
         raise ValueError(f"rtol = {rtol!r} and atol = {atol!r} must be positive.")
     intervals, span = list(_intervals(drift, times, switches)), times[-1] - times[0]
+    rate = Rate(drift, divergence, labels.size)
     if walls:
         for a, b, inside in intervals:
             for t in (a, 0.5 * (a + b), b):
                 check_wall(drift, inside(t), labels.wall, labels.comm, labels.size / span)
-    rate = Rate(drift, divergence, labels.size)
     stepper = DormandPrince(labels.comm, labels.box, rate, rtol, atol)
     u = np.column_stack([labels.points, np.zeros(len(labels.points))])
     kept = [u]

@@ -10,6 +10,7 @@ from scipy.integrate import DOP853
 from fpcontrol.drift import Drift
 from fpcontrol.galerkin import Array
 from fpcontrol.parallel import reduced, together
+from fpcontrol.reference import MoserDrift
 
 type Field = Callable[[float, Array], Array]
 
@@ -18,38 +19,44 @@ type Field = Callable[[float, Array], Array]
 DIFFERENCE_STEP = 3e-5
 
 
-class Rate:
-    """Time derivatives of position and log J, ``(N, d + 1)``, checked.
+class Divergence:
+    """The divergence of a drift at points ``(N, d)``, shape ``(N,)``.
 
     Args:
         drift: Callable ``drift(t, x)``.
-        divergence: Callable, ``"central"``, ``"complex"``, or the drift's own if not given.
+        how: Callable ``(t, x)`` to ``(N,)``, ``"central"`` or ``"complex"``; the drift's own
+            method ``divergence`` unless given, else ``"central"``.
         size: Extent of the domain, for the step of differences.
+
+    Raises:
+        ValueError: If ``how`` is none of these, or the drift is that of a ``MoserFlow``.
     """
 
-    def __init__(self, drift: Drift, divergence: Field | str | None, size: float) -> None:
-        if divergence is None:
-            divergence = getattr(drift, "divergence", "central")
-        if isinstance(divergence, str) and divergence not in ("central", "complex"):
+    def __init__(self, drift: Drift, how: Field | str | None, size: float) -> None:
+        if not callable(drift):
+            raise ValueError(f"drift = {drift!r} is not callable; give drift(t, x).")
+        if isinstance(drift, MoserDrift):
             raise ValueError(
-                f'divergence = {divergence!r}; choose "central", "complex" or give it.'
+                "The drift of a MoserFlow lives on a mesh: it jumps at the faces of cells, and a "
+                "rank knows it in its own cells only. Characteristics need a drift that every rank "
+                "can ask anywhere in the domain."
             )
-        self._drift, self._how, self._step = drift, divergence, DIFFERENCE_STEP * size
+        if how is None:
+            how = getattr(drift, "divergence", "central")
+        if not callable(how) and how not in ("central", "complex"):
+            raise ValueError(f'divergence = {how!r}; choose "central", "complex" or give it.')
+        self._drift, self._how, self._step = drift, how, DIFFERENCE_STEP * size
 
     def __call__(self, t: float, x: Array) -> Array:
-        """Rates at points ``(N, d)``; raises ValueError for drifts with bad values."""
-        v = np.asarray(self._drift(t, x))
-        if v.shape != x.shape:
-            raise ValueError(f"drift(t, x) returned shape {v.shape} for x of shape {x.shape}.")
-        rate = np.column_stack([v, self._divergence(t, x)])
-        if not np.isfinite(rate).all():
-            i = int(np.flatnonzero(~np.isfinite(rate).all(axis=1))[0])
-            raise ValueError(f"drift or divergence is not finite at t = {t:g}, x = {x[i]}.")
-        return rate
-
-    def _divergence(self, t: float, x: Array) -> Array:
+        """Values at points; raises ValueError for those of another shape."""
         if callable(self._how):
-            return np.asarray(self._how(t, x))
+            values = np.asarray(self._how(t, x))
+            if values.shape != (len(x),):
+                raise ValueError(
+                    f"divergence(t, x) returned shape {values.shape} for x of shape {x.shape}; "
+                    f"({len(x)},) is needed."
+                )
+            return values
         total = np.zeros(len(x))
         for i, axis in enumerate(np.eye(x.shape[1])):
             if self._how == "complex":
@@ -62,6 +69,30 @@ class Rate:
             )
             total += (8.0 * one - two) / (12.0 * h)
         return total
+
+
+class Rate:
+    """Time derivatives of position and log J, ``(N, d + 1)``, checked.
+
+    Args:
+        drift: Callable ``drift(t, x)``.
+        divergence: See ``Divergence``.
+        size: Extent of the domain.
+    """
+
+    def __init__(self, drift: Drift, divergence: Field | str | None, size: float) -> None:
+        self._drift, self._divergence = drift, Divergence(drift, divergence, size)
+
+    def __call__(self, t: float, x: Array) -> Array:
+        """Rates at points ``(N, d)``; raises ValueError for drifts with bad values."""
+        v = np.asarray(self._drift(t, x))
+        if v.shape != x.shape:
+            raise ValueError(f"drift(t, x) returned shape {v.shape} for x of shape {x.shape}.")
+        rate = np.column_stack([v, self._divergence(t, x)])
+        if not np.isfinite(rate).all():
+            i = int(np.flatnonzero(~np.isfinite(rate).all(axis=1))[0])
+            raise ValueError(f"drift or divergence is not finite at t = {t:g}, x = {x[i]}.")
+        return rate
 
 
 class DormandPrince:

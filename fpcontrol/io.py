@@ -17,6 +17,7 @@ from dolfinx import fem
 from dolfinx.io import VTXWriter
 from petsc4py import PETSc
 
+from fpcontrol.characteristics import Flow
 from fpcontrol.control.result import Result
 from fpcontrol.files import output_path, replacing
 from fpcontrol.fokker_planck import Trajectory
@@ -35,15 +36,23 @@ def write(
     """Write densities over time as VTX (a ``.bp`` folder), which ParaView opens. Collective.
 
     Args:
-        trajectory: What to write, as ``density``.
+        trajectory: What to write, as ``density``; of a ``Flow``, its ``on_mesh``.
         path: Ends in ``.bp``.
         reference: If given, ``reference`` and ``error`` (density minus reference) are written too.
         every: Write every so many levels; the last one is always written.
 
     Raises:
-        ValueError: On all ranks, for another suffix.
+        ValueError: On all ranks, for another suffix, labels instead of levels on a mesh, or an
+            ``every`` that is no positive integer.
         OSError: On all ranks, if the folder cannot be written to.
     """
+    if isinstance(trajectory, Flow):
+        raise ValueError(
+            "trajectory is a Flow: densities along labels (sigma = 0), on no mesh. Write "
+            "trajectory.on_mesh(space), with a Lagrange space such as problem.galerkin.space."
+        )
+    if not isinstance(every, int | np.integer) or every < 1:
+        raise ValueError(f"every = {every!r} must be a positive integer.")
     space = trajectory.space
     comm = space.mesh.comm
     if Path(path).suffix != ".bp":

@@ -1,13 +1,22 @@
-"""Finite-element references at points that move across the mesh, without a search per step."""
+"""References at points that move: by formulas, or on a mesh without a search per step."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.parallel import together
+
+
+class AnalyticReference(Protocol):
+    """A reference given by formulas, on the domain of the drift's mesh."""
+
+    t1: float
+
+    def at(self, t: float, x: Array, cells: Any = None) -> tuple[Array, Array, Any]:
+        """Values ``(N,)`` and gradients ``(N, d)`` at points ``(N, d)``, and ``cells`` as given."""
 
 
 class OnMesh(Protocol):
@@ -37,8 +46,9 @@ class MeshReference:
     """A reference that lives on a mesh, at points that move across the ranks. Collective.
 
     Every rank keeps the whole mesh (about 250 bytes a triangle, 500 a tetrahedron) and one
-    vector of coefficients, and walks from each point's last cell to the next by barycentric
-    coordinates. Exact for the finite-element function.
+    vector of coefficients. ``at`` walks from the cells it is given, each point's last one, to the
+    next by barycentric coordinates; without them, and in a call ``reference(t, x)``, from the cell
+    with the nearest middle, which takes a search. Exact for the finite-element function.
 
     Args:
         reference: With ``galerkin`` and ``coefficients(t)``, as ``MoserFlow``.

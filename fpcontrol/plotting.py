@@ -1,7 +1,10 @@
 """Figures, drawn on rank 0 and written when they are whole."""
 
 import os
+from pathlib import Path
 from typing import Any
+
+from mpi4py import MPI
 
 import matplotlib
 
@@ -9,6 +12,7 @@ matplotlib.use("Agg")
 import numpy as np
 from dolfinx import fem
 from matplotlib import pyplot as plt
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -114,9 +118,10 @@ def density(rho: fem.Function, path: str | os.PathLike[str], *, title: str = "")
 
     Raises:
         OSError: On all ranks, if the folder cannot be written to.
+        ValueError: On all ranks, for an unknown format.
     """
     g = Galerkin(rho.function_space)
-    target = output_path(path, g.comm)
+    target = _picture_path(path, g.comm)
     canvas = _Canvas(g)
     values = canvas.values(rho.x.array)
     with replacing(target, g.comm) as beside:
@@ -139,13 +144,18 @@ def tracking(result: Result, path: str | os.PathLike[str], *, times: int = 5) ->
 
     Raises:
         OSError: On all ranks, if the folder cannot be written to.
-        ValueError: On all ranks, if the reference lives on no mesh.
+        ValueError: On all ranks, if the reference lives on no mesh, for an unknown format, or for
+            ``times`` below 2.
     """
+    if not isinstance(times, int | np.integer) or times < 2:
+        raise ValueError(
+            f"times = {times!r} must be an integer, 2 or more: the first and the last."
+        )
     problem, trajectory = result.problem, result.trajectory
     if not isinstance(problem.reference, MoserFlow):
         raise ValueError("tracking draws problems whose reference lives on a mesh (MoserFlow).")
     g, over_time = problem.galerkin, result.errors.over_time
-    target = output_path(path, g.comm)
+    target = _picture_path(path, g.comm)
     uncontrolled = problem.errors(np.zeros_like(result.weights)).over_time
     canvas = _Canvas(g)
     levels = np.linspace(0, problem.steps, times).round().astype(int)
@@ -229,6 +239,16 @@ def _convergence(ax: Any, result: Result) -> None:
     ax.set(xlabel="value and derivative evaluations")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.legend()
+
+
+def _picture_path(path: str | os.PathLike[str], comm: MPI.Comm) -> Path:
+    """Where a picture goes, in a format that matplotlib knows. Collective."""
+    formats = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.removeprefix(".").lower() not in formats:
+        raise ValueError(
+            f"path = {str(path)!r} must end in a picture format: {', '.join(sorted(formats))}."
+        )
+    return output_path(path, comm)
 
 
 def _save(figure: Figure, path: os.PathLike[str]) -> None:

@@ -10,6 +10,7 @@ import dolfinx.mesh
 import numpy as np
 from dolfinx.mesh import Mesh
 
+from fpcontrol.dormand_prince import Divergence, Field
 from fpcontrol.drift import Drift
 from fpcontrol.galerkin import Array
 from fpcontrol.parallel import together
@@ -259,6 +260,7 @@ class Walled:
 
     drift: Any
     factor: WallFactor
+    inner: Divergence  # of the drift itself
 
     def __getattr__(self, name: str) -> Any:
         """The drift's ``pieces`` and ``t1``, if it has them."""
@@ -273,24 +275,32 @@ class Walled:
     def divergence(self, t: float, x: Array) -> Array:
         """By the product rule, ``(N,)``."""
         g, slope = self.factor(x)
-        inner = np.einsum("nd,nd->n", slope, self.drift(t, x))
-        return g * self.drift.divergence(t, x) + inner
+        along = np.einsum("nd,nd->n", slope, self.drift(t, x))
+        return g * self.inner(t, x) + along
 
 
-def walled(drift: Drift, mesh: Mesh, layer: float | None = None) -> Walled:
+def walled(
+    drift: Drift,
+    mesh: Mesh,
+    layer: float | None = None,
+    *,
+    divergence: Field | str | None = None,
+) -> Walled:
     r"""A drift that is neither tangent nor inward at the walls, multiplied by a wall factor.
 
     :math:`g v`, :math:`\nabla\cdot(g v) = g\nabla\cdot v + v\cdot\nabla g`. The whole drift
     vanishes at the walls, not its normal part alone: labels there stay. Collective.
 
     Args:
-        drift: A drift with ``divergence(t, x)``.
+        drift: Callable ``drift(t, x)``, ``(N, d)`` to ``(N, d)``.
         mesh: Mesh of the domain.
         layer: Thickness of the layer in which the drift is slowed down, see ``WallFactor``.
+        divergence: Of the drift itself, as ``characteristics.carry`` takes it: its own unless
+            given, else ``"central"``.
 
     Raises:
-        ValueError: On all ranks, as ``WallFactor``, or if the drift has no divergence.
+        ValueError: On all ranks, as ``WallFactor``, for another ``divergence``, or for the drift
+            of a ``MoserFlow``, which lives on a mesh.
     """
-    if not hasattr(drift, "divergence"):
-        raise ValueError("walled needs a drift that has a method divergence(t, x).")
-    return Walled(drift, WallFactor(mesh, layer))
+    factor = WallFactor(mesh, layer)
+    return Walled(drift, factor, Divergence(drift, divergence, factor.size))

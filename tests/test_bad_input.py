@@ -73,6 +73,14 @@ def minimize(**options) -> fpc.Result:
         (lambda: tracking(disk="no/such/place"), "disk = 'no/such/place'"),
         (lambda: tracking(disk=__file__), "is no directory"),
         (lambda: tracking(t1=-1.0), "t1 = -1.0"),
+        (lambda: solve(scheme=fpc.SDIRK4), "scheme = SDIRK4 is no scheme"),
+        (lambda: solve(scheme="cn"), "scheme = 'cn' is no scheme"),
+        (lambda: tracking(scheme=fpc.SDIRK4), "scheme = SDIRK4 is no scheme"),
+        (lambda: tracking(scheme="cn"), "scheme = 'cn' is no scheme"),
+        (lambda: minimize(gradient_tolerance=np.nan), "gradient_tolerance = nan"),
+        (lambda: minimize(gradient_tolerance=-1.0), "gradient_tolerance = -1.0"),
+        (lambda: minimize(target_error=np.nan), "target_error = nan"),
+        (lambda: minimize(target_error=-0.1), "target_error = -0.1"),
         (lambda: minimize(method="newton"), "method = 'newton'"),
         (lambda: minimize(max_iterations=0), "max_iterations = 0"),
         (lambda: minimize(max_evaluations=2.5), "max_evaluations = 2.5"),
@@ -266,6 +274,20 @@ def test_start_of_another_space_is_refused():
 
 
 @pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("sigma", [0.0, 0.5])
+def test_what_is_no_reference_or_no_network_is_refused(sigma):
+    problem = tracking()
+    drift, reference = problem.drift, problem.reference
+    goal = bump(drift.mesh, 1, 0.7)
+    assert "densities with MoserFlow(" in raised(
+        ValueError, lambda: fpc.TrackingProblem(goal, drift, sigma, 4)
+    )
+    assert "give a NetworkDrift" in raised(
+        ValueError, lambda: fpc.TrackingProblem(reference, lambda t, x: x, sigma, 4)
+    )
+
+
+@pytest.mark.parallel([1, 2])
 def test_drift_of_another_mesh_or_time_is_refused():
     reference = tracking().reference
     strange = fpc.NetworkDrift(cube(WORLD, 2, 4), 2, 2)
@@ -368,6 +390,45 @@ def test_fields_in_an_unknown_format_are_refused(tmp_path):
     trajectory = solve()
     path = tmp_path / "a.vtu"
     assert "must end in .bp" in raised(ValueError, lambda: fpc.io.write(trajectory, path))
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("every", [-1, 0, 2.5])
+def test_fields_of_no_number_of_levels_are_refused(every, tmp_path):
+    trajectory, path = solve(), tmp_path / "a.bp"
+    message = raised(ValueError, lambda: fpc.io.write(trajectory, path, every=every))
+    assert f"every = {every}" in message
+
+
+@pytest.mark.parallel([1, 2])
+def test_densities_along_labels_are_written_on_a_mesh(tmp_path):
+    problem, path = tracking(sigma=0.0), tmp_path / "a.bp"
+    flow = problem.trajectory(problem.drift.weights)
+    message = raised(ValueError, lambda: fpc.io.write(flow, path))
+    assert "trajectory.on_mesh(space)" in message
+    fpc.io.write(flow.on_mesh(problem.galerkin.space), path)
+    assert path.exists()
+
+
+@pytest.mark.parallel([1, 2])
+def test_pictures_that_cannot_be_drawn_are_refused(tmp_path):
+    result = minimize()
+    for times in (1, 0, 2.5):
+        path = tmp_path / "t.png"
+        message = raised(
+            ValueError, lambda t=times, p=path: fpc.plotting.tracking(result, p, times=t)
+        )
+        assert f"times = {times}" in message
+    for name in ("fig", "fig.xyz"):
+        path = tmp_path / name
+        for call in (
+            lambda p=path: fpc.plotting.tracking(result, p),
+            lambda p=path: fpc.plotting.density(result.problem.reference.start, p),
+        ):
+            message = raised(ValueError, call)
+            assert name in message
+            assert "png" in message
+    assert not list(tmp_path.iterdir())
 
 
 # --- programs ------------------------------------------------------------------------------------

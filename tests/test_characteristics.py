@@ -302,6 +302,50 @@ def test_divergence_of_a_walled_drift():
     assert total == pytest.approx(0.75, rel=1e-2)
 
 
+@RANKS
+@pytest.mark.parametrize("how", [None, "central", "complex", "given"])
+def test_any_drift_can_be_walled(how):
+    def plain(t: float, x: np.ndarray) -> np.ndarray:
+        return 0.1 + 0.05 * np.sin(3.0 * x)
+
+    def divergence(t: float, x: np.ndarray) -> np.ndarray:
+        return 0.15 * np.cos(3.0 * x[:, 0])
+
+    mesh = fpc.mesh.interval(WORLD, 8)
+    labels = Labels.on_interval(WORLD, 32, ones)
+    message = raised(ValueError, lambda: carry(labels, plain, [0.0, 1.0]))
+    assert "walled(drift, mesh)" in message
+    given = divergence if how == "given" else how
+    steady = fpc.drift.Steady(lambda x: plain(0.0, x))
+    for drift in (plain, steady):
+        whole = walled(drift, mesh, divergence=given)
+        flow = carry(labels, whole, [0.0, 1.0])
+        x = np.linspace(0.01, 0.99, 7)[:, None]
+        g, slope = whole.factor(x)
+        exact = g * divergence(0.0, x) + slope[:, 0] * plain(0.0, x)[:, 0]
+        assert whole.divergence(0.0, x) == pytest.approx(exact, abs=1e-9)
+        # Labels cover the interval to the end: the mean of J is 1, to the quadrature.
+        total = labels.integral(np.exp(flow.log_jacobian[-1]))[0]
+        assert total == pytest.approx(1.0, abs=1e-6)
+
+
+@RANKS
+def test_drifts_that_live_on_a_mesh_are_refused():
+    mesh = cube(WORLD, 2, 4)
+    reference = fpc.MoserFlow(bump(mesh, 1, 0.3), bump(mesh, 1, 0.7), 1.0, 0.0)
+    labels = Labels.on_mesh(reference.start)
+    for call in (
+        lambda: carry(labels, reference.drift, [0.0, 1.0]),
+        lambda: carry(labels, reference.drift, [0.0, 1.0], walls=False),
+        lambda: walled(reference.drift, mesh),
+    ):
+        assert "The drift of a MoserFlow lives on a mesh" in raised(ValueError, call)
+    assert "drift = 3.0 is not callable" in raised(ValueError, lambda: walled(3.0, mesh))
+    assert "divergence = 'exact'" in raised(
+        ValueError, lambda: walled(jumping, mesh, divergence="exact")
+    )
+
+
 # -- references on meshes --------------------------------------------------------------------------
 
 
@@ -574,6 +618,78 @@ def test_start_of_its_own_is_carried():
     again = fpc.TrackingProblem(reference, drift, 0.0, 8, start=bump(mesh, 2, 0.3))
     weights = 0.2 * normal(same)
     assert again(weights) == pytest.approx(same(weights), rel=1e-12)
+
+
+@RANKS
+@pytest.mark.parametrize("dim", [1, 2])
+def test_errors_to_a_reference_on_a_mesh(dim):
+    mesh = cube(WORLD, dim, 8)
+    reference = fpc.MoserFlow(bump(mesh, 1, 0.3), bump(mesh, 1, 0.7), 1.0, 0.0)
+    labels = Labels.on_mesh(reference.start, 6)
+    drift = walled(fpc.NetworkDrift(mesh, dim, 2), mesh)
+    flow = carry(labels, drift, [0.0, 0.3, 1.0])
+    errors = flow.l2_errors(reference)
+    assert errors[0] < 1e-14
+    assert errors[-1] > 0.1
+    assert np.array_equal(errors, flow.l2_errors(MeshReference(reference)))
+    norms = np.array([fpc.distances.l2(reference.density(t), _zero(mesh)) for t in flow.times])
+    assert flow.l2_errors(reference, norms) == pytest.approx(errors, abs=2e-3)
+
+
+def _zero(mesh: Mesh) -> fem.Function:
+    return fem.Function(lagrange(mesh, 1))
+
+
+@RANKS
+def test_errors_to_a_reference_by_formulas():
+    problem = smooth()
+    flow = problem.trajectory(problem.drift.weights)
+    over_time = problem.errors(problem.drift.weights).over_time
+    errors = flow.l2_errors(problem.reference)
+    assert errors / np.sqrt(problem.runs.norms) == pytest.approx(over_time, rel=1e-12)
+    assert "is no reference" in raised(ValueError, lambda: flow.l2_errors(3.0))
+    message = raised(ValueError, lambda: flow.l2_errors(lambda t, x: ones(x)[:, None]))
+    assert "returned shape (" in message
+
+
+@RANKS
+def test_flows_that_cannot_be_compared_are_refused():
+    drift = Ripple(2.0 * np.pi)
+
+    def flow(n: int = 8, times=(0.0, 0.5, 1.0), density=ones) -> Flow:
+        return carry(Labels.on_interval(WORLD, n, density), drift, times)
+
+    first = flow()
+    assert first.wasserstein(flow()) == pytest.approx(np.zeros(3), abs=1e-15)
+    for other, message in [
+        (flow(density=lambda x: 1.0 + 0.5 * np.cos(np.pi * x[:, 0])), "labels' density"),
+        (flow(n=9), "labels' points"),
+        (flow(times=(0.0, 0.25, 1.0)), "other times: 3 from 0 to 1 and 3 from 0 to 1"),
+        (flow(times=(0.0, 1.0)), "other times: 3 from 0 to 1 and 2 from 0 to 1"),
+    ]:
+        assert message in raised(ValueError, lambda other=other: first.wasserstein(other))
+
+
+@RANKS
+def test_bad_values_are_refused():
+    labels = Labels.on_interval(WORLD, 8, ones)
+    hill = lambda x: 1.0 + 0.5 * np.cos(np.pi * x)  # noqa: E731
+    message = raised(ValueError, lambda: Labels.on_interval(WORLD, 50, hill))
+    assert "density(x) returned shape (" in message
+    assert ", 1) for x of shape" in message
+    for divergence in (lambda t, x: 0.0, lambda t, x: np.zeros_like(x)):
+        options = {"divergence": divergence}
+        call = lambda o=options: carry(labels, Ripple(2.0 * np.pi), [0.0, 1.0], **o)  # noqa: E731
+        assert "divergence(t, x) returned shape" in raised(ValueError, call)
+    flow = carry(labels, Ripple(2.0 * np.pi), [0.0, 1.0])
+    for edges in ([1.0, 0.5, 0.0], [0.0, 0.5, 0.5], [0.0], [0.0, np.nan]):
+        message = raised(ValueError, lambda edges=edges: flow.cell_masses(1, edges))
+        assert "numbers that ascend" in message
+    rho = fpc.density.uniform(cube(WORLD, 2, 4), 1)
+    for value, message in ((-50.0, "negative at a label"), (np.nan, "not finite")):
+        if len(rho.x.array) and WORLD.rank == WORLD.size - 1:
+            rho.x.array[0] = value
+        assert message in raised(ValueError, lambda: Labels.on_mesh(rho))
 
 
 @RANKS

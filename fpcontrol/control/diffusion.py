@@ -19,7 +19,7 @@ from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel import reduced
 from fpcontrol.recent import read_only
 from fpcontrol.reference import MoserFlow
-from fpcontrol.timestepping import CrankNicolson, Scheme
+from fpcontrol.timestepping import Scheme, check_scheme
 
 
 class Diffusion:
@@ -71,7 +71,7 @@ class Diffusion:
         self._drift = drift
         self.start = start or reference.start
         check_density("start", self.start, self.galerkin)
-        self.scheme = scheme or CrankNicolson()
+        self.scheme = check_scheme(scheme)
         self.times = np.linspace(0.0, drift.t1, steps + 1)
         self.sweeps = Sweeps(
             self.galerkin,

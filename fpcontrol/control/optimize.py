@@ -89,6 +89,12 @@ def minimize(
     ):
         if count is not None and (not isinstance(count, int | np.integer) or count < 1):
             raise ValueError(f"{name} = {count!r} must be a positive integer.")
+    for name, number in (
+        ("gradient_tolerance", gradient_tolerance),
+        ("target_error", target_error),
+    ):
+        if not (np.isfinite(number) and number >= 0.0):
+            raise ValueError(f"{name} = {number!r} must be finite and not negative.")
     comm = problem.galerkin.comm
     target = None if checkpoint is None else output_path(checkpoint, comm)
     history: list[Iterate] = []

@@ -9,9 +9,10 @@ from dolfinx import fem
 from fpcontrol.characteristics import Flow
 from fpcontrol.control.diffusion import Diffusion
 from fpcontrol.control.network import NetworkDrift
-from fpcontrol.control.transport import AnalyticReference, Transport
+from fpcontrol.control.transport import Transport
 from fpcontrol.fokker_planck import Trajectory, check_steps
 from fpcontrol.galerkin import Array
+from fpcontrol.moving import AnalyticReference
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel import together
 from fpcontrol.reference import MoserFlow
@@ -92,6 +93,10 @@ class TrackingProblem:
         **options: Any,
     ) -> None:
         Noise(sigma, zero=True)
+        if not isinstance(drift, NetworkDrift):
+            raise ValueError(
+                f"drift, a {type(drift).__name__}, has no weights to optimize; give a NetworkDrift."
+            )
         self.sigma, self.steps = sigma, check_steps(steps, drift.pieces)
         for name, weight in (
             ("running_weight", running_weight),
@@ -100,6 +105,13 @@ class TrackingProblem:
         ):
             if not (np.isfinite(weight) and weight >= 0):
                 raise ValueError(f"{name} = {weight!r} must be finite and not negative.")
+        if not hasattr(reference, "t1") or not (
+            isinstance(reference, MoserFlow) or hasattr(reference, "at")
+        ):
+            raise ValueError(
+                f"reference, a {type(reference).__name__}, is no reference; make one of two "
+                "densities with MoserFlow(start, goal, t1, sigma), or see moving.AnalyticReference."
+            )
         if not np.isclose(drift.t1, reference.t1, rtol=1e-12):
             raise ValueError(
                 f"drift.t1 = {drift.t1:g} differs from reference.t1 = {reference.t1:g}."

@@ -9,7 +9,7 @@ method of order 4.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from dolfinx import fem
@@ -21,7 +21,7 @@ from fpcontrol.control.fingerprint import moment
 from fpcontrol.control.network import ACTIVATIONS, Network, NetworkDrift
 from fpcontrol.fokker_planck import check_density
 from fpcontrol.galerkin import Array, Galerkin, lagrange
-from fpcontrol.moving import MeshReference, Still
+from fpcontrol.moving import AnalyticReference, MeshReference, Still
 from fpcontrol.parallel import together
 from fpcontrol.recent import read_only
 from fpcontrol.reference import MoserFlow
@@ -41,15 +41,6 @@ CURVATURES: dict[str, Callable[[Array, Array], Array]] = {
 
 class LeftDomain(ValueError):
     """Labels have left the domain: the drift is too fast for the steps. On all ranks."""
-
-
-class AnalyticReference(Protocol):
-    """A reference given by formulas, on the domain of the drift's mesh."""
-
-    t1: float
-
-    def at(self, t: float, x: Array, cells: Any = None) -> tuple[Array, Array, Any]:
-        """Values ``(N,)`` and gradients ``(N, d)`` at points ``(N, d)``, and ``cells`` as given."""
 
 
 @dataclass(frozen=True)
