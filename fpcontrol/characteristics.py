@@ -19,8 +19,8 @@ import numpy as np
 from dolfinx import fem
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
-from fpcontrol.dormand_prince import DormandPrince, Field, Rate
-from fpcontrol.drift import Drift
+from fpcontrol.dormand_prince import DormandPrince, Rate
+from fpcontrol.drift import Drift, Field
 from fpcontrol.fokker_planck import Trajectory, trajectory
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.labels import Labels

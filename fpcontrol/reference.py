@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from mpi4py import MPI
 
@@ -122,10 +123,12 @@ class MoserDrift:
 
     The equation asks it at the mesh's own quadrature points, without a search. Called as
     ``drift(t, x)`` at other points it searches the cells of this rank for each of them, 8 to 16
-    microseconds a point, and refuses points that this rank does not own.
+    microseconds a point, and refuses points that this rank does not own; along characteristics it
+    cannot run (``characteristics.carry``).
     """
 
     flow: MoserFlow
+    local: ClassVar = True
 
     def at_quadrature(self, t: float, galerkin: Galerkin) -> Array:
         """Drift at the quadrature points of a discretization in the flow's own space, ``(N, d)``.

@@ -10,8 +10,7 @@ import dolfinx.mesh
 import numpy as np
 from dolfinx.mesh import Mesh
 
-from fpcontrol.dormand_prince import Divergence, Field
-from fpcontrol.drift import Drift
+from fpcontrol.drift import Divergence, Drift, Field
 from fpcontrol.galerkin import Array
 from fpcontrol.parallel import together
 

@@ -339,7 +339,7 @@ def test_drifts_that_live_on_a_mesh_are_refused():
         lambda: carry(labels, reference.drift, [0.0, 1.0], walls=False),
         lambda: walled(reference.drift, mesh),
     ):
-        assert "The drift of a MoserFlow lives on a mesh" in raised(ValueError, call)
+        assert "a MoserDrift, lives on a mesh" in raised(ValueError, call)
     assert "drift = 3.0 is not callable" in raised(ValueError, lambda: walled(3.0, mesh))
     assert "divergence = 'exact'" in raised(
         ValueError, lambda: walled(jumping, mesh, divergence="exact")

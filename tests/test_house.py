@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "fpcontrol"
 LAYERS = [
     {"parallel", "files", "progress", "recent", "noise", "linear_solvers", "kernels"},
     {"ensemble", "sparsity", "galerkin", "operators", "neumann"},
-    {"mesh", "density", "drift", "walls"},
-    {"timestepping", "fokker_planck", "dormand_prince", "characteristics", "particles"},
-    {"reference", "moving"},
+    {"mesh", "density", "drift", "walls", "labels"},
+    {"timestepping", "fokker_planck", "dormand_prince", "particles"},
+    {"reference", "moving", "characteristics"},
     {"control"},
     {"comparison", "distances", "optimal_transport", "verification", "io", "plotting", "animation"},
     {"theorems", "cli", "guide", "__main__"},

@@ -34,8 +34,7 @@ from scipy.special import xlog1py
 from fpcontrol.characteristics import Flow
 from fpcontrol.comparison import nonnegative
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.dormand_prince import Field
-from fpcontrol.drift import Drift, sample
+from fpcontrol.drift import Drift, Field, sample
 from fpcontrol.fokker_planck import Trajectory, trajectory
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.noise import Noise, Sigma

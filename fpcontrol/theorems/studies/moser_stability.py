@@ -29,8 +29,7 @@ import numpy as np
 from scipy.linalg import solve_banded
 
 from fpcontrol.characteristics import Flow, Labels, carry
-from fpcontrol.dormand_prince import Field
-from fpcontrol.drift import Drift
+from fpcontrol.drift import Drift, Field
 from fpcontrol.galerkin import Array
 from fpcontrol.theorems.families.moser_runs import GOALS, Change, flow_on_interval, response
 from fpcontrol.theorems.families.profiles import StraightLine, nodes, uniform
