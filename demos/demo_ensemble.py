@@ -102,6 +102,7 @@ def main(options: Options) -> list[dict[str, Any]]:
             "seconds": seconds,
             "seconds_of_the_cases": sum(row["seconds"] for row in rows),
         },
+        "options": options,
         "cases": rows,
         "ranks": comm.size,
         "versions": fpc.io.versions(),

@@ -115,18 +115,18 @@ def main(options: Options) -> fpc.Result:
     )
     result = found.refined(4 * options.pieces)
     summary = result.summary()
-    finer = problem.refined(8 * options.pieces).errors(found.weights).relative_error
+    finer = problem.refined(8 * options.pieces)
+    figures = {"with 8 steps a piece": finer.errors(found.weights).relative_error}
     if not options.quick:
         other = tracking_problem(options, mesh, degree=2, steps=4 * options.pieces)
-        higher = other.errors(found.weights).relative_error
+        figures["with degree 2"] = other.errors(found.weights).relative_error
     if comm.rank == 0:
         print(summary)
-        print(f"{'with 8 steps a piece':<24}{finer:>36.4f}")
-        if not options.quick:
-            print(f"{'with degree 2':<24}{higher:>36.4f}")
+        print("\n".join(f"{name:<24}{value:>36.4f}" for name, value in figures.items()))
 
     fpc.plotting.tracking(result, options.out / "great_britain.png")
-    fpc.io.write_record(result, options.out / "great_britain.json")
+    extra = {"options": options} | figures
+    fpc.io.write_record(result, options.out / "great_britain.json", extra)
     fpc.io.write(
         result.trajectory, options.out / "great_britain.bp", reference=problem.reference, every=4
     )

@@ -74,7 +74,7 @@ def main(options: Options) -> fpc.Result:
     if comm.rank == 0:
         print(summary)
     fpc.plotting.tracking(result, options.out / "interval.png")
-    fpc.io.write_record(result, options.out / "interval.json")
+    fpc.io.write_record(result, options.out / "interval.json", {"options": options})
     fpc.io.write(result.trajectory, options.out / "interval.bp", reference=reference)
     return result
 

@@ -102,7 +102,7 @@ def main(options: Options) -> fpc.Result:
         print(summary)
         print("\n".join(f"{name:<30}{value:>30.4f}" for name, value in figures.items()))
     fpc.plotting.tracking(result, options.out / "neural_ode.png")
-    fpc.io.write_record(result, options.out / "neural_ode.json", figures)
+    fpc.io.write_record(result, options.out / "neural_ode.json", {"options": options} | figures)
     fpc.io.write(
         result.trajectory.on_mesh(problem.galerkin.space, range(0, problem.steps + 1, 4)),
         options.out / "neural_ode.bp",

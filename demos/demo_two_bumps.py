@@ -79,7 +79,7 @@ def main(options: Options) -> fpc.Result:
     if comm.rank == 0:
         print(summary)
     fpc.plotting.tracking(result, options.out / "two_bumps.png")
-    fpc.io.write_record(result, options.out / "two_bumps.json")
+    fpc.io.write_record(result, options.out / "two_bumps.json", {"options": options})
     fpc.io.write(result.trajectory, options.out / "two_bumps.bp", reference=reference, every=4)
     return result
 

@@ -151,7 +151,8 @@ def normalized(density: fem.Function, g: Galerkin | None = None) -> fem.Function
             raise ValueError("The density has values that are not finite.")
         if len(values) and values.min() < 0.0:
             raise ValueError(
-                f"The density is negative: {values.min():g} at a node. Clip it or add a floor."
+                f"The density is negative: {values.min():g} at a node. Clip it, as by "
+                "np.maximum(f, 0.0); a floor does not help, it is mixed in afterwards."
             )
     mass = g.integral(density.x.array)
     if mass <= 0.0:

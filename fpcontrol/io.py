@@ -5,6 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,7 @@ def record(result: Result) -> dict[str, Any]:
             "seed": problem.drift.seed,
         }
         | problem.runs.settings(),
+        "optimizer": dict(result.optimizer),
         "figures": {
             "relative_error": errors.relative_error,
             "relative_sup_error": errors.relative_sup_error,
@@ -121,6 +123,12 @@ def write_record(
 ) -> None:
     """Write ``record(result)`` and what the caller adds as JSON. Collective.
 
+    Args:
+        result: From ``minimize``.
+        path: Where to.
+        extra: Entries beside those of ``record``, see ``write_json``; such as the options of a
+            program, without which the run could not be made again.
+
     Raises:
         OSError: On all ranks, if the folder cannot be written to.
     """
@@ -129,10 +137,21 @@ def write_record(
 
 
 def write_json(content: Mapping[str, Any], path: str | os.PathLike[str], comm: MPI.Comm) -> None:
-    """Write rank 0's content as JSON. Collective."""
+    """Write rank 0's content as JSON; dataclasses become objects, paths strings. Collective."""
     with replacing(output_path(path, comm), comm) as beside:
         if comm.rank == 0:
-            beside.write_text(json.dumps(content, indent=1) + "\n")
+            beside.write_text(json.dumps(content, indent=1, default=_plain) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a value that is none of its own."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in fields(value)}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r} has no form in JSON.")
 
 
 def read_points(

@@ -48,6 +48,14 @@ def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> N
     assert record["figures"]["relative_error"] == pytest.approx(relative_error, rel=0.02)
     assert record["figures"]["mass_defect"] < 1e-13
     assert record["ranks"] == ranks
+    # Enough to run it again.
+    options = record["options"]
+    assert (options["quick"], options["seed"], options["out"]) == (True, 0, str(tmp_path))
+    assert options["pieces"] == record["problem"]["pieces"]
+    optimizer = record["optimizer"]
+    assert (optimizer["method"], optimizer["max_iterations"]) == ("lmvm", options["iterations"])
+    factor = 2 if name == "demo_great_britain" else 1
+    assert record["problem"]["steps"] == factor * optimizer["steps"]
     assert "with control" in done.stdout
     assert (tmp_path / f"{stem}.png").stat().st_size > 10_000
     assert (tmp_path / f"{stem}.bp").is_dir()
@@ -62,6 +70,7 @@ def test_ensemble(ranks: int, groups: int, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "ensemble.json").read_text())
     assert record["figures"]["relative_error"] == pytest.approx(0.2901, rel=0.02)
     assert record["figures"]["mass_defect"] < 1e-13
+    assert record["options"]["sigmas"] == [0.1, 0.4, 1.0]
     assert [(c["sigma"], c["seed"]) for c in record["cases"]] == [
         (sigma, seed) for sigma in (0.1, 0.4, 1.0) for seed in (0, 1)
     ]
@@ -74,7 +83,11 @@ def test_great_britain_resumes_from_airfields(tmp_path: Path) -> None:
     arguments = ("--start", "airfields", "--quick", "--out", str(tmp_path))
     first = run("demo_great_britain", *arguments)
     assert first.returncode == 0, first.stderr
-    before = json.loads((tmp_path / "great_britain.json").read_text())["figures"]
+    record = json.loads((tmp_path / "great_britain.json").read_text())
+    before, options = record["figures"], record["options"]
+    assert (options["start"], options["bandwidth"], options["floor"]) == ("airfields", 30.0, 0.1)
+    assert options["mesh"].endswith("great_britain.xdmf")
+    assert options["places"].endswith("great_britain_places.csv")
     second = run("demo_great_britain", *arguments, "--resume")
     assert second.returncode == 0, second.stderr
     after = json.loads((tmp_path / "great_britain.json").read_text())["figures"]

@@ -1,6 +1,7 @@
 """What is left on disk, whole or not at all: fields, records, pictures; tables that are read."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.image
@@ -103,14 +104,28 @@ def test_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
 # --- records -------------------------------------------------------------------------------------
 
 
+@dataclass
+class Note:
+    folder: Path
+    size: float
+
+
 @pytest.mark.parallel([1, 2, 3])
 def test_record_tells_what_was_run_and_what_came_out(tmp_path):
     result = tracked(degree=2)
     path = tmp_path / "run.json"
-    fpc.io.write_record(result, path, {"note": "tried"})
+    fpc.io.write_record(result, path, {"note": Note(Path("a/b"), np.float64(0.5))})
     WORLD.barrier()
     record = json.loads(path.read_text())
-    assert set(record) == {"problem", "figures", "history", "ranks", "versions", "note"}
+    assert set(record) == {
+        "problem",
+        "figures",
+        "history",
+        "ranks",
+        "versions",
+        "note",
+        "optimizer",
+    }
     problem, figures, history = record["problem"], record["figures"], record["history"]
     g = result.problem.galerkin
     assert problem["dofs"] == g.index_map.size_global == 49
@@ -126,6 +141,18 @@ def test_record_tells_what_was_run_and_what_came_out(tmp_path):
     assert history["value"] == [i.value for i in result.history]
     assert record["ranks"] == WORLD.size
     assert {"python", "petsc", "dolfinx", "numpy"} <= set(record["versions"])
+    assert record["note"] == {"folder": "a/b", "size": 0.5}
+    assert record["optimizer"] == {
+        "method": "lmvm",
+        "steps": 4,
+        "max_iterations": 2,
+        "max_evaluations": None,
+        "gradient_tolerance": 1e-6,
+        "target_error": 0.0,
+        "petsc_options": {},
+        "resumed_from": None,
+    }
+    assert fpc.io.record(result.refined(8))["optimizer"] == record["optimizer"]
     assert names(tmp_path) == ["run.json"]
 
 

@@ -136,8 +136,24 @@ def minimize(
             reason = str(run.error)
     bar.close()
     run.save()
+    settings = {
+        "method": tao.getType(),
+        "steps": problem.steps,
+        "max_iterations": max_iterations,
+        "max_evaluations": max_evaluations,
+        "gradient_tolerance": gradient_tolerance,
+        "target_error": target_error,
+        "petsc_options": dict(petsc_options or {}),
+        "resumed_from": None if resume is None else str(resume),
+    }
     return Result(
-        problem, run.best_weights, run.best_value, tuple(run.history), reason, run.evaluations
+        problem,
+        run.best_weights,
+        run.best_value,
+        tuple(run.history),
+        reason,
+        run.evaluations,
+        settings,
     )
 
 

@@ -1,7 +1,9 @@
 """What a minimization found."""
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,8 @@ class Result:
         history: One ``Iterate`` an iteration, those of a resumed run included.
         reason: Why it stopped.
         evaluations: Number of value-and-derivative evaluations.
+        optimizer: How they were found: the arguments of ``minimize`` and the steps of its problem,
+            which are not those of a ``refined`` one.
     """
 
     problem: TrackingProblem
@@ -32,6 +36,7 @@ class Result:
     history: tuple[Iterate, ...]
     reason: str
     evaluations: int
+    optimizer: Mapping[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
     def errors(self) -> Errors:
@@ -103,4 +108,4 @@ class Result:
         """The same weights on another number of steps, for reported figures. Collective."""
         problem = self.problem.refined(steps)
         value = problem(self.weights)
-        return Result(problem, self.weights, value, self.history, self.reason, self.evaluations)
+        return replace(self, problem=problem, value=value)
