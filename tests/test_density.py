@@ -202,7 +202,7 @@ def test_points_that_are_bad_on_one_rank_are_refused_on_all():
 @pytest.mark.parametrize(
     ("f", "message"),
     [
-        (lambda x: x[0] - 0.5, "negative: -0.5 at a node. Clip it"),
+        (lambda x: x[0] - 0.5, "negative: -0.5 at a node. Clip it, as by np.maximum"),
         (lambda x: np.where(x[0] > 0.7, np.nan, 1.0), "not finite"),
         (lambda x: 0.0 * x[0], "mass 0"),
         (lambda x: np.ones(3), "shape (3,)"),

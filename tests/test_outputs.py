@@ -117,15 +117,8 @@ def test_record_tells_what_was_run_and_what_came_out(tmp_path):
     fpc.io.write_record(result, path, {"note": Note(Path("a/b"), np.float64(0.5))})
     WORLD.barrier()
     record = json.loads(path.read_text())
-    assert set(record) == {
-        "problem",
-        "figures",
-        "history",
-        "ranks",
-        "versions",
-        "note",
-        "optimizer",
-    }
+    parts = {"problem", "optimizer", "figures", "history", "ranks", "versions"}
+    assert set(record) == parts | {"note"}
     problem, figures, history = record["problem"], record["figures"], record["history"]
     g = result.problem.galerkin
     assert problem["dofs"] == g.index_map.size_global == 49
@@ -135,7 +128,8 @@ def test_record_tells_what_was_run_and_what_came_out(tmp_path):
     assert figures["relative_sup_error"] == result.relative_sup_error
     assert figures["value"] == result.value
     assert figures["minimum_density"] == result.trajectory.minimum.min()
-    assert figures["mass_defect"] == result.trajectory.mass_defect <= 1e-13
+    assert figures["mass_defect"] == result.mass_defect <= 1e-13
+    assert result.trajectory.mass_defect <= 1e-13  # sums in another order: another round-off
     assert (figures["iterations"], figures["stopped_by"]) == (2, "max_iterations")
     assert figures["evaluations"] == result.evaluations
     assert history["value"] == [i.value for i in result.history]
