@@ -163,7 +163,6 @@ def test_folder_of_the_user_is_never_replaced(tmp_path):
 
     writers = [
         lambda: fpc.io.write_record(result, folder),
-        lambda: fpc.plotting.tracking(result, folder),
         minimize,
     ]
     for writer in writers:
