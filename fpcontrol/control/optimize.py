@@ -65,7 +65,7 @@ def minimize(
         gradient_tolerance: Stop at this fraction of the first gradient norm.
         target_error: Stop at this relative error.
         checkpoint: File (.npz) for the best weights and the history, replaced every
-        XX
+            ``checkpoint_every`` iterations and at the end, also by an error.
         checkpoint_every: See ``checkpoint``.
         resume: Checkpoint of this same problem to go on from. The optimizer's memory of curvature
             starts anew.
