@@ -10,6 +10,10 @@ from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.parallel import together
 
 
+class LeftDomain(ValueError):
+    """Points have left the domain: a drift is too fast for the steps. Raised on all ranks."""
+
+
 class AnalyticReference(Protocol):
     """A reference given by formulas, on the domain of the drift's mesh."""
 
@@ -93,7 +97,7 @@ class MeshReference:
             cells: Where each walk starts; the cell with the nearest middle unless given.
 
         Raises:
-            ValueError: On all ranks, if a point is outside the domain.
+            LeftDomain: On all ranks, if a point is outside the domain.
         """
         g = self._g
         owned = self.reference.coefficients(t)[: g.n_owned]
@@ -129,7 +133,7 @@ class MeshReference:
         shares[stopped] = self._shares(cells[stopped], x[stopped])
         worst = int(shares.min(axis=1).argmin()) if len(x) else 0
         if len(x) and not shares[worst].min() >= -1e-6:
-            raise ValueError(f"The point {x[worst]} is outside the domain; use more time steps.")
+            raise LeftDomain(f"The point {x[worst]} is outside the domain; use more time steps.")
         shares = np.maximum(shares, 0.0)  # outside by round-off: on the wall
         return cells, shares[:, 1:] / shares.sum(axis=1, keepdims=True)
 

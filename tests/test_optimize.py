@@ -438,6 +438,41 @@ text = f"{{result.reason}} {{result.value.hex()}} {{result.value < result.histor
 """
 
 
+FAILING = """
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from problems import WORLD, tracking
+import fpcontrol as fpc
+from fpcontrol.control import optimize
+
+optimize.PATIENCE = 3.0
+problem = tracking()
+evaluate, calls, write = problem.value_and_derivative, [], optimize.write_checkpoint
+
+def failing(weights):
+    calls.append(1)
+    if len(calls) == 4 and WORLD.rank in {ranks!r}:
+        raise LookupError("no more")
+    return evaluate(weights)
+
+def slow(*args):
+    time.sleep(0.5)
+    write(*args)
+
+problem.value_and_derivative, optimize.write_checkpoint = failing, slow
+fpc.minimize(problem, checkpoint=Path({folder!r}) / "run.npz", progress=False)
+"""
+
+
+@pytest.mark.parametrize("ranks", [[0], [1], [0, 1]], ids=str)
+def test_failing_program_ends_on_all_ranks_and_rank_0_saves(ranks, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(FAILING.format(tests=str(TESTS), folder=str(tmp_path), ranks=ranks))
+    assert subprocess.run(mpirun(script), timeout=60.0).returncode != 0
+    assert (tmp_path / "run.npz").exists() == (0 in ranks)
+
+
 @pytest.mark.parametrize("whom", ["one rank", "all ranks"])
 def test_interrupted_program_ends_well_on_all_ranks(whom, tmp_path):
     script = tmp_path / "script.py"

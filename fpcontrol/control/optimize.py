@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpo
 from fpcontrol.control.diffusion import Diffusion
 from fpcontrol.control.result import Result
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.control.transport import LeftDomain
 from fpcontrol.files import output_path
 from fpcontrol.galerkin import Array
 from fpcontrol.linear_solvers import petsc_options_set
-from fpcontrol.parallel import interrupts, lasting, together
+from fpcontrol.moving import LeftDomain
+from fpcontrol.parallel import interrupts, lasting, meet, together
 from fpcontrol.progress import Progress, say
 
 # TAO's types that need values and derivatives only, with options that differ from TAO's own.
@@ -28,6 +29,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "lmvm": {"tao_lmvm_mat_lmvm_scale_type": "scalar", "tao_lmvm_mat_lmvm_hist_size": 30},
     "cg": {},
 }
+
+# Seconds that a rank with an error waits for the others, of which the first may be writing a
+# checkpoint; then it is the only one, and ends the run.
+PATIENCE = 10.0
 
 
 class _Stop(Exception):
@@ -108,6 +113,8 @@ def minimize(
     run = _Run(problem, history, bar, target, checkpoint_every)
     run.limit(max_evaluations, gradient_tolerance, target_error)
 
+    # For after an error: not to be taken for a call that another rank is still in.
+    meeting = comm.Dup()
     # One optimizer for all ranks, its vectors on rank 0 alone: optimizers of their own would round
     # differently on different ranks (BLAS does, by alignment), and after some hundred iterations
     # one rank takes a step that another refuses.
@@ -131,11 +138,15 @@ def minimize(
             if run.error is None:
                 raise
             if not isinstance(run.error, _Stop):
-                run.save_alone()
+                run.save_after_error()
+                # A rank that leaves alone would wait for the others when PETSc ends, for ever.
+                meet(meeting, PATIENCE, "".join(traceback.format_exception(run.error)))
+                meeting.Free()
                 raise run.error from None
             reason = str(run.error)
     bar.close()
     run.save()
+    meeting.Free()
     settings = {
         "method": tao.getType(),
         "steps": problem.steps,
@@ -202,7 +213,7 @@ class _Run:
             error = self.problem.errors(weights).relative_error
             value, error, norm = comm.bcast((value, error, float(np.linalg.norm(dual))))
             if not np.isfinite([value, norm]).all():
-                raise ArithmeticError(f"J = {value:g}, of derivative {norm:g}, is not finite.")
+                raise ArithmeticError(f"J = {value:g}, or its derivative, is not finite.")
         except Exception as error:
             # These two types themselves are raised on all ranks. What derives from ArithmeticError,
             # such as a division by zero, may be one rank's own.
@@ -278,10 +289,10 @@ class _Run:
         """Write the checkpoint, if one is wanted. Collective."""
         self._save(self.problem.galerkin.comm)
 
-    def save_alone(self) -> None:
-        """Write the checkpoint after an error, from rank 0 without the others. Not collective.
+    def save_after_error(self) -> None:
+        """Write the checkpoint on rank 0, without the help of the others: they may be lost.
 
-        The error may be one rank's own. If the file cannot be written, the error counts, not that.
+        If the file cannot be written, the error before counts, not that.
         """
         if self.problem.galerkin.comm.rank == 0:
             with contextlib.suppress(OSError):

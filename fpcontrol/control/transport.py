@@ -21,7 +21,7 @@ from fpcontrol.control.fingerprint import moment
 from fpcontrol.control.network import ACTIVATIONS, Network, NetworkDrift
 from fpcontrol.fokker_planck import check_density
 from fpcontrol.galerkin import Array, Galerkin, lagrange
-from fpcontrol.moving import AnalyticReference, MeshReference, Still
+from fpcontrol.moving import AnalyticReference, LeftDomain, MeshReference, Still
 from fpcontrol.parallel import together
 from fpcontrol.recent import read_only
 from fpcontrol.reference import MoserFlow
@@ -37,10 +37,6 @@ CURVATURES: dict[str, Callable[[Array, Array], Array]] = {
     "sigmoid": lambda z, p: p * (1.0 - p) * (1.0 - 2.0 * p),
     "sin": lambda z, p: -p,
 }
-
-
-class LeftDomain(ValueError):
-    """Labels have left the domain: the drift is too fast for the steps. On all ranks."""
 
 
 @dataclass(frozen=True)
