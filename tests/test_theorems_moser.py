@@ -39,6 +39,9 @@ OTHERS = {
         comm, goal="smooth", a=3.0, frequencies=(2,), steps=10, **OTHER
     ),
     "no noise": lambda comm: moser_stability.ripples_without_noise(comm, a=3.0, t1=0.7),
+    "no noise, strong": lambda comm: moser_stability.ripples_without_noise(
+        comm, a=5.0, frequencies=(1, 2)
+    ),
     "smoothed": lambda comm: moser_stability.smoothings(
         comm, limits=(0.2, 0.4), widths=(0.08, 0.04), grid=Grid(200, 8), **OTHER
     ),

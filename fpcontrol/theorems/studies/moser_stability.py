@@ -28,12 +28,15 @@ from mpi4py import MPI
 import numpy as np
 from scipy.linalg import solve_banded
 
-from fpcontrol.characteristics import Flow, Labels, carry
+from fpcontrol.characteristics import Flow, carry
 from fpcontrol.drift import Drift, Field
 from fpcontrol.galerkin import Array
+from fpcontrol.theorems.families import ripples as rippled
 from fpcontrol.theorems.families.moser_runs import GOALS, Change, flow_on_interval, response
 from fpcontrol.theorems.families.profiles import StraightLine, nodes, uniform
-from fpcontrol.theorems.grids import Grid, measured, slopes
+from fpcontrol.theorems.grids import Grid, labels_between, measured, slopes
+from fpcontrol.theorems.studies.comoving import limit_row
+from fpcontrol.theorems.studies.smoothed_fields import smoothings
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 
 
@@ -174,25 +177,26 @@ def ripples_without_noise(
     a: float = 2.0,
     t1: float = 1.0,
     frequencies: tuple[int, ...] = (1, 2, 4, 8),
-    labels_per_wave: int = 32,
+    labels_per_wave: int = 16,
 ) -> Study:
     r"""The same ripples at sigma = 0, along characteristics: the error stays. Collective.
 
     Relative to the norm of the goal :math:`(\int\rho_T(g(F_T) - 1)^2\rho_T\,dx)^{1/2}`, which
-    tends to :math:`(\cosh aT - 1)^{1/2}`, while the distance to the line in W2 vanishes.
+    tends to :math:`(\cosh aT - 1)^{1/2}`, while the distance to the line in W2 vanishes. The labels
+    are carried in space, by the field and the ripple: nothing is known of where they end.
 
     Args:
         comm: Communicator.
         goal: ``"smooth"`` or ``"kink"``.
         a: Strength.
         t1: Last time.
-        frequencies: m, ascending.
+        frequencies: m, ascending, at least two.
         labels_per_wave: Cells of labels a wave.
     """
     line = StraightLine(uniform(), GOALS[goal], t1)
+    known = rippled.GOALS[goal]
     x, dx = nodes(line.breaks)
-    rho = line.goal.value(x)
-    size = math.sqrt(dx @ rho**2)
+    size = math.sqrt(dx @ line.goal.value(x) ** 2)
 
     def field(k: float) -> tuple[Drift, Field]:
         def drift(t: float, x: Array) -> Array:
@@ -207,51 +211,38 @@ def ripples_without_noise(
 
         return drift, divergence
 
-    def run(m: int, n: int, rtol: float) -> Array:
-        labels = Labels.on_interval(comm, n, line.start)
-        drift, divergence = field(2.0 * math.pi * m)
+    def run(grid: Grid, m: int) -> Array:
+        k, rtol = 2.0 * math.pi * m, 1e-8 / grid.steps**3
+        edges = [0.0, *line.breaks, 1.0, *rippled.source_edges(a * t1, k)]
+        labels = labels_between(comm, edges, grid.cells, line.start)
+        drift, divergence = field(k)
         flow = carry(labels, drift, [0.0, t1], divergence=divergence, rtol=rtol, atol=rtol)
         error = flow.l2_errors(lambda t, x: line.density(t, x[:, 0]))[-1]
-        ends = line.quantile(t1, line.start.cdf(labels.points[:, 0]))[:, None]
+        ends = known.quantile(1.0, labels.points[:, 0])[:, None]  # the start is uniform
         exact = Flow(labels, flow.times, np.array([labels.points, ends]), flow.log_jacobian)
-        return np.array([error / size, flow.wasserstein(exact)[-1]])
+        return np.array([error / size, k * flow.wasserstein(exact)[-1]])
 
-    rows, found, limit = [], [], math.sqrt(math.cosh(a * t1) - 1.0)
-    for m in frequencies:
-        n = max(100, labels_per_wave * m)
-        fine, coarse = run(m, 2 * n, 1e-9), run(m, n, 1e-8)
-        k = 2.0 * math.pi * m
-        # y = F_T(x): the waves of g are resolved by nodes that are uniform in y.
-        y = (np.arange(400 * m) + 0.5) / (400 * m)
-        at = line.quantile(t1, y)
-        g = 1.0 / (math.cosh(a * t1) + math.sinh(a * t1) * np.cos(k * y))
-        exact = math.sqrt(np.mean(line.goal.value(at) * (g - 1.0) ** 2)) / size
-        found.append(fine)
-        rows.append(
-            Row(
-                f"relative L2 error at T, m = {m}",
-                fine[0],
-                predicted=exact,
-                discretization_error=abs(fine[0] - coarse[0]),
-                tolerance=1e-3,
-            )
-        )
-    error, w2 = np.array(found).T
-    rows.append(
-        Row(
-            f"relative L2 error at T, m = {frequencies[-1]}, against the limit",
-            error[-1],
-            predicted=limit,
-            # Off the limit by the change of rho_T over a wave.
-            tolerance=0.05,
-        )
-    )
-    rate = slopes(np.array(frequencies), w2)[-1]
-    rows.append(Row("slope of W2 in m, last two", float(rate), bound=-0.75))
+    rows, k = [], 2.0 * math.pi * np.array(frequencies)
+    runs, exact = [], []
+    for m, q in zip(frequencies, k, strict=True):
+        grid = Grid(max(40, labels_per_wave * m), 1)
+        runs.append(measured(functools.partial(run, m=m), grid))
+        exact.append(rippled.comoving_errors(known, a * t1, float(q)))
+    found, errors = np.array(runs)[:, 0], (np.array(runs) + np.array(exact))[:, 1]
+    names, limit = ("relative L2 error at T", "k W2 at T"), math.sqrt(math.cosh(a * t1) - 1.0)
+    for i, m in enumerate(frequencies):
+        for name, value, p, e in zip(names, found[i], exact[i][0], errors[i], strict=True):
+            rows.append(Row(f"{name}, m = {m}", value, p, None, None, e, 1e-4))
+    last = f"{names[0]}, m = {frequencies[-1]}, against the limit"
+    rows.append(limit_row(known, last, k[-1], 1.0, (found[-1, 0], limit, errors[-1, 0])))
+    off = float((errors[-2:, 1] / found[-2:, 1]).sum()) / math.log(k[-1] / k[-2])
+    rates = [float(slopes(k, values / k)[-1]) for values in (found[:, 1], np.array(exact)[:, 0, 1])]
+    quantity = "slope of W2 in m, last two (limit -1)"
+    rows.append(Row(quantity, rates[0], rates[1], None, None, off, 1e-3))
     places = list(frequencies)
     lines = (
-        Line(places, error.tolist(), "relative L2"),
-        Line(places, w2.tolist(), "W2"),
+        Line(places, found[:, 0].tolist(), "relative L2"),
+        Line(places, (found[:, 1] / k).tolist(), "W2"),
         Line(places, [limit] * len(places), "limit", "-"),
     )
     return Study(
@@ -262,84 +253,6 @@ def ripples_without_noise(
         tuple(rows),
         (Panel("no noise: L2 stays, W2 falls", "m", "error at T", lines, "log", "log"),),
     )
-
-
-def smoothings(
-    comm: MPI.Comm,
-    *,
-    sigma: float = 0.5,
-    t1: float = 1.0,
-    limits: tuple[float, ...] = (0.25, 0.5, 1.0),
-    widths: tuple[float, ...] = (0.1, 0.05, 0.025, 0.0125),
-    grid: Grid | None = None,
-) -> Study:
-    r"""The kink's field clipped to |v| <= M, or its score averaged over (x - d, x + d). Collective.
-
-    Bounded and Lipschitz fields suffice. Averages of :math:`\nabla\log\rho_t` are differences of
-    :math:`\log\rho_t` (continued evenly at the walls), which the average changes by order
-    :math:`d^p` over a width d, p = 3/4: the error falls like :math:`d^{p + 1/2}`.
-
-    Args:
-        comm: Communicator.
-        sigma: Noise.
-        t1: Last time.
-        limits: M, ascending.
-        widths: d, descending.
-        grid: Resolution.
-    """
-    grid = grid or Grid(200, 20)
-    line, D = StraightLine(uniform(), GOALS["kink"], t1), 0.5 * sigma**2
-
-    def clipped(m: float) -> Change:
-        return lambda t, x, v: np.clip(v, -m, m)
-
-    def averaged(d: float) -> Change:
-        def change(t: float, x: Array, v: Array) -> Array:
-            high, low = (np.log(line.density(t, _folded(x + s))) for s in (d, -d))
-            return line.speed(t, x) + D * (high - low) / (2.0 * d)
-
-        return change
-
-    changes = {f"|v| <= {m:g}": clipped(m) for m in limits}
-    changes |= {f"averaged over +-{d:g}": averaged(d) for d in widths}
-
-    def run(grid: Grid) -> Array:
-        flow = flow_on_interval(comm, line, sigma, grid)
-        return np.array([response(flow, c, grid.steps) for c in changes.values()])
-
-    fine, error = measured(run, grid)
-    rows = []
-    for name, (e, _, ratio), (de, _, dr) in zip(changes, fine, error, strict=True):
-        rows.append(Row(f"sup_t L2 error, {name}", e, discretization_error=de))
-        title = f"largest ratio of error to bound (E3), {name}"
-        rows.append(Row(title, ratio, bound=1.0, discretization_error=dr))
-    n = len(limits)
-    for i in range(1, n):
-        name = f"error at M = {limits[i]:g} over that at {limits[i - 1]:g}"
-        value = fine[i, 0] / fine[i - 1, 0]
-        rows.append(Row(name, value, bound=limits[i - 1] / limits[i]))
-    rate = slopes(np.array(widths), fine[n:, 0])[-1]
-    off = float(np.abs(error[n:, 0] / fine[n:, 0])[-2:].sum()) / math.log(widths[-2] / widths[-1])
-    name = "slope of the error in the width of averages, last two"
-    rows.append(Row(name, float(rate), predicted=1.25, discretization_error=off, tolerance=0.05))
-    lines = (
-        Line(list(widths), fine[n:, 0].tolist(), "error, averaged score", "o"),
-        Line(list(widths), fine[n:, 1].tolist(), "bound (E3), averaged score", "s--"),
-        Line(list(limits), fine[:n, 0].tolist(), "error, clipped at M"),
-    )
-    return Study(
-        f"bounded and smoothed fields to the kink, sigma = {sigma:g}, T = {t1:g}",
-        "The kink's field is unbounded; bounded ones and ones with an averaged score come as near "
-        "to the line as is wanted.",
-        "own",
-        tuple(rows),
-        (Panel("bounded or averaged fields", "M or d", "sup_t L2 error", lines, "log", "log"),),
-    )
-
-
-def _folded(x: Array) -> Array:
-    """Points beyond the walls of (0, 1) mirrored back."""
-    return 1.0 - np.abs(1.0 - np.abs(x))
 
 
 def experiments(quick: bool) -> list[Experiment]:

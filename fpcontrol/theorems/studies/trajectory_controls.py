@@ -15,7 +15,7 @@ import numpy as np
 
 from fpcontrol.characteristics import Flow, Labels, carry
 from fpcontrol.galerkin import Array
-from fpcontrol.theorems.families.ripples import GOALS, LineDrift, comoving_error
+from fpcontrol.theorems.families.ripples import GOALS, LineDrift, comoving_errors
 from fpcontrol.theorems.grids import Grid, measured, slopes
 from fpcontrol.theorems.study import Line, Panel, Row, Study
 
@@ -69,16 +69,20 @@ def standing_ripple(
         fine, gap = np.array(parts).transpose(1, 2, 0)
         runs[comoving] = fine, gap
     (with_flow, gap), (l2, l2_gap) = runs[True], (runs[False][0][0], runs[False][1][0])
-    rows = [
-        Row(
-            f"co-moving, carried in space: relative L2 error, m = {m}",
-            float(with_flow[0, i]),
-            predicted=comoving_error(profile, a * t1, k[i]),
-            discretization_error=float(gap[0, i]),
-            tolerance=1e-4,
-        )
-        for i, m in enumerate(frequencies)
-    ]
+    rows = []
+    for i, m in enumerate(frequencies):
+        exact = comoving_errors(profile, a * t1, float(k[i]))
+        for j, name in enumerate(("relative L2 error", "k W2")):
+            scale = k[i] ** j
+            rows.append(
+                Row(
+                    f"co-moving, carried in space: {name}, m = {m}",
+                    float(scale * with_flow[j, i]),
+                    predicted=float(exact[0][j]),
+                    discretization_error=float(scale * gap[j, i] + exact[1][j]),
+                    tolerance=1e-4,
+                )
+            )
     for name, scale, j in (("relative L2 error", np.ones(len(k)), 0), ("k W2", k, 1)):
         rows += [
             Row(f"standing: {name}, m = {m}", float(q * value), discretization_error=float(q * e))
