@@ -76,6 +76,16 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Shade:
+    """Values from 0 to 1 that shade the plane behind lines: ``z[i][j]`` at ``(x[j], y[i])``."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    z: Sequence[Sequence[float]]
+    label: str
+
+
+@dataclass(frozen=True)
 class Panel:
     """One picture, as data."""
 
@@ -85,6 +95,7 @@ class Panel:
     lines: tuple[Line, ...]
     xscale: str = "linear"
     yscale: str = "linear"
+    shade: Shade | None = None
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ STYLE: Any = {
     "svg.hashsalt": "fpcontrol",  # the same picture gives the same file
 }
 INCHES = (4.7, 3.4)
+SHADES = 10  # steps from 0 to 1 of what shades a plane
 MANY = 6  # lines, from which the legend stands beside the axes
 
 _GLYPH = re.compile(r'<path id="([\w-]+)" d="[^"]*" transform="scale\([\d.]+\)"/>')
@@ -89,6 +90,12 @@ def _drawn(panel: Panel) -> Figure:
     many = len(panel.lines) >= MANY
     figure = Figure(figsize=(INCHES[0] + 1.5 * many, INCHES[1]), layout="constrained")
     ax = figure.subplots()
+    if panel.shade:
+        levels = [i / SHADES for i in range(SHADES + 1)]
+        x, y, z = panel.shade.x, panel.shade.y, panel.shade.z
+        # Pale, for lines and markers to stand out.
+        filled = ax.contourf(x, y, z, levels, cmap="Greys", alpha=0.5)
+        figure.colorbar(filled, ax=ax, label=_text(panel.shade.label))
     marked = 0
     # Lines whose labels agree up to a comma belong together: measured, and in closed form.
     names = list(dict.fromkeys(line.label.split(",")[0] for line in panel.lines))
