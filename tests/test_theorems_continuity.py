@@ -29,7 +29,14 @@ OTHERS = {
     "without noise": lambda comm: continuity.without_noise(
         comm, a=3.0, t1=0.7, frequencies=(1, 3, 9)
     ),
+    "short time": lambda comm: continuity.oscillating_family(comm, a=1.0, t1=0.3),
     "similarity": lambda comm: continuity.similarity(comm, a=3.0, t1=0.7, kappas=(0.02, 2.0, 50.0)),
+    "similarity, weak": lambda comm: continuity.similarity(
+        comm, a=0.04, kappas=(1.0,), frequencies=(1,)
+    ),
+    "similarity, strong": lambda comm: continuity.similarity(
+        comm, a=5.0, kappas=(0.01,), frequencies=(2,)
+    ),
     "blow-up": lambda comm: oscillations.blow_up_family(
         comm, t1=0.7, sigma=0.35, numbers=(1, 3, 5)
     ),
@@ -112,6 +119,29 @@ def test_labels_without_noise_agree_with_the_shift_in_closed_form():
     assert cosine.sup_wasserstein(0.0, 1.3) == pytest.approx(w2, rel=1e-8)
 
 
+@pytest.mark.parametrize("strength", [0.05, 2.0, 5.0])
+def test_noise_that_halves_the_error(strength):
+    kappa = cosine.half_kappa(strength)
+    assert cosine.sup_l2(kappa, strength) == pytest.approx(
+        0.5 * np.sqrt(np.cosh(strength) - 1.0), rel=1e-8
+    )
+    if strength < 0.1:  # one mode comes up, for the time z = kappa aT: 1 - exp(-z) = z/2
+        assert kappa * strength == pytest.approx(1.5936, rel=1e-3)
+
+
+def test_too_strong_a_drift_is_refused():
+    with pytest.raises(ValueError, match="at most 6"):
+        cosine.half_kappa(7.0)
+
+
+def test_noise_at_which_runs_are_half_is_that_of_the_closed_form():
+    study = continuity.similarity(SELF, a=3.0, kappas=(1.0,), shares=(1.0,), frequencies=(1, 2))
+    found = [row.measured for row in study.rows if "1 sigma_c" in row.quantity]
+    assert found == pytest.approx([0.5, 0.5], rel=1e-4)
+    # Not sqrt(a)/k, which it is near aT = 2 only.
+    assert "0.574 $" in study.claim
+
+
 def test_too_little_noise_is_refused(monkeypatch):
     monkeypatch.setattr(cosine, "MODES", 64)
     with pytest.raises(ArithmeticError, match="kappa"):
@@ -156,6 +186,15 @@ def test_drift_of_twice_the_frequency_is_seen(monkeypatch):
 
     monkeypatch.setattr(oscillation_runs.Ripple, "__call__", double)
     assert not few().passed
+
+
+def test_distance_of_the_wrong_power_is_seen(monkeypatch):
+    # W1 in place of W2: a tenth off, at every frequency.
+    right = fpc.distances.wasserstein
+    monkeypatch.setattr(oscillation_runs.distances, "wasserstein", lambda u, v: right(u, v, 1.0))
+    found = failures(few())
+    assert [name.split(",")[1] for name in found] == [" m=1", " m=2"]
+    assert all("k W2" in name for name in found)
 
 
 def test_drift_of_the_wrong_sign_is_seen(monkeypatch):

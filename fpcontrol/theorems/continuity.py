@@ -1,11 +1,15 @@
 r"""Densities depend continuously on the drift: in L2 with noise, only in W2 without.
 
 A statement of the kind of Proposition 1 of [1] (reconstructed): let sigma > 0 and :math:`\rho_n,
-\rho` solve the Fokker-Planck equation on a bounded domain with drifts :math:`v_n \to v` in L2 of
-space and time, from one initial density. Then :math:`\rho_n\to\rho` in :math:`C([0,T];L^2)`; v need
-not be Lipschitz, nor bounded. In two and more dimensions this also takes bounded differences
-:math:`v_n - v` (``radial``). With :math:`w = \rho_1 - \rho_2`, :math:`\delta = v_1 - v_2` and
-:math:`D = \sigma^2/2` (derived here; (E2) for :math:`v_1\cdot n\le0` at the walls):
+\rho` solve the Fokker-Planck equation on a bounded domain from one initial density, with drifts
+:math:`v_n \to v` in L2 of space and time, and let :math:`\rho` be bounded. Then
+:math:`\rho_n\to\rho` in :math:`C([0,T];L^2)`, if in two and more dimensions also :math:`v_n - v` is
+bounded uniformly, or :math:`(\nabla\cdot v_n)^-` is and :math:`v_n\cdot n\le0` at the walls
+(``radial`` shows what happens else). In place of all that the right side of (E3) may vanish; where
+:math:`\rho` is not bounded that gives convergence in chi-square. Nothing else is asked of v: it
+need not be Lipschitz, and with bounded :math:`v_n - v` not bounded. With
+:math:`w = \rho_1 - \rho_2`, :math:`\delta = v_1 - v_2` and :math:`D = \sigma^2/2` (derived here;
+(E2) for :math:`v_1\cdot n\le0` at the walls):
 
 .. math:: (E2)\quad \|w(t)\|^2 \le \frac1{2D}\int_0^t e^{\int_s^t |(\nabla\cdot v_1)^-|_\infty}
     \|\rho_2\delta\|^2\,ds
@@ -21,10 +25,11 @@ amount. The family :math:`v_k = (a/k)\sin kx` shows both: it vanishes uniformly,
 constant a. At sigma = 0 the L2 error is :math:`\sqrt{\cosh aT - 1}` at every frequency; with noise
 it falls as :math:`a/(\sqrt2 Dk^2)` as soon as :math:`\kappa = Dk^2/a` is above 1.
 
-Traps. The limit sigma to 0 is not uniform: below :math:`\sigma_c\sim\sqrt a/k` nothing is gained.
-Upwinding is a noise of size h and shows convergence at sigma = 0 that is not there: all figures
-without noise are by characteristics. The density relaxes within :math:`1/(Dk^2)`: a scheme that is
-not L-stable overshoots there.
+Traps. The limit sigma to 0 is not uniform: at :math:`\sigma_c\sim\sqrt a/k` (``similarity``) half
+of the error is gained, below it less and less; 22 % at 0.45 of it for aT = 2. Upwinding is a noise
+of size h and shows convergence at sigma = 0 that is not there: all figures without noise are by
+characteristics. The density relaxes within :math:`1/(Dk^2)`: a scheme that is not L-stable
+overshoots there.
 
 References:
     [1] K. Elamvazhuthi, S. Oymak, F. Pasqualetti, Noise in the reverse process improves the
@@ -40,22 +45,20 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol import density, distances
-from fpcontrol.mesh import interval
 from fpcontrol.theorems.families import cosine
 from fpcontrol.theorems.families.oscillation_runs import (
     Ripple,
     carried_twice,
     on_unit_interval,
-    trajectories,
+    resolving,
 )
 from fpcontrol.theorems.grids import Grid, measured, slopes
 from fpcontrol.theorems.studies import constants, oscillations, radial
+from fpcontrol.theorems.studies.similarity import KAPPAS, similarity
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 
 # Acceptance: half a percent on figures of the Galerkin method, where kh is 0.2 or less.
 CLOSE = 5e-3
-KAPPAS = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 
 
 def oscillating_family(
@@ -75,13 +78,13 @@ def oscillating_family(
         t1: Last time.
         sigma: Noise.
         frequencies: Numbers of periods m on the unit interval, ascending.
-        grid: Cells to a period; 32 keep kh below 0.2.
+        grid: Cells to a period, and steps; from the parameters unless given.
     """
-    rows, errors = _rows_and_errors(comm, a, t1, sigma, frequencies, grid or Grid(32, 10))
+    rows, errors = _rows_and_errors(comm, a, t1, sigma, frequencies, grid)
     panel = frequency_panel(a, t1, frequencies, {sigma: errors})
     claim = r"The L2 error falls as $a/(\sqrt{2}Dk^2)$ once $\kappa = Dk^2/a$ is above 1."
     name = f"oscillating drifts, sigma={sigma:g}, a={a:g}, T={t1:g}"
-    return Study(name, claim, "reconstructed", tuple(rows), (panel,))
+    return Study(name, claim, "own", tuple(rows), (panel,))
 
 
 def oscillating_table(
@@ -101,14 +104,12 @@ def oscillating_table(
         t1: Last time.
         sigmas: Noises.
         frequencies: Numbers of periods m on the unit interval, ascending.
-        grid: Cells to a period.
+        grid: Cells to a period, and steps; from the parameters unless given.
     """
     rows: list[Row] = []
     errors = {}
     for sigma in sigmas:
-        part, errors[sigma] = _rows_and_errors(
-            comm, a, t1, sigma, frequencies, grid or Grid(32, 10)
-        )
+        part, errors[sigma] = _rows_and_errors(comm, a, t1, sigma, frequencies, grid)
         rows += [replace(row, quantity=f"sigma={sigma:g}: {row.quantity}") for row in part]
     flat, errors[0.0] = cosine.sup_l2(0.0, a * t1), []
     for m in frequencies:
@@ -121,48 +122,45 @@ def oscillating_table(
         r"the same at every k."
     )
     name = f"oscillating drifts, several noises, a={a:g}, T={t1:g}"
-    return Study(name, claim, "reconstructed", tuple(rows), (panel,))
+    return Study(name, claim, "own", tuple(rows), (panel,))
 
 
 def _rows_and_errors(
-    comm: MPI.Comm, a: float, t1: float, sigma: float, frequencies: Sequence[int], grid: Grid
+    comm: MPI.Comm,
+    a: float,
+    t1: float,
+    sigma: float,
+    frequencies: Sequence[int],
+    grid: Grid | None,
 ) -> tuple[list[Row], list[float]]:
     """Rows of ``oscillating_family`` and L2 errors by frequency. Collective."""
     rows, errors, gaps = [], [], []
     drifts = [Ripple(a, 2.0 * np.pi * m) for m in frequencies]
     for m, v in zip(frequencies, drifts, strict=True):
-        error, gap = measured(partial(on_unit_interval, comm, v, sigma, t1, m), grid)
-        exact = cosine.sup_l2(v.kappa(sigma), a * t1)
+        kappa = v.kappa(sigma)
+        run = partial(on_unit_interval, comm, v, sigma, t1, m)
+        (error, w2), (gap, w2_gap) = measured(run, grid or resolving(kappa, a * t1))
+        exact = cosine.sup_l2(kappa, a * t1), cosine.sup_wasserstein(kappa, a * t1)
         # (E2) with v_1 = v_k, rho_2 = 1: the divergence is -a at worst.
         e2 = math.sqrt(a * math.expm1(a * t1) / (2.0 * sigma**2)) / v.k
-        where = f"m={m}, kappa={v.kappa(sigma):.3g}"
+        where = f"m={m}, kappa={kappa:.3g}"
         rows += [
-            Row(f"sup L2 error, {where}", error, exact, None, None, gap, CLOSE),
+            Row(f"sup L2 error, {where}", error, exact[0], None, None, gap, CLOSE),
             Row(f"sup L2 error against (E2), {where}", error, bound=e2, discretization_error=gap),
+            Row(f"sup k W2, {where}", w2, exact[1], None, None, w2_gap, CLOSE),
         ]
-        errors.append(error)
+        errors.append(float(error))
         gaps.append(gap / error)
     k = np.array([v.k for v in drifts])
     for i, slope in enumerate(slopes(k, np.array(errors))):
-        if drifts[i].kappa(sigma) >= 3.0:
+        # The limit -2 is off by .1/kappa^2 for the drift that is left, and for the mode that still
+        # comes up, 1 - exp(-z) with z = kappa a T, by 2 z/(exp(z) - 1).
+        kappa = drifts[i].kappa(sigma)
+        if kappa >= 3.0 and kappa * a * t1 >= 8.0:
             e = (gaps[i] + gaps[i + 1]) / math.log(k[i + 1] / k[i])
             quantity = f"slope of log error in log k, m={frequencies[i]} to {frequencies[i + 1]}"
             rows += [Row(quantity, slope, -2.0, discretization_error=e, tolerance=0.025)]
-    v = drifts[0]
-    w2, gap = measured(partial(_wasserstein, comm, v, sigma, t1, frequencies[0]), grid)
-    exact = cosine.sup_wasserstein(v.kappa(sigma), a * t1)
-    rows += [Row(f"sup k W2, m={frequencies[0]}", w2, exact, None, None, gap, CLOSE)]
     return rows, errors
-
-
-def _wasserstein(
-    comm: MPI.Comm, drift: Ripple, sigma: float, t1: float, m: float, grid: Grid
-) -> float:
-    """Largest ``k W_2`` to the uniform density over the ends of the runs, where it is largest."""
-    mesh = interval(comm, round(grid.cells * m))
-    runs = trajectories(mesh, drift, sigma, t1, grid)
-    one = density.uniform(mesh, grid.degree)
-    return drift.k * max(distances.wasserstein(run[-1], one) for run in runs)
 
 
 def frequency_panel(
@@ -182,76 +180,6 @@ def frequency_panel(
             lines.append(Line(tuple(frequencies), tuple(errors[sigma]), f"sigma={sigma:g}", "o"))
     title = r"$v = (a/k)\sin kx$: L2 error against frequency"
     return Panel(title, "m = k/(2 pi)", "sup L2 error", tuple(lines), "log", "log")
-
-
-def similarity(
-    comm: MPI.Comm,
-    *,
-    a: float = 2.0,
-    t1: float = 1.0,
-    kappas: Sequence[float] = KAPPAS,
-    grid: Grid | None = None,
-) -> Study:
-    r"""The error depends on :math:`\kappa = Dk^2/a` and aT alone; where noise halves it.
-
-    Each :math:`\kappa` is run as (a, T) with one period and as (2a, T/2) with two periods.
-
-    Args:
-        comm: Communicator.
-        a: Lipschitz constant of the drifts.
-        t1: Last time.
-        kappas: Ascending.
-        grid: Cells to a period.
-    """
-    grid = grid or Grid(32, 10)
-    rows, errors = [], []
-    for kappa in kappas:
-        exact = cosine.sup_l2(kappa, a * t1)
-        for factor in (1, 2):
-            v = Ripple(factor * a, 2.0 * np.pi * factor)
-            sigma = math.sqrt(2.0 * kappa * v.a) / v.k
-            run = partial(on_unit_interval, comm, v, sigma, t1 / factor, factor)
-            error, gap = measured(run, grid)
-            quantity = f"sup L2 error, kappa={kappa:g}, a={v.a:g}, m={factor}"
-            rows += [Row(quantity, error, exact, None, None, gap, CLOSE)]
-        errors.append(error)
-    half, flat = cosine.half_kappa(a * t1), cosine.sup_l2(0.0, a * t1)
-    m = np.array([1, 2, 4, 8, 16, 32, 64])
-    k = 2.0 * np.pi * m
-    critical = np.sqrt(2.0 * half * a) / k
-    for i in (0, 2):
-        run = partial(on_unit_interval, comm, Ripple(a, k[i]), critical[i], t1, m[i])
-        error, gap = measured(run, grid)
-        quantity = f"error over that at sigma=0, m={m[i]}, sigma={critical[i]:.4g}"
-        rows += [Row(quantity, error / flat, 0.5, None, None, gap / flat, CLOSE)]
-    z = np.geomspace(min(kappas), max(kappas), 60)
-    exact_line = [cosine.sup_l2(float(kappa), a * t1) for kappa in z]
-    similar = Panel(
-        "One curve for all frequencies and noises",
-        "kappa = D k^2 / a",
-        "sup L2 error",
-        (
-            Line(tuple(z), exact_line, "closed form", "-"),
-            Line(tuple(z), tuple(1.0 / (math.sqrt(2.0) * z)), "1/(sqrt(2) kappa)", "--"),
-            Line(tuple(kappas), errors, "measured, m=2", "o"),
-        ),
-        "log",
-        "log",
-    )
-    phases = Panel(
-        "Noise forgets the drift above the line, keeps it below",
-        "k",
-        "sigma",
-        (
-            Line(tuple(k), tuple(critical), "error halved", "o-"),
-            Line(tuple(k), tuple(math.sqrt(a) / k), "sqrt(a)/k", "--"),
-        ),
-        "log",
-        "log",
-    )
-    claim = r"The L2 error is a function of $\kappa = Dk^2/a$; $\sigma_c\sim\sqrt{a}/k$ halves it."
-    name = f"similarity in kappa, a={a:g}, T={t1:g}"
-    return Study(name, claim, "own", tuple(rows), (similar, phases))
 
 
 # -- without noise ---------------------------------------------------------------------------------
@@ -275,7 +203,7 @@ def without_noise(
         t1: Last time.
         frequencies: Numbers of periods m on the unit interval, ascending.
     """
-    rows, errors, calm, shifts = [], [], [], []
+    rows, errors, calm, shifts, off = [], [], [], [], 0.0
     c2 = cosine.sup_wasserstein(0.0, a * t1)
     for m in frequencies:
         k = 2.0 * np.pi * m
@@ -286,7 +214,7 @@ def without_noise(
         rows += [
             # Acceptance: 1e-4 absolute.
             Row(f"sup L2 error, m={m}", l2, flat, None, None, dl2, 1e-4 / flat),
-            Row(f"sup k W2, m={m}", w2, c2, None, None, dw2, CLOSE),
+            Row(f"sup k W2, m={m}", w2, c2, None, None, dw2, 1e-4),
             Row(
                 f"control: sup L2 error where the derivative falls as 1/k, m={m}",
                 l2_calm,
@@ -298,9 +226,11 @@ def without_noise(
         errors.append(l2)
         calm.append(l2_calm)
         shifts.append(w2 / k)
+        off += dw2 / w2
     wavenumbers = 2.0 * np.pi * np.array(frequencies)
     slope = np.polyfit(np.log(wavenumbers), np.log(shifts), 1)[0]
-    rows += [Row("slope of log W2 in log k", slope, -1.0, tolerance=0.02)]
+    off /= math.log(frequencies[-1] / frequencies[0])
+    rows += [Row("slope of log W2 in log k", slope, -1.0, None, None, off, 1e-3)]
     flat_line = np.full(len(frequencies), cosine.sup_l2(0.0, a * t1))
     panel = Panel(
         r"$\sigma = 0$: flat in L2, falling in $W_2$",
@@ -318,7 +248,7 @@ def without_noise(
     )
     claim = r"Without noise the L2 error is $\sqrt{\cosh aT - 1}$ however small the drift."
     name = f"oscillating drifts without noise, a={a:g}, T={t1:g}"
-    return Study(name, claim, "reconstructed", tuple(rows), (panel,))
+    return Study(name, claim, "own", tuple(rows), (panel,))
 
 
 def experiments(quick: bool) -> list[Experiment]:

@@ -152,7 +152,7 @@ def _in_labels(
         # Where labels start that end at the reference's edge: the integrand jumps there.
         edge = profile.cdf(np.array([0.5 if profile.edge is None else profile.edge]))
         start = _backward(a * t1, k, edge)[0]
-        edges = [0.0, start, edge[0], 1.0, *source_edges(a * t1, k)]
+        edges = [0.0, start, edge[0], 1.0, *source_edges(a * t1, k, grid.steps)]
         labels = labels_between(comm, edges, grid.cells, lambda x: np.ones(len(x)))
         rtol = 1e-9 / grid.steps**4
         flow = carry(

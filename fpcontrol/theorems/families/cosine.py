@@ -23,6 +23,8 @@ from scipy import integrate, linalg, optimize
 from fpcontrol.galerkin import Array
 
 MODES = 1 << 10
+# Peaks of width exp(-aT): what so many modes resolve at the noise that halves the error.
+STRONGEST = 6.0
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,34 @@ def sup_wasserstein(kappa: float, strength: float) -> float:
     return math.sqrt(sum(parts) / math.pi)
 
 
+@functools.lru_cache
 def half_kappa(strength: float) -> float:
-    """The ``kappa`` at which noise halves the L2 error that there is without noise."""
+    r"""The ``kappa`` at which noise halves the L2 error that there is without noise.
+
+    1.594/aT for a short time, .516 at aT = 2, and about :math:`e^{-2aT}` for long ones.
+
+    Args:
+        strength: :math:`aT`, up to ``STRONGEST``.
+
+    Raises:
+        ValueError: If ``strength`` is larger, or not positive.
+    """
+    if not 0.0 < strength <= STRONGEST:
+        raise ValueError(
+            f"strength = {strength:g}, aT, must be positive and at most {STRONGEST:g}: the noise "
+            "that halves the error then leaves peaks too thin for the series."
+        )
     half = 0.5 * sup_l2(0.0, strength)
-    root = optimize.brentq(lambda z: sup_l2(math.exp(z), strength) - half, -5.0, 3.0, xtol=1e-10)
-    return math.exp(root)
+
+    def excess(z: float) -> float:
+        return sup_l2(math.exp(z), strength) - half
+
+    # A short time: 1 - exp(-z) is half of z at z = kappa aT = 1.594. Less later, down to where
+    # far smaller kappa would need more modes: the bracket goes there in steps.
+    high = math.log(2.0 / strength)
+    while excess(high) > 0.0:
+        high += 0.5
+    low = high - 0.5
+    while excess(low) < 0.0:
+        high, low = low, low - 0.5
+    return math.exp(optimize.brentq(excess, low, high, xtol=1e-10))

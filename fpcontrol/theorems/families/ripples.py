@@ -145,15 +145,23 @@ def comoving_errors(profile: Goal, at: float, k: float) -> tuple[Array, Array]:
     return measured(run, Grid(1, 1))
 
 
-def source_edges(at: float, k: float) -> Array:
-    """Labels at whose distances from the ripple's sources the flow is smooth. On [0, 1].
+def source_edges(at: float, k: float, each: int = 1, upper: float = 1.0) -> Array:
+    """Labels on [0, ``upper``] between which the flow of ``(a/k) sin(kx)`` is smooth.
 
-    The labels within ``exp(-at)`` of a source spread over half of a wave.
+    Those within ``exp(-at)`` of a source spread over half of a wave.
+
+    Args:
+        at: Strength of the ripple times the time.
+        k: Wavenumber.
+        each: Stretches for each factor of e in the distance from a source.
+        upper: Right end.
     """
-    layers = 2.0 / k * np.arctan(np.exp(-np.linspace(0.0, at, math.ceil(at) + 1)))
-    sources = 2.0 * np.pi / k * np.arange(round(k / (2.0 * np.pi)) + 1)
+    layers = np.exp(-np.linspace(0.0, at, each * math.ceil(at) + 1))
+    layers = np.append(layers, layers[-1] * np.arange(1, each) / each)
+    layers = 2.0 / k * np.arctan(layers)
+    sources = 2.0 * np.pi / k * np.arange(round(k * upper / (2.0 * np.pi)) + 1)
     edges = np.concatenate([sources, np.add.outer(sources, [layers, -layers]).ravel()])
-    return edges[(edges > 0.0) & (edges < 1.0)]
+    return edges[(edges > 0.0) & (edges < upper)]
 
 
 def against_limit(profile: Goal, power: float, k: float) -> float:

@@ -213,7 +213,7 @@ def ripples_without_noise(
 
     def run(grid: Grid, m: int) -> Array:
         k, rtol = 2.0 * math.pi * m, 1e-8 / grid.steps**3
-        edges = [0.0, *line.breaks, 1.0, *rippled.source_edges(a * t1, k)]
+        edges = [0.0, *line.breaks, 1.0, *rippled.source_edges(a * t1, k, grid.steps)]
         labels = labels_between(comm, edges, grid.cells, line.start)
         drift, divergence = field(k)
         flow = carry(labels, drift, [0.0, t1], divergence=divergence, rtol=rtol, atol=rtol)

@@ -60,9 +60,7 @@ def blow_up_family(
                 discretization_error=dl2,
                 tolerance=1e-4,
             ),
-            # Labels in a layer of width exp(-n) spread over the whole period: Lobatto points see
-            # too little of it.
-            Row(f"sup n^2 W2, n={n}, sigma=0", w2, c2, None, None, dw2, CLOSE),
+            Row(f"sup n^2 W2, n={n}, sigma=0", w2, c2, None, None, dw2, 1e-4),
         ]
         with_noise.append(error)
         without.append(l2)
@@ -122,4 +120,4 @@ def product_form(
         rows += [Row(f"sup L2 error, m={m}, sigma=0", more, exact, None, None, gap, 1e-4)]
     claim = r"In two dimensions the error at $\sigma=0$ is $\sqrt{\cosh^2 aT - 1}$ at every k."
     name = f"product form on the square, sigma={sigma:g}, a={a:g}, T={t1:g}"
-    return Study(name, claim, "reconstructed", tuple(rows))
+    return Study(name, claim, "own", tuple(rows))
