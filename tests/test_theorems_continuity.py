@@ -45,6 +45,9 @@ OTHERS = {
     ),
     "steady": lambda comm: constants.steady_constants(comm, t1=0.7, sigmas=(0.35, 0.2)),
     "disc": lambda comm: radial.unbounded_differences(comm, radii=(0.2, 0.02, 0.002), exponent=2.4),
+    "disc, large": lambda comm: radial.unbounded_differences(comm, radii=(0.3, 0.1)),
+    "disc, fast": lambda comm: radial.unbounded_differences(comm, radii=(0.02,), exponent=2.8),
+    "disc, slow": lambda comm: radial.unbounded_differences(comm, radii=(0.003,), exponent=2.2),
 }
 
 
@@ -164,6 +167,19 @@ def test_disc_in_two_dimensions_agrees_with_its_radial_form():
     reduced = radial.errors_of_elements(WORLD, radius, A, Grid(200, 50))[0]
     # The mesh (h = 0.07) does not follow the jump of the drift at r = 0.3.
     assert error == pytest.approx(reduced, rel=1e-2)
+
+
+def test_finite_volumes_converge_to_the_elements_once_extrapolated():
+    radius = 0.01
+    half, whole = (radial.error_of_volumes(radius, radius**-2.5, n) for n in (400, 800))
+    elements = radial.errors_of_elements(SELF, radius, radius**-2.5, Grid(400, 240))[0]
+    assert 2.0 * whole - half == pytest.approx(elements, rel=1e-4)
+    assert whole != pytest.approx(elements, rel=2e-4)  # of first order
+
+
+def test_radii_without_a_core_are_refused():
+    with pytest.raises(ValueError, match="5 or more"):
+        radial.unbounded_differences(SELF, radii=(0.5, 0.01))
 
 
 # -- defects ---------------------------------------------------------------------------------------
