@@ -30,6 +30,8 @@ OTHER = {"sigma": 0.35, "t1": 0.7}
 OTHERS = {
     "interval": lambda comm: moser.exactness(comm, "interval", **OTHER),
     "l_shape": lambda comm: moser.exactness(comm, "l_shape", grid=Grid(6, 6, 3), **OTHER),
+    "little noise": lambda comm: moser.exactness(comm, sigma=0.05, t1=0.7),
+    "much noise": lambda comm: moser.exactness(comm, "l_shape", sigma=1.5, t1=3.0, grid=Grid(8, 8)),
     "smooth": lambda comm: moser.without_noise(comm, "smooth", t1=0.7),
     "regularity": lambda comm: moser.regularity(comm, **OTHER),
     "ripples": lambda comm: moser_stability.ripples(
