@@ -37,6 +37,9 @@ OTHERS = {
     "ripples": lambda comm: moser_stability.ripples(
         comm, a=3.0, frequencies=(2, 4), steps=10, **OTHER
     ),
+    "ripples, short time": lambda comm: moser_stability.ripples(
+        comm, a=0.5, t1=0.1, frequencies=(1, 2, 4), steps=12
+    ),
     "ripples, smooth goal": lambda comm: moser_stability.ripples(
         comm, goal="smooth", a=3.0, frequencies=(2,), steps=10, **OTHER
     ),

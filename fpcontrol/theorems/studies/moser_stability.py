@@ -15,6 +15,11 @@ The ripple :math:`\delta = (a/k)\sin(kF_t(x))/\rho_t(x)` vanishes as k grows. In
 so that with noise :math:`\|\rho_n - \rho_t\| \to a\,\|\rho_t^{-1}\|/(\sqrt2 Dk^2)`, and without
 :math:`h = 1/(\cosh at + \sinh at\cos ky)` for every k: the error stays.
 
+The largest ratio of error to bound, over time, is 0.86 to 0.90 for sigma = 0.5 and m = 1 to 4, and
+tends to 0.9025: early on, at :math:`Dk^2t = 1.256`, one mode answers to a field that is steady as
+yet, see ``constants``. The largest error over the largest bound, which comes later, is far less:
+0.67 at most.
+
 Traps: a ripple that does not move with the flow is averaged out; Crank-Nicolson rings in the first
 steps, where the response is to a field switched on at once: an L-stable scheme is used.
 """
@@ -38,6 +43,9 @@ from fpcontrol.theorems.grids import Grid, labels_between, measured, slopes
 from fpcontrol.theorems.studies.comoving import limit_row
 from fpcontrol.theorems.studies.smoothed_fields import smoothings
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
+
+# Acceptance: half a percent, of either of two discretizations.
+CLOSE = 5e-3
 
 
 def ripple(line: StraightLine, a: float, k: float) -> Change:
@@ -110,14 +118,19 @@ def ripples(
         # kh = 0.5 at degree 2, and never so coarse that the kink's surroundings matter.
         fine, error = measured(run, Grid(max(100, 2 * math.ceil(k)), steps))
         figures.append((*fine, error[0] / fine[0]))
-        exact = in_mass_coordinates(line, sigma, a, k)
+        # A hundred volumes a wave; of second order, half as many are off four times as much.
+        n = max(1600, 100 * m)
+        half, exact = (
+            in_mass_coordinates(line, sigma, a, k, cells=cells, steps=cells // 2)
+            for cells in (n // 2, n)
+        )
         rows += [
             Row(
                 f"sup_t L2 error, m = {m}",
                 fine[0],
                 predicted=exact,
-                discretization_error=error[0],
-                tolerance=0.02,
+                discretization_error=error[0] + abs(exact - half),
+                tolerance=CLOSE,
             ),
             Row(
                 f"largest error over bound (E3), m = {m}",
@@ -128,14 +141,18 @@ def ripples(
         ]
     found, certificates, ratios, off = np.array(figures).T
     ms = np.array(frequencies)
-    kappa = D * (2.0 * math.pi * ms) ** 2 / a
+    rates = D * (2.0 * math.pi * ms) ** 2
+    kappa = rates / a
     limit = inverse / (math.sqrt(2.0) * kappa)
+    known = rippled.GOALS[goal]
     for i, rate in enumerate(slopes(ms, found)):
-        if kappa[i] >= 5.0:  # below, noise does not yet dominate the ripple
+        # Before, noise does not yet dominate the ripple, or modes still come up at T.
+        if kappa[i] >= 5.0 and rippled.still_relaxing(known, float(rates[i] * t1)) <= 0.02:
             name = f"slope of the error in m, {ms[i]} to {ms[i + 1]}"
             gap = (off[i] + off[i + 1]) / math.log(ms[i + 1] / ms[i])
             rows.append(Row(name, rate, predicted=-2.0, discretization_error=gap, tolerance=0.05))
-    if kappa[-1] >= 100.0:
+    # The line must not have moved by more than 1 % of the way when a mode is at its largest ratio.
+    if kappa[-1] >= 100.0 and rates[-1] * t1 >= 100.0:
         # The response comes up while rho_t is still the start: one mode, s = D k^2 t.
         s = np.linspace(1.0, 1.5, 1001)
         rows += [
