@@ -34,6 +34,7 @@ OTHERS = {
     "much noise": lambda comm: moser.exactness(comm, "l_shape", sigma=1.5, t1=3.0, grid=Grid(8, 8)),
     "smooth": lambda comm: moser.without_noise(comm, "smooth", t1=0.7),
     "regularity": lambda comm: moser.regularity(comm, **OTHER),
+    "regularity, little noise": lambda comm: moser.regularity(comm, sigma=0.1),
     "ripples": lambda comm: moser_stability.ripples(
         comm, a=3.0, frequencies=(2, 4), steps=10, **OTHER
     ),

@@ -1,9 +1,10 @@
 r"""Approximation of trajectories: in L2 with noise, in the Wasserstein distance without.
 
-A statement of the kind of Theorem 3 of [1]: if :math:`\sigma > 0` and :math:`v_n \to v` in L2
-with bounded :math:`v_n - v`, then :math:`\sup_t\|\rho_n - \rho\|_{L^2} \to 0`, with no Lipschitz
-constant anywhere; for :math:`\sigma = 0` and Lipschitz :math:`v` only
-:math:`\sup_t W_2(\rho_n,\rho) \to 0`. That the second is no weakness of a proof is seen on the
+A statement of the kind of Theorem 3 of [1] (reconstructed): if :math:`\sigma > 0`, the reference
+:math:`\rho` is bounded, and :math:`v_n \to v` in L2 with :math:`v_n - v` bounded uniformly, then
+:math:`\sup_t\|\rho_n - \rho\|_{L^2} \to 0`, with no Lipschitz constant anywhere (``continuity`` has
+the estimates, and what replaces these hypotheses); for :math:`\sigma = 0` and Lipschitz :math:`v`
+only :math:`\sup_t W_2(\rho_n,\rho) \to 0`. That the second is no weakness of a proof is seen on the
 co-moving ripple (own): for any positive reference with distribution functions :math:`F_t`,
 
 .. math:: v_k = v + \frac ak\,\frac{\sin(k F_t(x))}{\rho_t(x)},\qquad k = 2\pi m,

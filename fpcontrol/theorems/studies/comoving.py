@@ -109,7 +109,8 @@ def ripple_with_noise(
             "rate of sup_t L2 in k, last two",
             float(slopes(k, np.array(sup))[-1]),
             predicted=-2.0,
-            discretization_error=sum(e / s for e, s in zip(gap[-2:], sup[-2:], strict=True)),
+            discretization_error=sum(e / s for e, s in zip(gap[-2:], sup[-2:], strict=True))
+            / math.log(k[-1] / k[-2]),
             tolerance=min(0.15, max(0.02, 3.0 / kappa)),
         ),
         Row(
@@ -123,7 +124,7 @@ def ripple_with_noise(
         f"co-moving ripple, {profile.name} reference, sigma = {sigma:g}, a = {a:g}, T = {t1:g}",
         r"With noise $\sup_t\|\rho_k-\rho\|_{L^2} \to 0$ at rate 2 in $k$, for the drifts for "
         r"which without noise it tends to a constant.",
-        "reconstructed",
+        "own",
         tuple(rows),
         (
             Panel(

@@ -94,7 +94,7 @@ def standing_ripple(
             "standing: rate of L2 in k, last two",
             float(slopes(k, l2)[-1]),
             predicted=-0.5,
-            discretization_error=float(np.sum(l2_gap[-2:] / l2[-2:])),
+            discretization_error=float(np.sum(l2_gap[-2:] / l2[-2:])) / math.log(k[-1] / k[-2]),
             tolerance=0.1,
         )
     )
@@ -150,7 +150,8 @@ def benign_sequence(
                 f"rate of {name} in m, last two",
                 float(slopes(m, values)[-1]),
                 predicted=-1.0,
-                discretization_error=float(np.sum(gaps[-2:] / values[-2:])),
+                discretization_error=float(np.sum(gaps[-2:] / values[-2:]))
+                / math.log(m[-1] / m[-2]),
                 tolerance=0.05,
             )
         )
@@ -268,6 +269,8 @@ def upwind_trap(
             f"the same with {4 * cells} cells: the mesh's noise, a function of kh alone",
             fine[-1],
             predicted=coarse[-2],
+            # The same numbers a wave, but for round-off in each of the steps.
+            discretization_error=steps * float(np.finfo(float).eps) * fine[-1],
             tolerance=1e-9,
         ),
     ]
