@@ -137,6 +137,7 @@ def test_other_parameters():
     noisy = ripple_with_noise(WORLD, a=3.0, t1=0.7, sigma=0.35, frequencies=(4, 8, 16))
     assert not failures(noisy)
     assert not failures(benign_sequence(WORLD, t1=0.7, indices=(8, 16), cells=50))
+    assert not failures(benign_sequence(WORLD, indices=(2, 4), cells=50))
     for a, t1 in ((3.0, 0.7), (0.5, 0.5), (5.0, 1.0)):
         assert not failures(upwind_trap(WORLD, a=a, t1=t1, frequencies=(16, 64)))
 

@@ -152,7 +152,8 @@ def benign_sequence(
                 predicted=-1.0,
                 discretization_error=float(np.sum(gaps[-2:] / values[-2:]))
                 / math.log(m[-1] / m[-2]),
-                tolerance=0.05,
+                # c/m (1 + b/m), where |b| is below .15 on this reference, whatever the time.
+                tolerance=0.2 / m[-2],
             )
         )
     return Study(
