@@ -208,7 +208,7 @@ def experiments(quick: bool) -> list[Experiment]:
             ("kink", 0.5, (1, 2, 4, 8, 16)),
             ("kink", 0.2, (2, 4, 8, 16)),
             ("smooth", 0.5, (1, 2, 4, 8, 16)),
-            ("smooth", 0.2, (4, 8, 16, 32)),
+            ("smooth", 0.2, (4, 8, 16, 32, 48)),
         ]
     runs = [
         Experiment(f"t3.comoving.{name}", partial(comoving_ripple, profile=profile))

@@ -153,10 +153,10 @@ def source_edges(at: float, k: float, each: int = 1, upper: float = 1.0) -> Arra
     Args:
         at: Strength of the ripple times the time.
         k: Wavenumber.
-        each: Stretches for each factor of e in the distance from a source.
+        each: Stretches for each factor of e**2 in the distance from a source.
         upper: Right end.
     """
-    layers = np.exp(-np.linspace(0.0, at, each * math.ceil(at) + 1))
+    layers = np.exp(-np.linspace(0.0, at, each * math.ceil(0.5 * at) + 1))
     layers = np.append(layers, layers[-1] * np.arange(1, each) / each)
     layers = 2.0 / k * np.arctan(layers)
     sources = 2.0 * np.pi / k * np.arange(round(k * upper / (2.0 * np.pi)) + 1)
