@@ -23,7 +23,8 @@ need not be Lipschitz, and with bounded :math:`v_n - v` not bounded. With
 Without noise the density moves by :math:`W_2` of order :math:`\|\delta\|` at most, and in L2 by any
 amount. The family :math:`v_k = (a/k)\sin kx` shows both: it vanishes uniformly, with Lipschitz
 constant a. At sigma = 0 the L2 error is :math:`\sqrt{\cosh aT - 1}` at every frequency; with noise
-it falls as :math:`a/(\sqrt2 Dk^2)` as soon as :math:`\kappa = Dk^2/a` is above 1.
+it falls as :math:`a/(\sqrt2 Dk^2)` as soon as :math:`\kappa = Dk^2/a` is above 1, and the time
+longer than :math:`1/(Dk^2)`.
 
 Traps. The limit sigma to 0 is not uniform: at :math:`\sigma_c\sim\sqrt a/k` (``similarity``) half
 of the error is gained, below it less and less; 22 % at 0.45 of it for aT = 2. Upwinding is a noise
@@ -82,7 +83,7 @@ def oscillating_family(
     """
     rows, errors = _rows_and_errors(comm, a, t1, sigma, frequencies, grid)
     panel = frequency_panel(a, t1, frequencies, {sigma: errors})
-    claim = r"The L2 error falls as $a/(\sqrt{2}Dk^2)$ once $\kappa = Dk^2/a$ is above 1."
+    claim = r"The L2 error falls as $a/(\sqrt{2}Dk^2)$ once $\kappa = Dk^2/a$ and $\kappa aT$ are above 1."
     name = f"oscillating drifts, sigma={sigma:g}, a={a:g}, T={t1:g}"
     return Study(name, claim, "own", tuple(rows), (panel,))
 
