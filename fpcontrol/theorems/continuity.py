@@ -83,7 +83,9 @@ def oscillating_family(
     """
     rows, errors = _rows_and_errors(comm, a, t1, sigma, frequencies, grid)
     panel = frequency_panel(a, t1, frequencies, {sigma: errors})
-    claim = r"The L2 error falls as $a/(\sqrt{2}Dk^2)$ once $\kappa = Dk^2/a$ and $\kappa aT$ are above 1."
+    claim = (
+        r"The L2 error falls as $a/(\sqrt{2}Dk^2)$ once $\kappa = Dk^2/a$ and $\kappa aT$ exceed 1."
+    )
     name = f"oscillating drifts, sigma={sigma:g}, a={a:g}, T={t1:g}"
     return Study(name, claim, "own", tuple(rows), (panel,))
 
