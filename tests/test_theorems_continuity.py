@@ -1,5 +1,6 @@
 """Continuity in the drift: the checks pass, at other parameters too, and fail for defects."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from fpcontrol.noise import Noise
 from fpcontrol.theorems import continuity
 from fpcontrol.theorems.families import cosine, oscillation_runs
 from fpcontrol.theorems.grids import Grid
+from fpcontrol.theorems.page.pictures import Pictures
 from fpcontrol.theorems.studies import constants, oscillations, radial
 
 RANKS = pytest.mark.parallel([1, 2])
@@ -143,6 +145,21 @@ def test_noise_at_which_runs_are_half_is_that_of_the_closed_form():
     assert found == pytest.approx([0.5, 0.5], rel=1e-4)
     # Not sqrt(a)/k, which it is near aT = 2 only.
     assert "0.574 $" in study.claim
+
+
+def test_plane_is_shaded_by_the_closed_form():
+    study = continuity.similarity(SELF, a=3.0, kappas=(1.0,), shares=(1.0,), frequencies=(1, 4))
+    shade, flat = study.panels[1].shade, np.sqrt(np.cosh(3.0) - 1.0)
+    for i, j in ((10, 5), (30, 30), (45, 50), (59, 59)):
+        kappa = 0.5 * shade.y[i] ** 2 * shade.x[j] ** 2 / 3.0
+        exact = cosine.sup_l2(max(kappa, 1e-3), 3.0) / flat
+        assert shade.z[i][j] == pytest.approx(exact, abs=0.02)  # between points of a line
+    # The plane and its key are drawn: many more shapes than lines alone have.
+    with_plane, alone = (
+        Pictures().svg(panel).count("<path")
+        for panel in (study.panels[1], replace(study.panels[1], shade=None))
+    )
+    assert with_plane >= alone + 10
 
 
 def test_too_little_noise_is_refused(monkeypatch):

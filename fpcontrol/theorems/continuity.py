@@ -26,11 +26,11 @@ constant a. At sigma = 0 the L2 error is :math:`\sqrt{\cosh aT - 1}` at every fr
 it falls as :math:`a/(\sqrt2 Dk^2)` as soon as :math:`\kappa = Dk^2/a` is above 1, and the time
 longer than :math:`1/(Dk^2)`.
 
-Traps. The limit sigma to 0 is not uniform: at :math:`\sigma_c\sim\sqrt a/k` (``similarity``) half
-of the error is gained, below it less and less; 22 % at 0.45 of it for aT = 2. Upwinding is a noise
-of size h and shows convergence at sigma = 0 that is not there: all figures without noise are by
-characteristics. The density relaxes within :math:`1/(Dk^2)`: a scheme that is not L-stable
-overshoots there.
+Traps. The limit sigma to 0 is not uniform: at some :math:`\sigma_c` half of the error is gained,
+below it less and less. It is :math:`\sqrt a/k` at aT = 2 (``similarity``), and 0.45 of it still
+gain 22 %. Upwinding is a noise of size h and shows convergence at sigma = 0 that is not there: all
+figures without noise are by characteristics. The density relaxes within :math:`1/(Dk^2)`: a scheme
+that is not L-stable overshoots there.
 
 References:
     [1] K. Elamvazhuthi, S. Oymak, F. Pasqualetti, Noise in the reverse process improves the
