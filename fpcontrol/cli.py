@@ -29,8 +29,9 @@ DESCRIPTION = """\
 Check the theorems: each experiment solves a problem whose answer theory predicts, and compares.
 
 A row passes if the measured figure is within its tolerance (relative) of the predicted one, or
-within its bound, and its discretization error is smaller than what the verdict rests on. A row
-without prediction or bound reports a figure (verdict -)."""
+within its bound, and its discretization error is smaller than what the verdict rests on. Checks
+without one (disc. error -) are identities of the computed solution, on any mesh. A row without
+prediction or bound reports a figure (verdict -)."""
 
 EPILOG = """\
 statements:
@@ -102,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="NAME",
-        help="statement (below), or the beginning of an experiment's key such as t1.oscillating; "
-        "all unless given",
+        help="statement (below), experiment, or the first words of its key between dots, such as "
+        "t1.oscillating; all unless given",
     )
     verify.add_argument("--quick", action="store_true", help="a subset, in a minute or two")
     verify.add_argument("--json", metavar="FILE", help="write rows and verdicts to this file")
@@ -230,7 +231,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         "" if row.predicted is None else number(row.predicted),
         number(row.measured),
         " ".join(bounds),
-        f"{row.discretization_error:.1e}",
+        "-" if row.discretization_error is None else f"{row.discretization_error:.1e}",
         f"{row.tolerance:.2g}" if row.tolerance else "",
         {"passed": "ok", "failed": "FAILED", "reported": "-"}[suite.verdict(row)],
     )

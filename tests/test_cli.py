@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ GOOD = Row(
     "figure, $\\kappa = 1$", 1.0001, predicted=1.0, discretization_error=1e-5, tolerance=1e-3
 )
 BAD = Row("σ too large", 2.0, bound=1.0, discretization_error=1e-5)
+EXACT = Row("identity", 0.0, bound=1e-13, exact=True)
 ODD = Row("not a number", math.nan, at_least=1.0, discretization_error=math.inf)
 FIGURE = Row("a figure only", 3.0)
 PANEL = Panel(
@@ -131,23 +133,32 @@ def test_exit_code_says_whether_all_checks_pass(rows, code, synthetic, capsys):
 @pytest.mark.parametrize(
     ("names", "run"),
     [
-        ([], ["s1.first", "s1.second", "s2.other"]),
+        ([], ["s1.first", "s1.second", "s1.second.sigma=0.5", "s1.seconds", "s2.other"]),
         (["s2"], ["s2.other"]),
-        (["s1.s"], ["s1.second"]),
-        (["s2", "s1.fi"], ["s1.first", "s2.other"]),
-        (["s"], ["s1.first", "s1.second", "s2.other"]),
+        (["s1.second"], ["s1.second", "s1.second.sigma=0.5"]),
+        (["s2", "s1.first"], ["s1.first", "s2.other"]),
+        (["s1.second.sigma=0.5"], ["s1.second.sigma=0.5"]),
         (["--quick"], ["s1.first", "s2.other"]),
     ],
 )
 def test_names_choose_experiments(names, run, synthetic, tmp_path):
-    synthetic(first=returning(GOOD), second=returning(GOOD))
+    # A dot of a number parts no words, and a word is compared as a whole.
+    runs = ("first", "second", "second.sigma=0.5", "seconds")
+    synthetic(**{name: returning(GOOD) for name in runs})
     assert verify(*names, "--json", str(tmp_path / "a.json")) == 0
     assert keys(strict(tmp_path / "a.json")) == run
 
 
 @pytest.mark.parallel([1, 2])
 @pytest.mark.parametrize(
-    ("name", "listed"), [("t9", ["s1", "s2"]), ("s1.nothing", ["s1.first", "s1.second"])]
+    ("name", "listed"),
+    [
+        ("t9", ["s1", "s2"]),
+        ("s", ["s1", "s2"]),
+        ("s1.nothing", ["s1.first", "s1.second"]),
+        ("s1.fir", ["s1.first", "s1.second"]),
+        ("s1.first.sigma=0", ["s1.first", "s1.second"]),
+    ],
 )
 def test_unknown_name_is_an_error_that_lists_what_there_is(name, listed, synthetic, capsys):
     synthetic(first=returning(GOOD), second=returning(GOOD))
@@ -312,7 +323,7 @@ def columns(lines: Sequence[str]) -> list[list[str]]:
 
 
 def test_table_is_aligned_narrow_and_ascii():
-    long = Row("a quantity with a name that is far too long for its column " * 2, 1e-7, bound=1.0)
+    long = replace(EXACT, quantity="a quantity with a name that is too long for its column " * 2)
     lines = cli.table([GOOD, BAD, ODD, FIGURE, long])
     assert all(len(line) <= 110 and line.isascii() for line in lines)
     # The quantities are flush left, the numbers flush right below the words of the head.
@@ -327,6 +338,8 @@ def test_table_is_aligned_narrow_and_ascii():
     assert verdicts == ["ok", "FAILED", "FAILED", "-"]
     assert "<= 1" in lines[3]
     assert ">= 1" in lines[4]
+    errors = [line.split()[-3 if i == 0 else -2] for i, line in enumerate(lines[2:7])]
+    assert errors == ["1.0e-05", "1.0e-05", "inf", "-", "-"]
 
 
 def test_columns_without_an_entry_are_left_out():
@@ -341,6 +354,8 @@ def test_columns_without_an_entry_are_left_out():
         (r"$\sqrt{\cosh aT - 1}$", "sqrt(cosh aT -1)"),
         (r"$\frac{a}{\sqrt2 Dk^2}$, $\tfrac12$", "a/(sqrt 2 Dk^2), 1/2"),
         ("σ = 0.5, 2 × 3 ≤ 7", "sigma = 0.5, 2 x 3 <= 7"),
+        (r"$\sigma_c\sim\sqrt{a}/k$", "sigma_c ~ sqrt(a)/k"),
+        (r"$\int\frac1x$, $\to\frac ab$, $\sim\frac{a}{bc}$", "int 1/x, -> a/b, ~ a/bc"),
     ],
 )
 def test_formulas_in_a_terminal(text, plain):
@@ -426,6 +441,11 @@ def test_statements_have_texts_whose_formulas_can_be_drawn():
             assert "undrawn" not in markup.Markup().page(text)
 
 
+def test_no_command_of_a_formula_has_become_a_control_character():
+    for path in (PACKAGE / "fpcontrol").rglob("*.py"):
+        assert not re.search(r"[^\n -~\u00a0-\uffff]", path.read_text(encoding="utf-8")), path
+
+
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
 def test_mutation_is_of_the_code_as_it_stands(mutation):
     text = (PACKAGE / "fpcontrol" / mutation.file).read_text()
@@ -436,7 +456,7 @@ def test_mutation_is_of_the_code_as_it_stands(mutation):
 
 def test_program_on_two_ranks(tmp_path):
     path = tmp_path / "a.json"
-    done = mpirun("-m", "fpcontrol", "verify", "gradient.closed", "--json", str(path))
+    done = mpirun("-m", "fpcontrol", "verify", "gradient.closed_form", "--json", str(path))
     assert done.returncode == 0, done.stderr
     record = strict(path)
     assert record["passed"]

@@ -23,14 +23,19 @@ class Row:
     and if its discretization error is within what the verdict rests on: the tolerance of a
     prediction, the distance to a bound. A row with none of the three reports a figure only.
 
+    A check states its discretization error, or that it is ``exact``: an identity of the computed
+    solution itself, such as its mass or its derivative, which holds on any mesh.
+
     Attributes:
         quantity: What was measured, with its parameters.
         measured: The figure.
         predicted: From a closed form or the theory.
         bound: Upper bound.
         at_least: Lower bound, for effects that must be seen.
-        discretization_error: Absolute, estimated from a second resolution.
+        discretization_error: Absolute, estimated from a second resolution; ``None`` where there is
+            none, or where a figure that is no check has not been computed twice.
         tolerance: Relative.
+        exact: The verdict rests on no discretization.
     """
 
     quantity: str
@@ -38,8 +43,9 @@ class Row:
     predicted: float | None = None
     bound: float | None = None
     at_least: float | None = None
-    discretization_error: float = 0.0
+    discretization_error: float | None = None
     tolerance: float = 0.0
+    exact: bool = False
 
     @property
     def is_check(self) -> bool:
@@ -49,7 +55,7 @@ class Row:
     @property
     def passed(self) -> bool:
         """The verdict; True for a row that only reports."""
-        m, e = self.measured, self.discretization_error
+        m, e = self.measured, self.discretization_error or 0.0
         if not self.is_check:
             return True
         good = math.isfinite(m) and math.isfinite(e)

@@ -1,6 +1,7 @@
 """Runs of many experiments: which, one after the other on all ranks, and what came out."""
 
 import math
+import re
 import signal
 import threading
 import time
@@ -42,22 +43,33 @@ class Outcome:
         return self.study.rows if self.study else ()
 
 
+# Dots part a key's words, unless they are those of a number such as sigma=0.5.
+_DOT = re.compile(r"(?<!\d)\.|\.(?!\d)")
+
+
+def _begins(name: str, key: str) -> bool:
+    """Whether the words of a name are the first ones of a key."""
+    words = _DOT.split(name)
+    return _DOT.split(key)[: len(words)] == words
+
+
 def select(names: Sequence[str], quick: bool) -> list[tuple[Statement, Experiment]]:
     """Experiments of the statements named, or whose keys begin with a name; all without names.
+
+    Names and keys are compared word by word, as dots part them: ``t5.with`` is not the beginning of
+    ``t5.without``.
 
     Raises:
         ValueError: For a name that is neither; the message lists what there is.
     """
     statements = theorems.STATEMENTS
-    asked = [s for s in statements if not names or s.name in {n.split(".")[0] for n in names}]
-    # A name without a statement in front may still be the beginning of one, such as "t".
-    begun = any(n.split(".")[0] not in {s.name for s in statements} for n in names)
-    listed = {s.name: s.experiments(quick) for s in (statements if begun else asked)}
+    asked = {_DOT.split(name)[0] for name in names}
+    listed = {s.name: s.experiments(quick) for s in statements if not names or s.name in asked}
     for name in names:
-        if name in listed or any(e.key.startswith(name) for es in listed.values() for e in es):
-            continue
-        first = name.split(".")[0]
+        first = _DOT.split(name)[0]
         keys = [e.key for e in listed.get(first, [])]
+        if name in listed or any(_begins(name, key) for key in keys):
+            continue
         there = f"the {first} experiments" if keys else "the statements"
         raise ValueError(
             f"NAME = {name!r} is unknown; there are {there} "
@@ -68,7 +80,7 @@ def select(names: Sequence[str], quick: bool) -> list[tuple[Statement, Experimen
         (s, e)
         for s in statements
         for e in listed.get(s.name, [])
-        if not names or s.name in names or any(e.key.startswith(n) for n in names)
+        if not names or any(n == s.name or _begins(n, e.key) for n in names)
     ]
 
 
@@ -169,6 +181,6 @@ def verdict(row: Row) -> str:
 
 def _plain(value: Any) -> Any:
     """A float where JSON has one, else its name: NaN and infinities are no JSON."""
-    if value is None or isinstance(value, str):
+    if value is None or isinstance(value, (str, bool)):
         return value
     return float(value) if math.isfinite(value) else str(float(value))

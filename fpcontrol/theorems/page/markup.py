@@ -210,8 +210,9 @@ def _without_tex(formula: str) -> str:
     formula = formula.replace(r"\|", "||").replace("~", " ")
     formula = re.sub(r"\\(left|right|[bB]ig+[lrm]?|math\w+|text|operatorname)\b", "", formula)
     formula = re.sub(r"\\[,;:! ]", " ", formula)
-    formula = re.sub(r"\\sqrt\s*\{([^{}]*)\}", r"sqrt(\1)", formula)
-    formula = re.sub(r"\\[td]?frac\s*(\w)\s*(\w)", r"\1/\2", formula)
+    # What a command is replaced by must not run into the name of another in front of it.
+    formula = re.sub(r"\\sqrt\s*\{([^{}]*)\}", r"\\sqrt(\1)", formula)
+    formula = re.sub(r"\\[td]?frac\s*(\w)\s*(\w)", r" \1/\2", formula)
     formula = re.sub(r"\\[td]?frac\s*(\w)\s*(?=\{)", r"\\frac{\1}", formula)
     formula = re.sub(r"\\[td]?frac\{([^{}]*)\}\{([^{}]*)\}", _fraction, formula)
     formula = re.sub(r"\\([a-zA-Z]+)\s*", lambda m: f" {_COMMANDS.get(m[1], m[1])} ", formula)
@@ -223,4 +224,4 @@ def _without_tex(formula: str) -> str:
 
 def _fraction(match: re.Match[str]) -> str:
     top, bottom = (f"({m})" if re.search(r"[-+ /\\]", m) else m for m in match.groups())
-    return f"{top}/{bottom}"
+    return f" {top}/{bottom}"

@@ -140,7 +140,8 @@ def _preamble(outcomes: Sequence[Outcome], record: dict[str, Any]) -> str:
 {record["seconds"]:.0f} s · {html.escape(versions)}</p>
 <p>{text} A check passes if the measured figure is within its tolerance (relative) of the predicted
 one, or within its bound, and if its discretization error, estimated from a second resolution, is
-smaller than what the verdict rests on.</p>"""
+smaller than what the verdict rests on. Checks without one (–) are identities of the computed
+solution itself, which hold on any mesh.</p>"""
 
 
 def _summary(groups: Sequence[tuple[Any, list[Outcome]]]) -> str:
@@ -197,7 +198,7 @@ def _table(rows: Sequence[Row], write: markup.Markup) -> str:
             "" if row.predicted is None else number(row.predicted),
             number(row.measured),
             " ".join(bounds),
-            number(row.discretization_error, 2) if row.discretization_error else "0",
+            "–" if row.discretization_error is None else number(row.discretization_error, 2),
             number(row.tolerance, 2) if row.tolerance else "",
         )
         inner = "".join(f"<td>{cell}</td>" for cell in cells)

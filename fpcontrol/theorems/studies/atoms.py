@@ -38,8 +38,10 @@ def atom_at_a_mode(
 ) -> Study:
     r"""Data :math:`1 - A\cos2\pi x`, whose mode stays at 1/2: the atom in closed form.
 
-    Labels within d of the mode arrive, :math:`d = Dn\int_0^T\log(p_s(	frac12)/p_s(	frac12 -
-        frac1n))\,ds`; as many bins grow narrow the L2 error is the atom's mass times their root.
+    Labels within d of the mode arrive, as many bins grow narrow the L2 error is the atom's mass
+    times their root, and
+
+    .. math:: d = Dn\int_0^T\log\frac{p_s(1/2)}{p_s(1/2 - 1/n)}\,ds .
 
     Args:
         comm: Communicator; all ranks do the same.
