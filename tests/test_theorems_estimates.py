@@ -13,6 +13,7 @@ from fpcontrol.theorems.certificates import certificate, tracking_certificate
 from fpcontrol.theorems.estimates import rough_drifts, sharp_constants, tracking
 from fpcontrol.theorems.families.random_drifts import Rough, Waves
 from fpcontrol.theorems.grids import Grid
+from fpcontrol.theorems.studies.gronwall import compressed, constant_error
 
 
 def failures(study):
@@ -133,6 +134,7 @@ def test_rough_drifts(sigma):
     assert any(row.quantity.startswith("(E2)") for row in study.rows)
     # The crude estimate is reported, and never a check.
     assert [row.is_check for row in study.rows if row.quantity.startswith("(E1)")] == [False]
+    assert any(row.quantity.startswith("(E2) measured/bound at T") for row in study.rows)
 
 
 def test_rough_drifts_on_the_square():
@@ -161,6 +163,24 @@ def test_constants_are_reached(sigma, t1):
     assert all(row.measured == pytest.approx(1.0, abs=1e-3) for row in reached)
 
 
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("parameters", [{"sigma": 0.012, "rate": 1.5, "t1": 0.7}, {"t1": 0.3}])
+def test_bound_of_compressed_densities_is_reached(parameters):
+    study = compressed(WORLD, **parameters)
+    assert not failures(study)
+    assert sum("measured/bound at T" in row.quantity for row in study.rows) == 3
+
+
+def test_bounds_of_a_constant_error():
+    assert not failures(constant_error(WORLD, sigma=0.5, t1=0.7, gap=0.6))
+
+
+@pytest.mark.parametrize("parameters", [{"sigma": 0.1}, {"width": 0.1}])
+def test_compression_that_is_no_equality_is_refused(parameters):
+    with pytest.raises(ValueError, match="width"):
+        compressed(WORLD, **parameters)
+
+
 @pytest.mark.parametrize("dimension", [1, 2])
 def test_tracking(dimension):
     grid = Grid(16, 16) if dimension == 1 else Grid(6, 8)
@@ -180,6 +200,23 @@ def test_ranks_agree():
 
 
 # -- the checks can fail -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, 0.5])
+def test_wrong_factors_of_gronwall_are_seen(factor, monkeypatch):
+    right = certificates._grown
+    monkeypatch.setattr(
+        certificates, "_grown", lambda bounds, growth, costs: right(bounds, factor * growth, costs)
+    )
+    assert "(E2) measured/bound at T" in failures(compressed(WORLD))
+    assert "bound (E3') at T" in failures(constant_error(WORLD))
+
+
+def test_wrong_constant_of_e3_bounded_is_seen(monkeypatch):
+    right = certificates._costs
+    scale = np.array([1.0, 1.0, 1.0, 0.51, 1.0])
+    monkeypatch.setattr(certificates, "_costs", lambda *args: scale * right(*args))
+    assert "bound (E3') at T" in failures(constant_error(WORLD))
 
 
 def test_wrong_diffusivity_in_the_bounds_is_seen(monkeypatch):

@@ -84,14 +84,14 @@ class Certificate:
         return np.sqrt(2.0 * self.e4)
 
     def ratios(self) -> dict[str, float]:
-        """Largest measured over bound, after the start, for each estimate: at most 1.
+        """Measured over bound for each estimate, at most 1: "E2" the largest after the start, ...
 
-        "E2", "E3", "E3'" and "E4" are of squares, as the estimates are written; "E1 at T" is not
-        the largest but the last, which shows what it is worth.
+        "E2 at T" and so on are the last ones. "E2", "E3", "E3'" and "E4" are of squares, as the
+        estimates are written; of the crude (E1) there is only the last, which shows its worth.
         """
         squares = self.l2**2 / self.highest**2
         pairs = {
-            "E1 at T": (squares[-2:], self.e1[-2:] / self.highest[-2:] ** 2),
+            "E1": (squares, self.e1 / self.highest**2),
             "E3": (self.chi_square, self.e3),
             "E3'": (self.chi_square, self.e3_bounded),
             "E3 in L2": (squares, (self.l2_bound / self.highest) ** 2),
@@ -100,11 +100,13 @@ class Certificate:
         }
         if self.e2 is not None:
             pairs["E2"] = (squares, self.e2 / self.highest**2)
-        found = {name: _largest_ratio(m[1:], b[1:]) for name, (m, b) in pairs.items()}
-        return {
-            name: value**0.5 if name in ("E3 in L2", "Pinsker") else value
-            for name, value in found.items()
-        }
+        found = {}
+        for name, (m, b) in pairs.items():
+            power = 0.5 if name in ("E3 in L2", "Pinsker") else 1.0
+            found[f"{name} at T"] = _largest_ratio(m[-1:], b[-1:]) ** power
+            if name != "E1":
+                found[name] = _largest_ratio(m[1:], b[1:]) ** power
+        return found
 
 
 def certificate(
@@ -274,9 +276,9 @@ def _highest(g: Galerkin, rho: Array) -> float:
 
 def _grown(bounds: Array, growth: Array, costs: Array) -> Array:
     """One step of the bounds: what comes in the step grows for half of it."""
-    finite = growth < 700.0  # beyond, (E1) overflows
-    factor = np.exp(np.where(finite, growth, 0.0))
-    return np.where(finite, factor * bounds + np.sqrt(factor) * costs, np.inf)
+    with np.errstate(over="ignore"):  # of (E1)
+        factor = np.exp(growth)
+        return factor * bounds + np.sqrt(factor) * costs
 
 
 def _largest_ratio(measured: Array, bounds: Array) -> float:

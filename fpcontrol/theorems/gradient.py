@@ -114,7 +114,8 @@ def identities(
         found, line = _identities(problem, scheme.name, 0.025 if scheme.order == 4 else 0.005)
         dual = problem.derivative(drift.weights)
         change = np.abs(again.derivative(drift.weights) - dual).max() / np.abs(dual).max()
-        rows += [*found, Row(f"{scheme.name}: change with 2 levels kept", change, bound=1e-12)]
+        name = f"{scheme.name}: change with 2 levels kept"
+        rows += [*found, Row(name, change, bound=1e-12, exact=True)]
         lines += [line] if lines else [line, _first_order(problem, scheme.name, line)]
     return _study(
         f"Identities of the derivative, {dimension}-D, $\\sigma = {sigma:g}$",
@@ -205,7 +206,8 @@ def closed_form(
                 )
             )
     # Output weights of zero: what goes into the neurons has no effect, not even to round-off.
-    rows.append(Row("other derivatives", float(np.abs(dual[:, 2:]).max()), bound=0.0))
+    others = float(np.abs(dual[:, 2:]).max())
+    rows.append(Row("other derivatives", others, bound=0.0, exact=True))
     centers = 0.5 * (edges[1:] + edges[:-1])
     lines = []
     for m in range(2):
@@ -281,19 +283,27 @@ def _identities(problem: TrackingProblem, name: str, tolerance: float) -> tuple[
             float(taylor.orders.mean()),
             predicted=2.0,
             tolerance=tolerance,
+            exact=True,
         ),
-        Row(f"{name}: remainder over linear term", taylor.relative_remainder, bound=1e-6),
+        Row(
+            f"{name}: remainder over linear term",
+            taylor.relative_remainder,
+            bound=1e-6,
+            exact=True,
+        ),
         # Of fourth order in a step of 2e-3, over round-off of 1e-13.
         Row(
             f"{name}: against central difference",
             verification.difference_test(problem, weights),
             bound=1e-9,
+            exact=True,
         ),
         # Round-off of a few thousand additions; a defect of the adjoint is of order 1e-3.
         Row(
             f"{name}: tangent against adjoint",
             verification.dot_test(problem, weights),
             bound=1e-11,
+            exact=True,
         ),
     ]
     label = f"{name}, less $h\\,J'\\delta$"
