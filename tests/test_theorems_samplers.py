@@ -19,6 +19,9 @@ OTHERS = {
     "same network": lambda comm: samplers.same_network(comm, D=0.0613, t1=0.7, **FEW, **ELEMENTS),
     "continuous": lambda comm: samplers.continuous_score(comm, D=0.0613, t1=0.7, **FEW, **ELEMENTS),
     "atom": lambda comm: atoms.atom_at_a_mode(comm, amplitude=0.4, D=0.0613, t1=0.7, **FEW),
+    "same network, modes at walls": lambda comm: samplers.same_network(
+        comm, cosines=atoms.AT_WALLS, growth=1.5, networks=(20, 40), labels=Grid(1000, 50)
+    ),
     "walls": lambda comm: atoms.modes_at_walls(comm, D=0.0613, t1=0.7, **FEW),
 }
 
@@ -26,6 +29,12 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_parameters_pass(name):
     assert not failures(OTHERS[name](SELF))
+
+
+@pytest.mark.parametrize("study", [samplers.same_network, samplers.continuous_score])
+def test_networks_too_coarse_for_the_data_are_refused(study):
+    with pytest.raises(ValueError, match="from 20 cells on"):
+        study(SELF, cosines=atoms.AT_WALLS, networks=(8, 16, 32))
 
 
 # Short runs: what is tested is that ranks agree.
@@ -138,7 +147,7 @@ def test_loss_agrees_with_sampling(smooth):
 
 def test_reverse_process_of_half_the_drift_is_seen(monkeypatch):
     call = ScoreNetwork.__call__
-    monkeypatch.setattr(ScoreNetwork, "loss", lambda self, steps: 1e9)  # (E4) aside
+    monkeypatch.setattr(ScoreNetwork, "loss", lambda self, *args: 1e9)  # (E4) aside
     monkeypatch.setattr(ScoreNetwork, "__call__", lambda self, s, x: 0.5 * call(self, s, x))
     study = samplers.same_network(SELF, **FEW, **ELEMENTS)
     assert "SDE: rate in L2, n=8 to 16" in failures(study)
@@ -146,9 +155,32 @@ def test_reverse_process_of_half_the_drift_is_seen(monkeypatch):
 
 def test_loss_of_half_the_size_is_seen(monkeypatch):
     loss = ScoreNetwork.loss
-    monkeypatch.setattr(ScoreNetwork, "loss", lambda self, steps: 0.5 * loss(self, steps))
+    monkeypatch.setattr(ScoreNetwork, "loss", lambda self, *args: 0.5 * loss(self, *args))
     study = samplers.continuous_score(SELF, **FEW, **ELEMENTS)
     assert "SDE: KL against D J, n=8" in failures(study)
+
+
+@pytest.mark.parametrize("factor", [1 / 1.2, 1.001])
+def test_loss_that_is_off_is_seen(monkeypatch, factor):
+    loss = ScoreNetwork.loss
+    monkeypatch.setattr(ScoreNetwork, "loss", lambda self, *args: factor * loss(self, *args))
+    study = samplers.same_network(SELF, **FEW, **ELEMENTS)
+    assert "J by parts, n=8" in failures(study)
+
+
+def test_bound_of_the_ode_that_is_too_small_is_seen(monkeypatch):
+    monkeypatch.setattr(samplers, "ode_bound", lambda net: 0.4 * reversal.ode_bound(net))
+    study = samplers.same_network(SELF, **FEW, **ELEMENTS)
+    assert "ODE: farthest label, n=8" in failures(study)
+
+
+def test_atoms_of_too_little_mass_are_seen(monkeypatch):
+    right = reversal.Sample.atom_at
+    monkeypatch.setattr(
+        reversal.Sample, "atom_at", lambda self, x: (right(self, x)[0], 0.95 * right(self, x)[1])
+    )
+    study = samplers.same_network(SELF, **FEW, **ELEMENTS)
+    assert "ODE: atom nearest to the mode, n=16" in failures(study)
 
 
 def test_ode_at_another_speed_is_seen(monkeypatch):

@@ -108,6 +108,11 @@ class Sample:
         return math.sqrt(np.diff(self.below) @ (squares[1:] + squares[:-1]) / 2.0)
 
     @property
+    def farthest(self) -> float:
+        """Largest distance of a label from where the exact ODE takes it, no less than W2."""
+        return float(np.abs(self.positions - self.flow.quantile(0.0, self.below)).max())
+
+    @property
     def atoms(self) -> tuple[Array, Array]:
         """Places and masses of all atoms of more than 1e-6, from left to right."""
         together = np.diff(self.positions) <= 1e-13
@@ -117,6 +122,12 @@ class Sample:
             return np.zeros(0), np.zeros(0)
         masses = np.add.reduceat(mass, first)
         return self.positions[first][masses > 1e-6], masses[masses > 1e-6]
+
+    def atom_at(self, x: float) -> tuple[float, float]:
+        """Place and mass of the atom nearest to a point; of mass 0 if there is none."""
+        places, masses = self.atoms
+        i = np.abs(places - x).argmin() if len(places) else None
+        return (x, 0.0) if i is None else (float(places[i]), float(masses[i]))
 
 
 def ode_sample(net: ScoreNetwork, grid: Grid) -> Sample:
@@ -150,20 +161,57 @@ def ode_sample(net: ScoreNetwork, grid: Grid) -> Sample:
 
 
 def ode_figures(net: ScoreNetwork, bins: Sequence[int], grid: Grid) -> Array:
-    """W2, mass in all atoms and in that nearest to the data's mode, L2 errors in so many bins."""
+    """W2, farthest label, mass in all atoms, that at the data's mode, L2 errors in so many bins."""
     sample = ode_sample(net, grid)
-    places, masses = sample.atoms
-    x = np.linspace(0.0, 1.0, 2001)
-    mode = x[net.flow.density(0.0, x).argmax()]
-    last = masses[np.abs(places - mode).argmin()] if len(masses) else 0.0
-    return np.array([sample.wasserstein, masses.sum(), last, *map(sample.l2_error, bins)])
+    masses = sample.atoms[1].sum()
+    _, last = sample.atom_at(net.flow.mode)
+    return np.array(
+        [sample.wasserstein, sample.farthest, masses, last, *map(sample.l2_error, bins)]
+    )
+
+
+def stepped_atom(net: ScoreNetwork, place: float) -> tuple[float, float]:
+    """Mass of the atom at a node by explicit Euler steps, which know of no events, and its error.
+
+    Labels chatter about a node where they meet. The outermost of them are found among 64 labels a
+    cell, then among a thousand between neighbours. The error is of first order in the step and is
+    extrapolated, from three numbers of steps.
+
+    Raises:
+        ValueError: If no label ends at the place.
+    """
+    found = np.array([_stepped_mass(net, place, steps) for steps in (1000, 2000, 4000)])
+    first, second = 2.0 * found[1:] - found[:-1]
+    return float(second), float(abs(second - first))
+
+
+def _stepped_mass(net: ScoreNetwork, place: float, steps: int) -> float:
+    flow, dt = net.flow, net.flow.t1 / steps
+    moves = np.array([dt * flow.D * net.ends(flow.t1 - (i + 0.5) * dt)[0] for i in range(steps)])
+    beside = [max(round(net.n * place) - 1, 0), min(round(net.n * place), net.n - 1)]
+    near = np.abs(moves[-1, beside]).max()
+
+    def caught(y: Array) -> Array:
+        x = y
+        for move in moves:
+            x = np.clip(x + move[np.minimum((net.n * x).astype(int), net.n - 1)], 0.0, 1.0)
+        return np.flatnonzero(np.abs(x - place) <= near)
+
+    y = np.linspace(0.0, 1.0, 64 * net.n + 1)
+    i = caught(y)
+    if not len(i):
+        raise ValueError(f"place = {place:g}: no label ends there.")
+    left, right = (y[max(i[0] - 1, 0)], y[i[0]]), (y[i[-1]], y[min(i[-1] + 1, len(y) - 1)])
+    y = np.concatenate([np.linspace(*left, 1025), np.linspace(*right, 1025)])
+    i = caught(y)
+    return float(np.diff(flow.cumulative(flow.t1, y[i[[0, -1]]]))[0])
 
 
 def ode_bound(net: ScoreNetwork, steps: int = 100) -> float:
-    r"""Bound of W2 by the largest error of the score, for the ODE in the sense of Filippov.
+    r"""Bound of labels' distances, and of W2, for the ODE in the sense of Filippov.
 
-    .. math:: W_2 \le \int_0^T e^{\int_t^T L}\,D|s_n - \partial_x\log p|_\infty\,dt,\qquad
-        L = D\max_x\partial_{xx}\log p
+    .. math:: W_2 \le W_\infty \le \int_0^T e^{\int_t^T L}\,
+        D|s_n - \partial_x\log p|_\infty\,dt,\qquad L = D\max_x\partial_{xx}\log p
     """
     flow, x = net.flow, np.linspace(0.0, 1.0, 2001)
     growth, total = 0.0, 0.0

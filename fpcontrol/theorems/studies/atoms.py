@@ -69,17 +69,17 @@ def atom_at_a_mode(
         mass = 2.0 * float(flow.cumulative(t1, half) - flow.cumulative(t1, half - reach))
         net = ScoreNetwork(flow, n)
         value, gap = measured(partial(ode_figures, net, (bins,)), labels)
-        _, total, atom, l2 = value
+        _, _, total, atom, l2 = value
         # Nested cells may round the ends of an atom alike: a divided cell at each is added.
-        error = gap[2] + 2.0 * DIVISIONS**-PASSES / labels.cells
+        error = gap[3] + 2.0 * DIVISIONS**-PASSES / labels.cells
         rows += [
             Row(f"mass of the atom, n={n}", atom, mass, None, None, error, 1e-3),
-            Row(f"mass outside it in atoms, n={n}", total - atom, 0.0, None, None, gap[1], 1e-6),
+            Row(f"mass outside it in atoms, n={n}", total - atom, 0.0, None, None, gap[2], 1e-6),
             Row(
                 f"L2 error over root of {bins} bins, n={n}",
                 l2 / math.sqrt(bins),
                 mass,
-                discretization_error=gap[3] / math.sqrt(bins),
+                discretization_error=gap[4] / math.sqrt(bins),
                 tolerance=0.02,  # the rest of the density is 1e-3 of the atom's at this width
             ),
         ]
