@@ -18,7 +18,7 @@ from fpcontrol.theorems.families.noising import (
 )
 from fpcontrol.theorems.families.profiles import jump
 from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.studies import score_limits, vacuum
+from fpcontrol.theorems.studies import early_stops, score_limits, vacuum
 
 OTHER = {"sigma": 0.35, "t1": 0.7}
 FAST = {"stops": (1e-2, 1e-3), "grid": Grid(100, 8)}
@@ -32,7 +32,7 @@ OTHERS = {
         comm, limits=(2.0, 12.0), grid=Grid(100, 25), cells=30, **OTHER
     ),
     "masses": lambda comm: score_limits.mode_weights(comm, masses=(0.8, 0.3), **OTHER),
-    "walls": lambda comm: score_limits.walls_or_line(
+    "walls": lambda comm: early_stops.walls_or_line(
         comm, amplitude=0.4, reach=1.5, grid=Grid(60, 4), **OTHER
     ),
 }
@@ -53,7 +53,7 @@ SHORT = {
         comm, limits=(1.0, 2.0), grid=Grid(20, 2), cells=8
     ),
     "masses": lambda comm: score_limits.mode_weights(comm, distances=(2.0, 4.0), grid=Grid(60, 3)),
-    "walls": lambda comm: score_limits.walls_or_line(
+    "walls": lambda comm: early_stops.walls_or_line(
         comm, stops=(0.6, 0.5), reach=1.5, grid=Grid(20, 1)
     ),
 }
@@ -173,7 +173,7 @@ def test_walls_that_do_not_reflect_the_noising_are_found(monkeypatch):
 def test_missing_pull_is_found(monkeypatch):
     monkeypatch.setattr(OrnsteinUhlenbeck, "pull", lambda self, x: np.zeros_like(x))
     found = failures(
-        score_limits.walls_or_line(SELF, stops=(0.1, 0.05), reach=1.5, grid=Grid(20, 3))
+        early_stops.walls_or_line(SELF, stops=(0.1, 0.05), reach=1.5, grid=Grid(20, 3))
     )
     assert any(name.startswith("line: relative L2 distance") for name in found)
 

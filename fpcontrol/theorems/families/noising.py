@@ -10,7 +10,7 @@ Two forms, both of :math:`\partial_s p = D\,\partial_x^2 p`:
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -268,6 +268,35 @@ def _panels(n: int) -> tuple[Array, Array]:
     hat, w = np.polynomial.legendre.leggauss(4)
     x = (np.arange(n)[:, None] + 0.5 * hat + 0.5) / n
     return x.ravel(), np.tile(0.5 * w / n, n)
+
+
+def stopped(
+    noising: Noising,
+    data: Callable[[Array], Array],
+    s: float,
+    breaks: tuple[float, ...],
+    *,
+    lower: float = 0.0,
+    upper: float = 1.0,
+    grading: int = 4,
+) -> tuple[float, float]:
+    """What is left of the data's noise at an early stop: L2 distance to them, mass outside (0, 1).
+
+    Args:
+        noising: Closed forms.
+        data: The data, ``(N,)`` to ``(N,)``.
+        s: The stop.
+        breaks: Where data jump or have kinks, inside the interval.
+        lower: Left end of the interval.
+        upper: Right end.
+        grading: Of the quadrature towards breaks; another one shows its error.
+    """
+    length = upper - lower
+    x, w = nodes(tuple((b - lower) / length for b in breaks), grading)
+    x, w = lower + length * x, length * w
+    p = np.exp(noising.log_density(s, x))
+    outside = (x < 0.0) | (x > 1.0)
+    return math.sqrt(w @ (p - data(x)) ** 2), float(w[outside] @ p[outside])
 
 
 def entropy_of_data(values: Array, weights: Sequence[float] | Array) -> float:
