@@ -17,7 +17,7 @@ from fpcontrol.theorems.families.noising import (
     entropy,
 )
 from fpcontrol.theorems.families.profiles import jump
-from fpcontrol.theorems.grids import Grid
+from fpcontrol.theorems.grids import Grid, measured
 from fpcontrol.theorems.studies import early_stops, score_limits, vacuum
 
 OTHER = {"sigma": 0.35, "t1": 0.7}
@@ -27,13 +27,19 @@ FAST = {"stops": (1e-2, 1e-3), "grid": Grid(100, 8)}
 OTHERS = {
     "disconnected": lambda comm: score_matching.entropies(comm, "disconnected", **OTHER, **FAST),
     "jump": lambda comm: score_matching.entropies(comm, "jump", **OTHER, **FAST),
-    "gap": lambda comm: vacuum.energies(comm, depths=(1e-2, 1e-5, 1e-8), cells=100, **OTHER),
+    "gap": lambda comm: vacuum.energies(comm, depths=(1e-2, 1e-5, 1e-8), cells=800, **OTHER),
     "bounded": lambda comm: vacuum.bounded_fields(
         comm, limits=(2.0, 12.0), grid=Grid(100, 25), cells=30, **OTHER
     ),
     "masses": lambda comm: score_limits.mode_weights(comm, masses=(0.8, 0.3), **OTHER),
     "walls": lambda comm: early_stops.walls_or_line(
-        comm, amplitude=0.4, reach=1.5, grid=Grid(60, 4), **OTHER
+        comm, amplitude=0.4, reach=1.5, grid=Grid(100, 8), **OTHER
+    ),
+    "walls, small jumps": lambda comm: early_stops.walls_or_line(
+        comm, amplitude=0.9, reach=1.5, grid=Grid(60, 4)
+    ),
+    "walls, much noise": lambda comm: early_stops.walls_or_line(
+        comm, amplitude=0.2, sigma=0.8, reach=3.0, grid=Grid(60, 4)
     ),
 }
 
@@ -68,6 +74,15 @@ def test_rows_are_the_same_on_all_ranks(name):
         # Characteristics: where the largest error of a step is, is not where it is on one rank.
         assert b.measured == pytest.approx(a.measured, rel=1e-6, abs=1e-9)
         assert a.passed == b.passed
+
+
+def test_error_of_a_figure_of_low_order_is_told():
+    # True errors of h^(1/2) at h = 1/8 and 1/16.
+    for order, figure in ((1.0, lambda h: h), (0.5, lambda h: h**0.5), (1.0, lambda h: h * h)):
+        value, error = measured(lambda grid, f=figure: 3.0 + f(1.0 / grid.cells), Grid(8, 1), order)
+        assert error >= abs(value - 3.0) * (1.0 - 1e-12)
+    with pytest.raises(ValueError, match="order"):
+        measured(lambda grid: 1.0, Grid(8, 1), 2.0)
 
 
 # -- closed forms ----------------------------------------------------------------------------------

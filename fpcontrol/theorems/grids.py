@@ -36,7 +36,7 @@ class Grid:
 
 
 def measured[T: (float, Array)](
-    run: Callable[[Grid], T], grid: Grid, order: float = 1.0
+    run: Callable[[Grid], T], grid: Grid, order: float | Array = 1.0
 ) -> tuple[T, T]:
     """A figure (or an array of them) on the finer grid, and an estimate of its error.
 
@@ -47,12 +47,16 @@ def measured[T: (float, Array)](
     Args:
         run: The figure on a grid. Collective.
         grid: The coarser of the two.
-        order: The least to be expected, at most 1.
+        order: The least to be expected, at most 1; one each for an array of figures, if given so.
+
+    Raises:
+        ValueError: For another order.
     """
-    if not 0.0 < order <= 1.0:
+    q = np.asarray(order)
+    if not ((q > 0.0) & (q <= 1.0)).all():
         raise ValueError(f"order = {order!r} must be in (0, 1].")
     coarse, fine = run(grid), run(grid.finer())
-    return fine, abs(fine - coarse) / (2.0**order - 1.0)
+    return fine, abs(fine - coarse) / (2.0**order - 1.0)  # type: ignore[return-value]
 
 
 def solve(

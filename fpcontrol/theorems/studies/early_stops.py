@@ -58,7 +58,8 @@ def walls_or_line(
         t1: Noising time.
         amplitude: A, below 1.
         stops: Early stops, descending.
-        reach: Half the length of the truncated line: six standard deviations and more.
+        reach: Half the length of the truncated line, on which the standard deviation is about
+            1/pi: four of them and more.
         grid: Resolution on (0, 1), see ``reverse``.
     """
     grid, D, A = grid or Grid(200, 8), 0.5 * sigma**2, amplitude
@@ -214,10 +215,16 @@ def walls_or_line(
             tolerance=1e-3,
         ),
         Row(
-            f"control, line cut at the data's walls: L2 distance to the data, {s0}",
+            f"line cut at the data's walls: L2 distance to the data, {s0}",
             cut[-1, 1],
-            at_least=2.0 * f[-1, 1],
             discretization_error=cut_error[-1, 1],
+        ),
+        Row(
+            "control, line cut at the data's walls: slope of it in s_0, against half of 1/4",
+            float(slopes(s, cut[:, 1])[-1]),
+            bound=0.125,
+            discretization_error=float((cut_error[:, 1] / cut[:, 1])[-2:].sum())
+            / math.log(stops[-2] / stops[-1]),
         ),
     ]
     lines = tuple(Line(list(stops), figures[name][0][:, 1].tolist(), name) for name in runs)
