@@ -3,6 +3,7 @@
 Each mutation is one textual change of a copy of the package. The checks (``fpcontrol verify
 --quick``) run on the copy: first those that should notice, then, if none did, all of them. A
 mutation that all checks pass has survived: either the checks have a gap, or the change is none.
+A run of all mutations is written to ``tests/mutation.md``.
 """
 
 import argparse
@@ -13,11 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1] / "fpcontrol"
+TABLE = Path(__file__).with_suffix(".md")
 
 # Broken code may run for ever; the unbroken checks take a minute or two.
 SECONDS = 900.0
@@ -187,6 +190,48 @@ MUTATIONS = (
         "self._trapezoid[[0, -1]] = 1.0",
         ("gradient.closed_form",),
     ),
+    Mutation(
+        "estimates without Gronwall's factors",
+        "theorems/certificates.py",
+        "np.array([fast / D, compression, 0.0, gap / D, 0.0])",
+        "np.array([fast / D, 0.0, 0.0, 0.0, 0.0])",
+        ("estimates",),
+    ),
+    Mutation(
+        "Gronwall's factors upside down",
+        "theorems/certificates.py",
+        "np.array([fast / D, compression, 0.0, gap / D, 0.0])",
+        "np.array([fast / D, -compression, 0.0, -gap / D, 0.0])",
+        ("estimates",),
+    ),
+    Mutation(
+        "expansion for compression in (E2)",
+        "theorems/certificates.py",
+        "inward = -np.asarray(divergence(t, g.points))",
+        "inward = np.asarray(divergence(t, g.points))",
+        ("estimates",),
+    ),
+    Mutation(
+        "about half the constant of (E3')",
+        "theorems/certificates.py",
+        "np.array([1.0, 0.5, 0.5, 1.0, 0.25])",
+        "np.array([1.0, 0.5, 0.5, 0.51, 0.25])",
+        ("estimates",),
+    ),
+    Mutation(
+        "score-matching loss too small by a sixth",
+        "theorems/families/score_networks.py",
+        "total += ds * float(square.sum()) * 0.5 / self.n",
+        "total += ds * float(square.sum()) * 0.5 / self.n / 1.2",
+        ("t1.samplers",),
+    ),
+    Mutation(
+        "a third of the bound of the reverse ODE",
+        "theorems/families/reversal.py",
+        "        growth += ds * rate\n    return total",
+        "        growth += ds * rate\n    return total / 3.0",
+        ("t1.samplers",),
+    ),
 )
 
 
@@ -197,6 +242,14 @@ class Result:
     code: int
     failed: tuple[str, ...]
     seconds: float
+
+    @property
+    def words(self) -> str:
+        """The first of what failed, and how many more."""
+        if not self.failed:
+            return "SURVIVED"
+        more = f" and {len(self.failed) - 1} more" if len(self.failed) > 1 else ""
+        return f"{self.failed[0][:100]}{more}"
 
 
 def verify(folder: Path, names: tuple[str, ...]) -> Result:
@@ -265,7 +318,7 @@ def main() -> int:
     parser.add_argument("--no-baseline", action="store_true", help="skip the unbroken package")
     options = parser.parse_args()
     chosen = [m for m in MUTATIONS if not options.words or any(w in m.name for w in options.words)]
-    survivors = 0
+    results: list[Result] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for mutation in MUTATIONS:  # a text that is no longer there is found before anything runs
@@ -282,12 +335,33 @@ def main() -> int:
             result = verify(folder, () if options.all else mutation.first)
             if not result.failed and not options.all:
                 result = verify(folder, ())
-            survivors += not result.failed
-            found = result.failed[0] if result.failed else "SURVIVED"
-            more = f" and {len(result.failed) - 1} more" if len(result.failed) > 1 else ""
-            print(f"{mutation.name:52}  {result.seconds:4.0f} s  {found[:100]}{more}", flush=True)
-    print(f"{len(chosen) - survivors} of {len(chosen)} mutations caught")
-    return 1 if survivors else 0
+            results.append(result)
+            print(f"{mutation.name:52}  {result.seconds:4.0f} s  {result.words}", flush=True)
+    caught = sum(bool(result.failed) for result in results)
+    print(f"{caught} of {len(chosen)} mutations caught")
+    if chosen == [*MUTATIONS] and not options.all:
+        TABLE.write_text(table(results), encoding="utf-8")
+        print(f"written to {TABLE}")
+    return 0 if caught == len(chosen) else 1
+
+
+def table(results: Sequence[Result]) -> str:
+    """All mutations and what noticed them, in Markdown."""
+    lines = [
+        f"| {m.name} | `{m.file}` | {r.words.replace('|', chr(92) + '|')} |"
+        for m, r in zip(MUTATIONS, results, strict=True)
+    ]
+    caught = sum(bool(r.failed) for r in results)
+    return f"""# What the theorem checks notice
+
+Written by `make mutation`: {caught} of {len(results)} defects, put into a copy of the package one
+at a time, fail a check of `fpcontrol verify --quick`. For each: the first that failed, and how many
+more of those that ran (the statements or experiments that should notice).
+
+| defect | file in `fpcontrol` | noticed by |
+|---|---|---|
+{chr(10).join(lines)}
+"""
 
 
 if __name__ == "__main__":

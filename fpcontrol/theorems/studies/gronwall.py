@@ -36,21 +36,28 @@ from fpcontrol.theorems.grids import Grid, measured
 from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
 from fpcontrol.timestepping import CrankNicolson
 
+REACH = 0.3
+
 
 @dataclass(frozen=True)
 class Compression:
-    r""":math:`-c(x-\frac12)` within 1/4 of the middle, and from there back to zero at the walls."""
+    r""":math:`-c(x-\frac12)` within ``REACH`` of the middle, and from there to zero at the walls.
+
+    There it expands, at a rate that is not c: the one cannot be mistaken for the other.
+    """
 
     rate: float
 
     def __call__(self, t: float, x: Array) -> Array:
         """Drift at points ``(N, 1)``."""
         y = x - 0.5
-        return -self.rate * np.sign(y) * np.minimum(np.abs(y), 0.5 - np.abs(y))
+        outside = REACH / (0.5 - REACH) * (0.5 - np.abs(y))
+        return -self.rate * np.sign(y) * np.minimum(np.abs(y), outside)
 
     def divergence(self, t: float, x: Array) -> Array:
         """Its derivative, ``(N,)``."""
-        return np.where(np.abs(x[:, 0] - 0.5) < 0.25, -self.rate, self.rate)
+        inside = np.abs(x[:, 0] - 0.5) < REACH
+        return self.rate * np.where(inside, -1.0, REACH / (0.5 - REACH))
 
 
 @dataclass(frozen=True)
@@ -129,9 +136,9 @@ def compressed(
         sigma: Noise.
         t1: Last time.
         rate: Of the compression, c.
-        width: :math:`\ell`, at most 1/24: six of them fit where the compression is uniform.
+        width: :math:`\ell`, at most 1/20: six of them fit where the compression is uniform.
         size: The :math:`\epsilon`; what is of second order in it must be below the tolerance.
-        grid: Resolution, a multiple of four cells; degree 3 unless given.
+        grid: Resolution, a multiple of ten cells; degree 3 unless given.
 
     Raises:
         ValueError: If the Gaussian is too wide, or shrinks to less than half of what compression
@@ -140,19 +147,19 @@ def compressed(
     D = 0.5 * sigma**2
     v, other = Worst(Compression(rate), D, size, width), Compression(rate)
     shrunk = v.variance(t1) / (width * math.exp(-rate * t1)) ** 2
-    if not (0.0 < width <= 1.0 / 24.0 and shrunk > 0.25):
+    if not (0.0 < width <= REACH / 6.0 and shrunk > 0.25):
         raise ValueError(
-            f"width = {width:g} must be at most 1/24, and sigma**2/rate "
+            f"width = {width:g} must be at most 1/20, and sigma**2/rate "
             f"(exp(2 rate t1) - 1) = {sigma**2 / rate * math.expm1(2.0 * rate * t1):.3g} less "
             f"than 1.5 width**2 = {1.5 * width**2:.3g}."
         )
     narrowest = math.sqrt(v.variance(t1))
-    cells = 4 * math.ceil(0.75 / narrowest)
+    cells = 10 * math.ceil(0.3 / narrowest)
     # The fastest part of what grows: D/s^2 and c at the end.
     fastest = D / narrowest**2 + rate
     grid = grid or Grid(cells, math.ceil(25 * fastest * t1), 3)
-    if grid.cells % 4:
-        raise ValueError(f"grid has {grid.cells} cells; a multiple of 4 is needed.")
+    if grid.cells % 10:
+        raise ValueError(f"grid has {grid.cells} cells; a multiple of 10 is needed.")
     names = ("E2", "E3", "E4")
     found: list[Certificate] = []
 
