@@ -1,7 +1,7 @@
 r"""Densities that reversed noising reaches on a bounded domain, without a Lipschitz score.
 
-A statement of the kind of Lemma 2 (reconstructed; the paper's setting is a compact connected
-support, quoted): networks that match the score come arbitrarily near to the data. What is needed is
+A statement of the kind of Lemma 2 (reconstructed; the paper has a compact connected support):
+networks that match the score come arbitrarily near to the data. What is needed is
 a reversed drift :math:`v = 2D\nabla\log p_{T-t}` of finite energy, and for reflected heat flow, by
 :math:`\frac{d}{ds}\int p\log p = -D\int|\nabla\log p|^2 p` (own),
 

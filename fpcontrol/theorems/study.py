@@ -7,7 +7,7 @@ from typing import Literal
 
 from mpi4py import MPI
 
-type Label = Literal["quoted", "reconstructed", "own"]
+type Label = Literal["reconstructed", "own"]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from fpcontrol.theorems.study import Row
 from fpcontrol.theorems.suite import Outcome, verdict
 
 LABELS = {
-    "quoted": "quoted from the paper",
     "reconstructed": "a statement of the paper's kind, reconstructed",
     "own": "derived here",
 }
