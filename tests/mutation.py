@@ -326,7 +326,10 @@ def main() -> int:
         copied(folder)
         if not options.no_baseline:
             result = verify(folder, ())
-            print(f"{'unbroken':52}  {result.seconds:4.0f} s  passes" if not result.code else "")
+            print(
+                f"{'unbroken':52}  {result.seconds:4.0f} s  passes" if not result.code else "",
+                flush=True,
+            )
             if result.code:
                 print("The unbroken package fails:", *result.failed, sep="\n  ")
                 return 1

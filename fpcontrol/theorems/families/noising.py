@@ -5,11 +5,13 @@ Two forms, both of :math:`\partial_s p = D\,\partial_x^2 p`:
 - ``PiecewiseHeat``: data made of pieces :math:`\sum_j c_j\cos(k_j(x - a))` on intervals ``[a, b]``,
   by error functions, with or without walls (images). The score is right to round-off relative to
   itself, also where the density is far below the smallest number.
-- ``CosineHeat``: positive data of any shape on (0, 1) with walls, by its cosine series.
+- ``CosineSeries``: positive data on (0, 1) with walls, of any shape (``CosineHeat``) or made of a
+  few cosines (``score_networks.HeatFlow``).
 """
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -198,62 +200,103 @@ class OrnsteinUhlenbeck:
         return time, self.centre + (x - self.centre) * math.exp(self.rate * s)
 
 
+class CosineSeries(ABC):
+    r"""Heat flow on (0, 1) with walls: :math:`p_s = 1 + \sum_jc_je^{-Dk_j^2s}\cos k_jx`.
+
+    Arrays of points may have any shape; ``D`` is the diffusivity.
+    """
+
+    D: float
+
+    @property
+    @abstractmethod
+    def waves(self) -> Array:
+        """The :math:`k_j`, ascending, whole multiples of pi."""
+
+    @property
+    @abstractmethod
+    def heights(self) -> Array:
+        """The :math:`c_j`."""
+
+    def density(self, s: float, x: Array) -> Array:
+        """Density."""
+        c = self._left(s)
+        return 1.0 + self._table(x)[0][..., : len(c)] @ c
+
+    def slope(self, s: float, x: Array) -> Array:
+        """Its derivative."""
+        c = self._left(s)
+        return -self._table(x)[1][..., : len(c)] @ (c * self.waves[: len(c)])
+
+    def log_density(self, s: float, x: Array) -> Array:
+        """Logarithm of the density."""
+        return np.log(self.density(s, x))
+
+    def score(self, s: float, x: Array) -> Array:
+        """Derivative of the logarithm of the density."""
+        return self.slope(s, x) / self.density(s, x)
+
+    def curvature(self, s: float, x: Array) -> Array:
+        """Second derivative of the logarithm of the density."""
+        c = self._left(s)
+        second = -self._table(x)[0][..., : len(c)] @ (c * self.waves[: len(c)] ** 2)
+        return second / self.density(s, x) - self.score(s, x) ** 2
+
+    def cumulative(self, s: float, x: Array) -> Array:
+        """Distribution function."""
+        c = self._left(s)
+        return x + self._table(x)[1][..., : len(c)] @ (c / self.waves[: len(c)])
+
+    def pull(self, x: Array) -> Array:
+        """Drift of the noising process: none."""
+        return np.zeros_like(x)
+
+    def _left(self, s: float) -> Array:
+        """Coefficients that are left of round-off."""
+        decay = np.exp(-self.D * s * self.waves**2)
+        n = int(np.searchsorted(-decay, -1e-18))
+        return self.heights[:n] * decay[:n]
+
+    def _table(self, x: Array) -> tuple[Array, Array]:
+        """Cosines and sines at points; long tables are kept for the points of the last call."""
+        long = x.size * len(self.waves) > 100_000
+        kept = self.__dict__.get("_kept") if long else None
+        if kept is None or not np.array_equal(kept[0], x):
+            angle = np.multiply.outer(x, self.waves)
+            kept = (x.copy() if long else x, np.cos(angle), np.sin(angle))
+            if long:
+                self.__dict__["_kept"] = kept
+        return kept[1], kept[2]
+
+
 @dataclass(frozen=True)
-class CosineHeat:
-    """Heat flow of a positive profile on (0, 1) with walls.
+class CosineHeat(CosineSeries):
+    """Heat flow of a positive profile.
 
     Attributes:
         profile: The data.
-        diffusivity: D.
+        D: Diffusivity.
         modes: Number of cosines: those left at the earliest time that is asked for.
     """
 
     profile: Profile
-    diffusivity: float
+    D: float
     modes: int = 800
 
     def start(self, x: Array) -> Array:
         """The data, ``(N,)``."""
         return self.profile.value(x)
 
-    def log_density(self, s: float, x: Array) -> Array:
-        """Logarithm of the density, ``(N,)``."""
-        c = self._decayed(s)
-        return np.log(1.0 + c @ self._table(x)[0][: len(c)])
-
-    def score(self, s: float, x: Array) -> Array:
-        """Derivative of the logarithm of the density, ``(N,)``."""
-        c, (cosines, sines) = self._decayed(s), self._table(x)
-        n = len(c)
-        return -((c * self._k[:n]) @ sines[:n]) / (1.0 + c @ cosines[:n])
-
-    def pull(self, x: Array) -> Array:
-        """Drift of the noising process: none, ``(N,)``."""
-        return np.zeros_like(x)
-
-    def _decayed(self, s: float) -> Array:
-        """Coefficients that are left of round-off."""
-        decay = np.exp(-self.diffusivity * s * self._k**2)
-        n = int(np.searchsorted(-decay, -1e-18))
-        return self._coefficients[:n] * decay[:n]
-
     @functools.cached_property
-    def _k(self) -> Array:
+    def waves(self) -> Array:
+        """Of all modes."""
         return math.pi * np.arange(1, self.modes + 1)
 
     @functools.cached_property
-    def _coefficients(self) -> Array:
+    def heights(self) -> Array:
+        """Coefficients of the data."""
         x, w = nodes(self.profile.breaks)
-        return 2.0 * (np.cos(np.outer(self._k, x)) @ (w * self.profile.value(x)))
-
-    def _table(self, x: Array) -> tuple[Array, Array]:
-        """Cosines and sines at points, ``(modes, N)``: those of the last points are kept."""
-        kept = self.__dict__.get("_kept")
-        if kept is None or not np.array_equal(kept[0], x):
-            angle = np.outer(self._k, x)
-            kept = (x.copy(), np.cos(angle), np.sin(angle))
-            self.__dict__["_kept"] = kept
-        return kept[1], kept[2]
+        return 2.0 * (np.cos(np.outer(self.waves, x)) @ (w * self.profile.value(x)))
 
 
 def entropy(noising: Noising, s: float, *, panels: int = 800) -> float:

@@ -1,21 +1,18 @@
-r"""The heat flow with reflection on [0, 1] as noising process, and networks that know its score.
+"""Heat flow of a few cosines on [0, 1] as noising process, and networks that know its score."""
 
-.. math:: p_s(x) = 1 + \sum_j c_j e^{-D\pi^2j^2s}\cos(j\pi x),\qquad
-    \partial_s p = D\,\partial_{xx}p
-"""
-
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from fpcontrol.galerkin import Array
-from fpcontrol.theorems.families.noising import entropy
+from fpcontrol.theorems.families.noising import CosineSeries, entropy
 
 
 @dataclass(frozen=True)
-class HeatFlow:
-    """Densities of the heat flow.
+class HeatFlow(CosineSeries):
+    """Heat flow of data made of a few cosines.
 
     Attributes:
         cosines: Coefficients :math:`c_j` of the data by number of half waves j.
@@ -26,53 +23,26 @@ class HeatFlow:
     cosines: Mapping[int, float]
     D: float = 0.1
     t1: float = 1.0
-    _waves: Array = field(init=False, repr=False)
-    _heights: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         x = np.linspace(0.0, 1.0, 2001)
-        object.__setattr__(self, "_waves", np.pi * np.array([*self.cosines], dtype=float))
-        object.__setattr__(self, "_heights", np.array([*self.cosines.values()], dtype=float))
         if self.density(0.0, x).min() <= 0.0:
             raise ValueError(f"cosines = {dict(self.cosines)}: the density is not positive.")
 
-    def _parts(self, s: float) -> Array:
-        return self._heights * np.exp(-self.D * self._waves**2 * s)
+    @functools.cached_property
+    def waves(self) -> Array:
+        """Of the data, ascending."""
+        return np.pi * np.array(sorted(self.cosines), dtype=float)
 
-    def density(self, s: float, x: Array) -> Array:
-        """:math:`p_s` at points of any shape."""
-        return 1.0 + np.cos(np.multiply.outer(x, self._waves)) @ self._parts(s)
-
-    def log_density(self, s: float, x: Array) -> Array:
-        """Logarithm of the density at points of any shape."""
-        return np.log(self.density(s, x))
-
-    def cumulative(self, s: float, x: Array) -> Array:
-        """Distribution function at points of any shape."""
-        return x + np.sin(np.multiply.outer(x, self._waves)) @ (self._parts(s) / self._waves)
-
-    def slope(self, s: float, x: Array) -> Array:
-        """Derivative of the density at points of any shape."""
-        return -np.sin(np.multiply.outer(x, self._waves)) @ (self._parts(s) * self._waves)
-
-    def curvature(self, s: float, x: Array) -> Array:
-        """Second derivative of the log-density at points of any shape."""
-        second = -np.cos(np.multiply.outer(x, self._waves)) @ (self._parts(s) * self._waves**2)
-        p = self.density(s, x)
-        return second / p - (self.slope(s, x) / p) ** 2
-
-    def score(self, s: float, x: Array) -> Array:
-        """Derivative of the log-density at points of any shape."""
-        return self.slope(s, x) / self.density(s, x)
-
-    def pull(self, x: Array) -> Array:
-        """Drift of the noising process: none."""
-        return np.zeros_like(x)
+    @functools.cached_property
+    def heights(self) -> Array:
+        """Coefficients of the data."""
+        return np.array([self.cosines[j] for j in sorted(self.cosines)], dtype=float)
 
     @property
     def decay(self) -> float:
         """How often the fastest wave falls by a factor of e over the noising time."""
-        return float(self.D * self._waves.max() ** 2 * self.t1)
+        return float(self.D * self.waves[-1] ** 2 * self.t1)
 
     @property
     def mode(self) -> float:
