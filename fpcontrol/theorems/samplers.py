@@ -164,10 +164,13 @@ def loss_and_check(net: ScoreNetwork) -> tuple[float, Row]:
 
 
 def atom_row(net: ScoreNetwork, labels: Grid, mass: float, error: float) -> Row:
-    """The atom nearest to the mode, against small steps; a report where it is at no node."""
+    """The atom nearest to the mode, against small steps.
+
+    A report where it is at no node, or made of too few of the 64 labels a cell of ``stepped_atom``.
+    """
     quantity = f"ODE: atom nearest to the mode, n={net.n}"
     place, _ = ode_sample(net, labels.finer()).atom_at(net.flow.mode)
-    if abs(net.n * place - round(net.n * place)) > 1e-9 or not mass > 0.0:
+    if abs(net.n * place - round(net.n * place)) > 1e-9 or 16.0 * net.n * mass < 1.0:
         return Row(quantity, mass, discretization_error=error)
     stepped, more = stepped_atom(net, place)
     return Row(quantity, mass, stepped, None, None, error + more, 0.02)
