@@ -157,7 +157,7 @@ def same_network(
 
 def loss_and_check(net: ScoreNetwork) -> tuple[float, Row]:
     """Score-matching loss, and its comparison with the form that knows no score."""
-    steps = math.ceil(12.0 * net.flow.decay)
+    steps = math.ceil(25.0 * net.flow.decay)
     loss, other = net.loss(steps), net.implicit_loss(2 * steps, 10)
     error = abs(loss - net.loss(2 * steps, 10)) + abs(other - net.implicit_loss(steps))
     return loss, Row(f"J by parts, n={net.n}", loss, other, None, None, error, 1e-4)
