@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ MUTATIONS = (
         "galerkin.py",
         "    if asked is None:\n        return 2 * degree\n",
         "    if asked is None:\n        return degree\n",
-        ("t2.walls_or_line",),
+        ("t2.entropy.kink",),
     ),
     Mutation(
         "no mass correction after a linear solve",
@@ -249,7 +250,7 @@ class Result:
         if not self.failed:
             return "SURVIVED"
         more = f" and {len(self.failed) - 1} more" if len(self.failed) > 1 else ""
-        return f"{self.failed[0][:100]}{more}"
+        return textwrap.shorten(self.failed[0], 100, placeholder=" ...") + more
 
 
 def verify(folder: Path, names: tuple[str, ...]) -> Result:
@@ -358,8 +359,8 @@ def table(results: Sequence[Result]) -> str:
     return f"""# What the theorem checks notice
 
 Written by `make mutation`: {caught} of {len(results)} defects, put into a copy of the package one
-at a time, fail a check of `fpcontrol verify --quick`. For each: the first that failed, and how many
-more of those that ran (the statements or experiments that should notice).
+at a time, fail a check of `fpcontrol verify --quick`. For each: the first check that failed, and
+how many more of those that ran, which are those that should notice; where they do not, all run.
 
 | defect | file in `fpcontrol` | noticed by |
 |---|---|---|

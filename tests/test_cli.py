@@ -18,7 +18,7 @@ from typing import Any
 from mpi4py import MPI
 
 import pytest
-from mutation import MUTATIONS
+from mutation import MUTATIONS, TABLE
 
 from fpcontrol import cli, theorems
 from fpcontrol.theorems import Statement, suite
@@ -452,6 +452,14 @@ def test_mutation_is_of_the_code_as_it_stands(mutation):
     assert text.count(mutation.old) == 1
     compile(text.replace(mutation.old, mutation.new), mutation.file, "exec")
     assert suite.select(mutation.first, quick=True)
+
+
+def test_kept_table_of_mutations_has_all_of_them_caught():
+    lines = [f"| {m.name} | `{m.file}` | " for m in MUTATIONS]
+    kept = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line[:2] == "| "][1:]
+    assert len(kept) == len(lines)
+    assert all(line.startswith(head) for line, head in zip(kept, lines, strict=True))
+    assert not any("SURVIVED" in line for line in kept)
 
 
 def test_program_on_two_ranks(tmp_path):
