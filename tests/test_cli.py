@@ -342,6 +342,16 @@ def test_table_is_aligned_narrow_and_ascii():
     assert errors == ["1.0e-05", "1.0e-05", "inf", "-", "-"]
 
 
+@pytest.mark.parametrize(
+    "statement", [{}, {"discretization_error": 1e-3, "exact": True}], ids=["neither", "both"]
+)
+def test_check_states_either_its_discretization_error_or_that_it_has_none(statement):
+    with pytest.raises(ValueError, match="either its discretization error or exact=True"):
+        Row("figure", 1.0, predicted=1.0, tolerance=0.1, **statement)
+    if not statement:
+        assert Row("figure", 1.0).discretization_error is None
+
+
 def test_columns_without_an_entry_are_left_out():
     assert "predicted" not in cli.table([BAD])[0]
     assert "bound" not in cli.table([GOOD])[0]

@@ -24,7 +24,8 @@ class Row:
     prediction, the distance to a bound. A row with none of the three reports a figure only.
 
     A check states its discretization error, or that it is ``exact``: an identity of the computed
-    solution itself, such as its mass or its derivative, which holds on any mesh.
+    solution itself, such as its mass or its derivative, which holds on any mesh. One that states
+    neither, or both, is refused with a ``ValueError``.
 
     Attributes:
         quantity: What was measured, with its parameters.
@@ -46,6 +47,12 @@ class Row:
     discretization_error: float | None = None
     tolerance: float = 0.0
     exact: bool = False
+
+    def __post_init__(self) -> None:
+        if self.is_check and self.exact == (self.discretization_error is not None):
+            raise ValueError(
+                f"{self.quantity!r}: a check states either its discretization error or exact=True."
+            )
 
     @property
     def is_check(self) -> bool:
