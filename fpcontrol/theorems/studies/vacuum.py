@@ -87,13 +87,16 @@ def energies(
                     total += dt * float(g.quadrature_weights @ (rho.ravel() * v**2))
                 row.append(g.sum(total))
                 if noise == 0.0:
-                    v = np.abs(flow.drift.at_quadrature(t1, g))
+                    # The flux of degree 0 is of second order in the middle of cells only.
+                    middle = g.points.reshape(g.n_points, g.n_cells, 1).mean(axis=0)
+                    v = np.abs(flow.drift(t1, middle))
                     row.append(comm.allreduce(float(v.max(initial=0.0)), op=MPI.MAX))
             found.append(row)
         return np.array(found)
 
-    # The largest speed is at no node and at no quadrature point: less than first order.
-    fine, error = measured(run, Grid(cells, 1, 1), order=np.array([1.0, 0.5, 1.0]))
+    # Of the deepest gaps the largest speed is at the edge, off the middle of a cell: first order
+    # in the limit only.
+    fine, error = measured(run, Grid(cells, 1, 1), order=np.array([1.0, 0.75, 1.0]))
     x, dx = nodes(ends)
     rows = []
     for i, depth in enumerate(depths):
