@@ -437,6 +437,26 @@ def test_fill_of_the_preconditioner_follows_diffusion_and_drift(steps, speed, le
     assert operators._courant(twice) == pytest.approx(8.0**0.5 * (dt * theta / D) ** 0.5, rel=0.1)
 
 
+@pytest.mark.parallel([1, 2, 3])
+@pytest.mark.parametrize("kind", ["asm", "bjacobi"])
+def test_blocks_that_options_choose_are_filled_and_counted(kind):
+    g = Galerkin(lagrange(cube(WORLD, 2, 16), 1))
+    least, most = (
+        Operators(g, tau, 0.5, "gmres", {"pc_type": kind, "ksp_rtol": 1e-8}) for tau in (1e-6, 1.0)
+    )
+    matrix = 12.0 * WORLD.allreduce(g.sparsity.size)
+    memory = [WORLD.allreduce(o.solver.memory()) for o in (least, most)]
+    copies = 2.0 if kind == "asm" else 1.0
+    assert 0.6 * copies * matrix < memory[0] < 1.5 * copies * matrix
+    assert memory[1] > 1.3 * memory[0]
+    b, x = g.vector(), g.vector()
+    b.set(g.integrals)
+    for solve in (most.solver.solve, most.solver.solve_transpose):
+        x.set(np.zeros(g.n_owned))
+        solve(b.petsc_vec, x.petsc_vec)
+        assert most.solver._ksp.getConvergedReason() > 0
+
+
 def test_fill_in_3d_follows_a_drift_that_outweighs_all_else():
     assert fill_levels(100.0, 100.0, 3, 1) == 0
     assert fill_levels(1.0, 1.5, 3, 1) == 0
