@@ -2,6 +2,9 @@
 #
 #   ARGS=...    handed on to the demo, to the checks, to pytest or to the benchmarks
 #   NP=...      MPI ranks of the demo, the checks and the benchmarks
+#   BENCH=...   names of benchmarks, such as "forward memory"; all unless given
+#   OUT=...     folder for results of benchmarks: benchmarks/results unless they are quick ones or
+#               on several ranks, which go to out/benchmarks
 #   PYTHON=...  the Python (>= 3.12) to set up .venv on; the first that answers, if not given
 #
 # In an activated conda environment that has fenics-dolfinx, .venv borrows it and its MPI; keep it
@@ -10,6 +13,8 @@
 .DEFAULT_GOAL := help
 NP := 2
 ARGS :=
+BENCH := $(patsubst benchmarks/bench_%.py,%,$(sort $(wildcard benchmarks/bench_*.py)))
+OUT = $(if $(findstring --quick,$(ARGS))$(filter-out 1,$(NP)),out/benchmarks,benchmarks/results)
 
 export PYTHON
 # BLAS would start as many threads as there are cores on every rank.
@@ -48,9 +53,10 @@ format: environment  ## Let ruff format and mend what it can
 	python -m ruff check --fix
 
 bench: NP := 1
-bench: compiler peers  ## Run the benchmarks on one rank, or on NP
-	@set -e; for script in benchmarks/bench_*.py; do \
-	    echo "$$script"; mpirun -n $(NP) python -m mpi4py "$$script" $(ARGS); done
+bench: compiler peers  ## Run the benchmarks on one rank, or on NP; tables and figures in OUT
+	@set -e; for name in $(BENCH); do script="benchmarks/bench_$$name.py"; echo "$$script"; \
+	    mpirun -n $(NP) python -m mpi4py "$$script" --out "$(OUT)" $(ARGS); done
+	@python benchmarks/aims.py "$(OUT)"
 
 peers:  ## Set up other tools for the benchmarks to run beside, in .venv-peers
 	@.ci/install_peers

@@ -1,19 +1,18 @@
-"""Figure of bench_ornstein_uhlenbeck.py: python benchmarks/accuracy_figure.py JSON DIR."""
+"""Figure of bench_ornstein_uhlenbeck.py."""
 
-import json
-import sys
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-from convergence_figures import COLORS, MARKERS, Row, groups
+from convergence_figures import COLORS, MARKERS, groups
 from matplotlib import pyplot as plt
 
 
-def draw(rows: list[Row], folder: str | Path) -> None:
+def draw(result: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds over error, one line a tool: colours tell kinds of tools, markers those of a kind."""
     figure, ax = plt.subplots(figsize=(6.4, 4.4))
     kinds: dict[str, int] = {}
     count: dict[str, int] = {}
-    for tool, mine in groups(rows, "tool").items():
+    for tool, mine in groups(result["tables"]["accuracy"], "tool").items():
         kind = " ".join(tool.split()[:2]) if not tool.startswith("fpcontrol") else "fpcontrol"
         i = kinds.setdefault(kind, len(kinds)) % len(COLORS)
         mark = count[kind] = count.get(kind, -1) + 1
@@ -32,11 +31,4 @@ def draw(rows: list[Row], folder: str | Path) -> None:
     ax.set_title("Ornstein-Uhlenbeck process on a square")
     ax.legend(fontsize=6, loc="upper left")
     figure.tight_layout()
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target / "ornstein_uhlenbeck.png")
-    plt.close(figure)
-
-
-if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text())["tables"]["accuracy"], sys.argv[2])
+    return {"": figure}

@@ -1,6 +1,6 @@
 r"""Which scheme, degree and steps for which problem: errors and seconds of a handful of choices.
 
-    python benchmarks/bench_choices.py [--quick] [--json FILE]
+    python benchmarks/bench_choices.py [--quick] [--out DIR]
 
 On the unit square up to time 1: (smooth) a manufactured solution with v.n = 0; (switching) a tanh
 network with eight pieces, through the walls; (jump) a density with a jump and a steady stirring
@@ -8,7 +8,6 @@ drift. On interval and square (no noise): the oscillating drift of bench_converg
 characteristics. ``fpcontrol/guide.py`` draws the conclusions. About a minute on one core.
 """
 
-import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 from mpi4py import MPI
 
 import numpy as np
+import results
 import timing
 from bench_convergence import STRENGTH, cube
 
@@ -266,10 +266,7 @@ def without_noise(quick: bool) -> list[Row]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two choices a problem: seconds")
-    parser.add_argument("--json", help="write the tables to this file")
-    options = parser.parse_args()
+    options = results.arguments(__doc__, "choices", "two choices a problem: seconds").parse_args()
     if MPI.COMM_WORLD.rank > 0:
         return
     tables = {}
@@ -284,9 +281,8 @@ def main() -> None:
     print(timing.table("Points for the drift, SDIRK4, 32 steps", tables["quadrature"]), flush=True)
     tables["no noise"] = without_noise(options.quick)
     print(timing.table("No noise: characteristics", tables["no noise"]))
-    if options.json:
-        result = {"environment": timing.environment(COMM), "tables": tables}
-        timing.write(options.json, result, COMM)
+    result = {"environment": timing.environment(COMM), "tables": tables}
+    results.save(options.out, "choices", result, COMM)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 r"""Orders of convergence in space and time, reduced orders, and what an upwind scheme hides.
 
-    python benchmarks/bench_convergence.py [--quick] [--json FILE] [--figures DIR]
+    python benchmarks/bench_convergence.py [--quick] [--only TABLE] [--out DIR]
 
 1. Order in space: degrees 1 to 3 in 1-D, 2-D and 3-D.
 2. Order in time on smooth data with v.n = 0: the error against a much finer run on the same mesh.
@@ -11,7 +11,6 @@ r"""Orders of convergence in space and time, reduced orders, and what an upwind 
 One core computes (other ranks wait); about a minute. benchmarks/README.md explains the columns.
 """
 
-import argparse
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any
 from mpi4py import MPI
 
 import numpy as np
+import results
 import timing
 from dolfinx import fem
 from dolfinx.mesh import Mesh
@@ -308,11 +308,8 @@ TABLES = {
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer meshes and steps: seconds")
+    parser = results.arguments(__doc__, "convergence", "fewer meshes and steps: seconds")
     parser.add_argument("--only", choices=list(TABLES), help="one table")
-    parser.add_argument("--json", help="write the tables to this file")
-    parser.add_argument("--figures", help="draw the tables into this folder")
     options = parser.parse_args()
     if MPI.COMM_WORLD.rank > 0:
         return
@@ -324,12 +321,8 @@ def main() -> None:
             digits = 5 if name == "dissipation" else 3
             print(timing.table(title, tables[name], digits), flush=True)
     result = {"environment": timing.environment(COMM), "tables": tables}
-    if options.json:
-        timing.write(options.json, result, COMM)
-    if options.figures:
-        from convergence_figures import draw
-
-        draw(tables, options.figures)
+    name = f"convergence-{options.only}" if options.only else "convergence"
+    results.save(options.out, name, result, COMM)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 r"""What a derivative costs, beside adjoints of others, on the same problem in the same run.
 
-    python benchmarks/bench_derivative.py [--quick] [--json FILE] [--figure FILE]
+    python benchmarks/bench_derivative.py [--quick] [--rounds N] [--out DIR]
 
 The problem is in peers/problem.py: a network drift is to follow a line of densities on the unit
 square, 20 Crank-Nicolson steps, 5 pieces of 10 weights. The run fails if the derivatives of the
@@ -9,7 +9,6 @@ environment of their own are set up by `make peers`, and left out without. On on
 minutes.
 """
 
-import argparse
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from mpi4py import MPI
 
 import numpy as np
 import peer_processes
+import results
 import timing
 import ufl
 from dolfinx import fem
@@ -32,6 +32,8 @@ COMM = MPI.COMM_SELF
 Array = np.ndarray
 OWN = "fpcontrol"
 DEGREE = 1
+# Wide networks on more dofs than this have one round: a value takes seconds there.
+MANY = 5e4
 # Largest relative distance of derivatives of the same discrete problem, each system solved to
 # 1e-10. Finite volumes are another discretization: theirs may differ by CLOSE dt D/h.
 SAME, CLOSE = 1e-8, 2.0
@@ -117,6 +119,12 @@ class Fpcontrol:
         value, derivative = self._problem.value_and_derivative(weights)
         return self._scale * value, self._scale * derivative.reshape(weights.shape)
 
+    @property
+    def stored(self) -> float:
+        """MB that are kept for the reverse sweep, as estimated."""
+        storage = self._problem.runs.storage
+        return (storage.level_memory + storage.operator_memory) * 2.0**30 / 1e6
+
     def iterations(self, weights: Array) -> int:
         """Krylov iterations of a forward run."""
         return int(self._problem.trajectory(weights).iterations)
@@ -131,7 +139,10 @@ def own(case: Tracking, name: str, problem: Fpcontrol) -> Tool:
         alone = timing.seconds(COMM, lambda: problem.value(w[0]))
         return {name: (alone, timing.seconds(COMM, lambda: problem.both(w[1])))}
 
-    facts = {"iterations a step": problem.iterations(case.weights()) / case.steps}
+    facts = {
+        "iterations a step": problem.iterations(case.weights()) / case.steps,
+        "levels and operators, MB": problem.stored,
+    }
     return Tool(value, derivative, seconds, facts)
 
 
@@ -232,6 +243,7 @@ def compare(case: Tracking, rounds: int, peers: bool) -> tuple[list[dict[str, An
                 "value + derivative": timing.median(both),
                 "over fpcontrol": timing.ratio(both, [pair[1] for pair in times[OWN]]),
                 "derivative over": timing.ratio(gradient, [b - a for a, b in times[OWN]]),
+                "levels and operators, MB": source[name].facts.get("levels and operators, MB"),
                 "off by": distance(source[name], tools[OWN]),
             }
         )
@@ -264,8 +276,9 @@ def widths(cases: list[Tracking], rounds: int) -> list[dict[str, Any]]:
         tools.append((case, problem, own(case, OWN, problem)))
     times: list[list[Pair]] = [[] for _ in tools]
     for number in range(1, rounds + 1):
-        for kept, (_, _, tool) in zip(times, tools, strict=True):
-            kept.append(tool.round(number)[OWN])
+        for kept, (case, _, tool) in zip(times, tools, strict=True):
+            if number == 1 or case.width <= 2 or case.dofs < MANY:
+                kept.append(tool.round(number)[OWN])
     return [
         {
             "dofs": case.dofs,
@@ -282,18 +295,15 @@ def widths(cases: list[Tracking], rounds: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a small mesh: seconds")
+    parser = results.arguments(__doc__, "derivative", "a small mesh: seconds")
     parser.add_argument("--rounds", type=int, default=0, help="of which the median counts")
-    parser.add_argument("--json", help="write the tables to this file")
-    parser.add_argument("--figure", help="draw the first table into this file")
     options = parser.parse_args()
     if MPI.COMM_WORLD.rank > 0:
         return
     cases = [Tracking(n, number=number) for n, number in CASES]
     if options.quick:
         cases = [Tracking(16)]
-    rounds = options.rounds or (2 if options.quick else 5)
+    rounds = options.rounds or (2 if options.quick else 4)
     peers = peer_processes.available()
     if not peers:
         print(peer_processes.MISSING)
@@ -317,28 +327,23 @@ def main() -> None:
         for width in (2, 50, 200)
     ]
     if not options.quick:
-        alone.append(Tracking(320))
+        alone += [Tracking(320, width) for width in (2, 50, 200)]
     flat = widths(alone, rounds)
     print(timing.table("fpcontrol alone, dt D/h^2 = 1", flat))
-    if options.json:
-        result = {
-            "environment": timing.environment(COMM),
-            "settings": {
-                "steps": cases[0].steps,
-                "pieces": cases[0].pieces,
-                "rtol": cases[0].rtol,
-                "quadrature degree": quadrature,
-                "petsc options": gmres(cases[0]),
-                "rounds": rounds,
-            },
-            "facts": facts,
-            "tables": {"tools": rows, "widths": flat},
-        }
-        timing.write(options.json, result, COMM)
-    if options.figure:
-        from derivative_figure import draw
-
-        draw(rows, options.figure)
+    result = {
+        "environment": timing.environment(COMM),
+        "settings": {
+            "steps": cases[0].steps,
+            "pieces": cases[0].pieces,
+            "rtol": cases[0].rtol,
+            "quadrature degree": quadrature,
+            "petsc options": gmres(cases[0]),
+            "rounds": rounds,
+        },
+        "facts": facts,
+        "tables": {"tools": rows, "widths": flat},
+    }
+    results.save(options.out, "derivative", result, COMM)
 
 
 if __name__ == "__main__":

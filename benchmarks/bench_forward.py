@@ -1,6 +1,6 @@
 """Cost of a forward step per degree of freedom over the size, beside plain DOLFINx and the memory.
 
-    mpirun -n 1 python -m mpi4py benchmarks/bench_forward.py [--quick] [--large] [--json FILE]
+    mpirun -n 1 python -m mpi4py benchmarks/bench_forward.py [--quick] [--large] [--out DIR]
 
 Unit square (degrees 1, 2, 3) and cube (degree 1) at dt D/h^2 = 1; drifts that stay, move in every
 step, or switch. The same space, quadrature, Krylov method, initial guesses and tolerance for both;
@@ -9,9 +9,11 @@ with a closed form (forward_peers.py). Four minutes; benchmarks/README.md explai
 """
 
 import argparse
+from dataclasses import dataclass
 
 import forward_peers
 import numpy as np
+import results
 import timing
 import traffic
 import triad
@@ -30,25 +32,47 @@ from cases import (
 from forward_runs import FEW, SHORT, Row, direct, krylov, setup
 
 # Squares a side times the degree: multiples of 6, so that all degrees have the same dofs.
-SQUARES = {"1e3": 30, "1e4": 102, "1e5": 318, "1e6": 1002}
+SQUARES = {"1e3": 30, "1e4": 102, "5e4": 222, "1e5": 318, "2.6e5": 510, "1e6": 1002}
 CUBES = {"3e4": 30, "3e5": 66}
-HUGE = 4e5
+DRIFTS = ("steady", "cheap", "network/1", "network/4")
+# What is run by degree.
+DEFAULT = {1: ("1e3", "1e4", "5e4", "1e5", "2.6e5", "1e6"), 2: ("1e3", "1e4", "1e5")}
+MANY, HUGE = 2e5, 4e5
 
 
-def steps_and_rounds(dofs: int, quick: bool) -> tuple[int, int]:
-    """Steps of the long run, and rounds: what is short is repeated."""
-    if quick:
-        return SHORT + 8, FEW + 1
-    plan = ((3e3, 84, 7), (2e4, 44, 5), (5e4, 12, FEW), (np.inf, 8, FEW))
-    return next((steps, rounds) for size, steps, rounds in plan if dofs < size)
+@dataclass(frozen=True)
+class Effort:
+    """What is run on one mesh.
+
+    Attributes:
+        steps: Of the long run.
+        rounds: Of which the median counts.
+        drifts: Names.
+    """
+
+    steps: int
+    rounds: int
+    drifts: tuple[str, ...]
+
+
+def effort(dofs: int, degree: int, options: argparse.Namespace) -> Effort:
+    """What is short is repeated, and what takes minutes is left out unless it is asked for."""
+    plan = ((3e3, 84, 5), (2e4, 44, 4), (6e4, 12, FEW), (MANY, 8, FEW), (np.inf, 8, 2))
+    steps, rounds = next((steps, rounds) for size, steps, rounds in plan if dofs < size)
+    if options.quick:
+        steps, rounds = SHORT + 8, FEW + 1
+    few = DRIFTS if dofs < MANY else DRIFTS[:3] if dofs < HUGE else ("cheap",)
+    if degree > 2 and dofs > 6e4:
+        few = ("steady", "cheap")
+    return Effort(steps, options.rounds or rounds, tuple(options.drifts or few))
 
 
 def sweep(
-    n: int, degree: int, dimension: int, quick: bool, bandwidth: list[Row]
-) -> tuple[list[Row], Row]:
-    """All drifts on one mesh."""
+    n: int, degree: int, dimension: int, effort: Effort, bandwidth: list[Row]
+) -> tuple[list[Row], Row | None]:
+    """The drifts on one mesh, and setting up, unless that takes minutes."""
     dofs = (n * degree + 1) ** dimension
-    steps, rounds = steps_and_rounds(dofs, quick)
+    steps, rounds = effort.steps, effort.rounds
     case = Case(n, degree, steps, dimension)
     rows: list[Row] = []
 
@@ -81,19 +105,21 @@ def sweep(
 
     # What is done once costs as much as many steps of a drift that stays, and so does its noise.
     longer = Case(n, degree, SHORT + 8 * (steps - SHORT), dimension)
-    # A factorization of the largest takes half a minute, and every round four: not that one.
-    if dimension == 2 and dofs <= HUGE:
-        add("steady", longer, direct(longer, rounds))
-    else:
-        drift, plain = steady(longer), {"ufl": steady_plain(longer)}
-        add("steady", longer, krylov(longer, "steady", drift, plain, longer.steps, rounds))
-    drift = cheap(case)
-    add("cheap", case, krylov(case, "cheap", drift, cheap_plain(case, drift), 1, rounds))
-    for per_piece in (1, 4):
-        net = network(case, 2, steps // per_piece)
-        name = f"network/{per_piece}"
-        add(name, case, krylov(case, name, net, network_plain(case, net), per_piece, rounds))
-    return rows, setup(case, rounds)
+    for name in effort.drifts:
+        # A factorization of the largest takes half a minute, and every round four: not that one.
+        if name == "steady" and dimension == 2 and dofs <= HUGE:
+            add(name, longer, direct(longer, rounds))
+        elif name == "steady":
+            drift, plain = steady(longer), {"ufl": steady_plain(longer)}
+            add(name, longer, krylov(longer, name, drift, plain, longer.steps, rounds))
+        elif name == "cheap":
+            drift = cheap(case)
+            add(name, case, krylov(case, name, drift, cheap_plain(case, drift), 1, rounds))
+        else:
+            per_piece = int(name.removeprefix("network/"))
+            net = network(case, 2, steps // per_piece)
+            add(name, case, krylov(case, name, net, network_plain(case, net), per_piece, rounds))
+    return rows, setup(case, rounds) if dofs < MANY else None
 
 
 def growth(rows: list[Row]) -> list[Row]:
@@ -125,61 +151,69 @@ def growth(rows: list[Row]) -> list[Row]:
     return found
 
 
+def meshes(options: argparse.Namespace) -> list[tuple[int, int, int]]:
+    """Squares or cubes a side, degree and dimension."""
+    plan = {p: DEFAULT.get(p, DEFAULT[2]) for p in options.degrees}
+    cubes = list(CUBES.values())[:1]
+    if options.large:
+        plan, cubes = {p: tuple(SQUARES) for p in options.degrees}, list(CUBES.values())
+    if options.quick:
+        plan, cubes = dict.fromkeys(options.degrees, ("1e3",)), [6]
+    if options.sizes is not None or options.cubes is not None:
+        plan = {p: tuple(options.sizes or ()) for p in options.degrees}
+        cubes = [CUBES[name] for name in options.cubes or ()]
+    found = [(SQUARES[name] // p, p, 2) for p, names in plan.items() for name in names]
+    return found + [(n, 1, 3) for n in cubes]
+
+
 def main() -> None:
     """Measure, print, write, draw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="1e3 dofs only: seconds")
-    parser.add_argument("--large", action="store_true", help="1e6 dofs, and 3e5 in 3-D: minutes")
+    parser = results.arguments(__doc__, "forward", "1e3 dofs only: seconds")
+    parser.add_argument("--large", action="store_true", help="all sizes: ten minutes")
+    parser.add_argument("--sizes", nargs="*", choices=SQUARES, help="of these in 2-D only")
+    parser.add_argument("--cubes", nargs="*", choices=CUBES, help="of these in 3-D only")
     parser.add_argument("--degrees", type=int, nargs="*", default=[1, 2, 3], help="in 2-D")
-    parser.add_argument("--json", help="write the tables to this file")
-    parser.add_argument("--figure", help="draw cost over size into this file")
+    parser.add_argument("--drifts", nargs="*", choices=DRIFTS, help="of these at every size")
+    parser.add_argument("--rounds", type=int, default=0, help="of which the median counts")
+    parser.add_argument("--no-peers", action="store_true", help="without the other tools")
     options = parser.parse_args()
-
-    count = 1 if options.quick else 4 if options.large else 3
-    squares = list(SQUARES.values())[:count]
-    cubes = [6] if options.quick else list(CUBES.values())[: 2 if options.large else 1]
     unit = "microseconds per dof and step"
     say = print if COMM.rank == 0 else lambda *_, **__: None
     bandwidth = triad.measure(COMM, triad.sizes(COMM.size, options.quick), rounds=3)
     say(timing.table(f"Triad ({triad.KIND}) on {COMM.size} rank(s), GB/s", bandwidth), flush=True)
     rows: list[Row] = []
     setups: list[Row] = []
-    meshes = [(n // p, p, 2) for p in options.degrees for n in squares]
-    meshes += [(n, 1, 3) for n in cubes]
-    for n, degree, dimension in meshes:
-        mine, made = sweep(n, degree, dimension, options.quick, bandwidth)
+    for n, degree, dimension in meshes(options):
+        amount = effort((n * degree + 1) ** dimension, degree, options)
+        mine, made = sweep(n, degree, dimension, amount, bandwidth)
         title = f"Forward, degree {degree}, {dimension}-D, {mine[0]['dofs']} dofs, {unit}"
         hidden = ("degree", "dimension", "dofs")
         shown = [{k: v for k, v in row.items() if k not in hidden} for row in mine]
         say(timing.table(title, shown), flush=True)
         rows += mine
-        setups.append(made)
+        setups += [made] if made else []
     grown = growth(rows)
     say(timing.table("Setup, microseconds per dof", setups))
     say(timing.table("Growth of the cost of a step (aim: below 1.5 beyond the triad)", grown))
-    peers = forward_peers.measure(options.quick, say)
-    if options.json:
-        result = {
-            "environment": timing.environment(COMM),
-            "settings": {
-                "dt D/h^2": 1.0,
-                "petsc options": OPTIONS,
-                "direct": DIRECT,
-                "triad": triad.KIND,
-            },
-            "tables": {
-                "triad": bandwidth,
-                "forward": rows,
-                "setup": setups,
-                "growth": grown,
-                "peers": peers,
-            },
-        }
-        timing.write(options.json, result, COMM)
-    if options.figure and COMM.rank == 0:
-        from forward_figure import draw
-
-        draw(rows, options.figure)
+    peers = [] if options.no_peers else forward_peers.measure(options.quick, say)
+    result = {
+        "environment": timing.environment(COMM),
+        "settings": {
+            "dt D/h^2": 1.0,
+            "petsc options": OPTIONS,
+            "direct": DIRECT,
+            "triad": triad.KIND,
+            "rounds": options.rounds or "by size",
+        },
+        "tables": {
+            "triad": bandwidth,
+            "forward": rows,
+            "setup": setups,
+            "growth": grown,
+            "peers": peers,
+        },
+    }
+    results.save(options.out, "forward", result, COMM)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Memory of a forward run, and of a value with its derivative: bytes per degree of freedom.
 
-    python benchmarks/bench_memory.py [--quick] [--large] [--json FILE]
+    python benchmarks/bench_memory.py [--quick] [--large] [--out DIR]
 
 Every case in a process of its own on one rank: what it holds after each phase, and the highest it
 came to, less what it held after the imports and a tiny run of the same kind. Beside it what is
-known by count: the levels kept (8 bytes a dof and level), one matrix, the mesh. A minute;
-`--large` runs 1e6 dofs in 2-D and 3e5 in 3-D and takes some more; aim: within 24 GiB.
+known by count: the levels kept (8 bytes a dof and level), one matrix, the mesh; aim: within 24 GiB.
+Then a derivative over many steps with everything in memory, and with a share of that as its budget,
+by Revolve and on disk: what it takes, and that it is the same derivative. A minute; `--large` runs
+1e6 dofs in 2-D and 3e5 in 3-D, too, and takes some more.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from typing import Any
 from mpi4py import MPI
 
 import numpy as np
+import results
 import timing
 import traffic
 import ufl
@@ -31,11 +35,17 @@ from processes import environment
 import fpcontrol as fpc
 
 DOUBLE = 8
-GIB = 2.0**30
+GIB, MB = 2.0**30, 1e6
 AIM = 24.0  # GiB
 STEPS = 20
 TINY = 6
+# The derivative that is to fit into a budget: steps, steps of a piece, and the share of what all
+# levels take. Operators come after them, so that Revolve keeps one.
+MANY, PIECE, SHARE = 400, 20, 0.25
+# The derivative may differ by so much, relative to its largest entry.
+SAME = 1e-12
 Row = dict[str, Any]
+WAYS = ("memory", "Revolve", "disk")
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -43,10 +53,20 @@ STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class Spec:
     """What one process runs: squares or cubes a side, and so on."""
 
-    what: str  # steady, moving, derivative
+    what: str  # steady, moving, derivative; or a way to store levels: memory, Revolve, disk
     n: int
     degree: int
     dimension: int
+
+    @property
+    def steps(self) -> int:
+        """Time steps."""
+        return MANY if self.what in WAYS else STEPS
+
+    @property
+    def budget(self) -> float:
+        """GiB for levels and operators, if it is limited."""
+        return SHARE * DOUBLE * self.steps * (self.n * self.degree + 1) ** self.dimension / GIB
 
 
 def now(name: str) -> float:
@@ -88,26 +108,34 @@ def run(spec: Spec, phases: Phases | None) -> Row:
         if phases is not None:
             phases.end(name)
 
-    case = Case(spec.n, spec.degree, STEPS, spec.dimension)
+    case = Case(spec.n, spec.degree, spec.steps, spec.dimension)
     end("mesh and start")
     counts: Row = {
         "dofs": case.dofs,
         "cells": case.mesh.topology.index_map(spec.dimension).size_local,
     }
-    t1, common = case.t1(STEPS), {"linear_solver": "gmres", "petsc_options": OPTIONS}
-    if spec.what == "derivative":
-        drift = network(case, 2, STEPS // 4)
+    t1 = case.t1(spec.steps)
+    common: Row = {"linear_solver": "gmres", "petsc_options": OPTIONS}
+    if spec.what == "derivative" or spec.what in WAYS:
+        drift = network(case, 2, spec.steps // (PIECE if spec.what in WAYS else 4))
+        if spec.what in ("Revolve", "disk"):
+            common["memory"] = spec.budget
+        if spec.what == "disk":
+            common["disk"] = tempfile.gettempdir()
         goal = fpc.density.interpolate(
             case.mesh, lambda x: 1.0 + 0.4 * np.cos(2.0 * np.pi * x[1]), case.degree
         )
         reference = fpc.MoserFlow(case.start, goal, t1, SIGMA)
         end("reference")
-        problem = fpc.TrackingProblem(reference, drift, SIGMA, STEPS, **common)
+        problem = fpc.TrackingProblem(reference, drift, SIGMA, spec.steps, **common)
         end("problem")
         value, derivative = problem.value_and_derivative(drift.weights)
         end("value, derivative")
         if not (np.isfinite(value) and np.abs(derivative).max() > 0.0):
             raise AssertionError(f"value {value}, derivative {derivative}")
+        if spec.what in WAYS:
+            storage = problem.runs.storage
+            counts |= storage.record() | {"derivative": derivative.ravel().tolist()}
         return counts
     # A drift that stays is factored (in 2-D), as the equation does unless told otherwise.
     options = {} if spec.what == "steady" else common
@@ -134,8 +162,8 @@ def child(spec: Spec) -> None:
     print(json.dumps({"phases": phases.rows, **counts}))
 
 
-def measure(spec: Spec) -> Row:
-    """One case in a process of its own."""
+def alone(spec: Spec) -> Row:
+    """What a case tells, run in a process of its own."""
     command = [sys.executable, "-m", "mpi4py", __file__, "--child", json.dumps(asdict(spec))]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment(), timeout=1800, check=False
@@ -143,6 +171,12 @@ def measure(spec: Spec) -> Row:
     if done.returncode:
         raise RuntimeError(f"{spec} failed with {done.returncode}:\n{done.stderr}")
     found: Row = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def measure(spec: Spec) -> Row:
+    """Memory of one case."""
+    found = alone(spec)
     dofs = found["dofs"]
     peak = max(phase["peak"] for phase in found["phases"])
     levels = DOUBLE * (STEPS + 1) * dofs
@@ -167,6 +201,38 @@ def measure(spec: Spec) -> Row:
     return row
 
 
+def budgeted(n: int) -> list[Row]:
+    """A derivative over many steps, its levels stored in all ways."""
+    rows: list[Row] = []
+    expected: np.ndarray | None = None
+    for way in WAYS:
+        spec = Spec(way, n, 1, 2)
+        found = alone(spec)
+        derivative = np.array(found["derivative"])
+        if expected is None:
+            expected = derivative
+        off = float(np.abs(derivative - expected).max() / np.abs(expected).max())
+        if not off <= SAME:
+            raise AssertionError(f"{way}: the derivative is off by {off:.1e}.")
+        before, last = found["phases"][-2:]
+        planned = found["level_memory_gib"] + found["operator_memory_gib"]
+        rows.append(
+            {
+                "levels": way,
+                "dofs": found["dofs"],
+                "steps": spec.steps,
+                "budget MB": found["memory_budget_gib"] * GIB / MB if way != "memory" else None,
+                "snapshots": found["snapshots"],
+                "operators": found["operators"],
+                "planned MB": planned * GIB / MB,
+                "taken MB": (last["peak"] - before["held"]) / MB,
+                "peak MB": max(phase["peak"] for phase in found["phases"]) / MB,
+                "off by": off,
+            }
+        )
+    return rows
+
+
 def specs(quick: bool, large: bool) -> list[Spec]:
     """Cases, the small ones first."""
     kinds = ("steady", "moving", "derivative")
@@ -181,10 +247,8 @@ def specs(quick: bool, large: bool) -> list[Spec]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny cases: seconds")
+    parser = results.arguments(__doc__, "memory", "tiny cases: seconds")
     parser.add_argument("--large", action="store_true", help="1e6 dofs in 2-D, 3e5 in 3-D, too")
-    parser.add_argument("--json", help="write the table to this file")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -201,15 +265,17 @@ def main() -> None:
         print(timing.table(title, row["phases"], 6), flush=True)
     shown = [{k: v for k, v in row.items() if k != "phases"} for row in rows]
     print(timing.table(f"Memory, {STEPS} steps, bytes per dof", shown, 5))
+    stored = budgeted(30 if options.quick else 128)
+    title = f"Derivative over {MANY} steps, budget {SHARE:g} of all levels"
+    print(timing.table(title, stored), flush=True)
     worst = max(row["GiB"] for row in rows)
     print(f"\nHighest {worst:.2f} GiB (aim: {AIM:g} GiB).")
-    if options.json:
-        result = {
-            "environment": timing.environment(MPI.COMM_SELF),
-            "settings": {"steps": STEPS, "aim GiB": AIM},
-            "tables": {"memory": rows},
-        }
-        timing.write(options.json, result, MPI.COMM_SELF)
+    result = {
+        "environment": timing.environment(MPI.COMM_SELF),
+        "settings": {"steps": STEPS, "aim GiB": AIM},
+        "tables": {"memory": rows, "budget": stored},
+    }
+    results.save(options.out, "memory", result, MPI.COMM_SELF)
 
 
 if __name__ == "__main__":

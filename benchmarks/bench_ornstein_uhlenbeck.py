@@ -1,6 +1,6 @@
 r"""Seconds to an accuracy: the Ornstein-Uhlenbeck process in a box, beside other tools.
 
-    python benchmarks/bench_ornstein_uhlenbeck.py [--quick] [--slow] [--json FILE] [--figures DIR]
+    python benchmarks/bench_ornstein_uhlenbeck.py [--quick] [--slow] [--out DIR]
 
 .. math:: \partial_t\rho = \nabla\cdot(D\nabla\rho + x\rho)\text{ on }[-6,6]^2,\qquad D = 1/2,
     \qquad\rho_0 = N((1.5,-1), I/4),\qquad t_1 = 1
@@ -12,7 +12,6 @@ and FiPy (1e-2 only) are in .venv-peers; without it the benchmark says so and go
 two on one core, mostly the peers at 1e-4.
 """
 
-import argparse
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 from mpi4py import MPI
 
 import numpy as np
+import results
 import scipy.sparse as sp
 import timing
 import ufl
@@ -298,13 +298,10 @@ def measure(tools: dict[str, Tool], i: int, repeats: int, slow: bool) -> list[di
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="target 1e-2 only: seconds")
+    parser = results.arguments(__doc__, "ornstein_uhlenbeck", "target 1e-2 only: seconds")
     parser.add_argument("--slow", action="store_true", help="fplanck at 1e-4, too: a minute")
     parser.add_argument("--tune", nargs="*", metavar="TOOL", help="look for the settings first")
     parser.add_argument("--repeats", type=int, default=0, help="rounds of which the median counts")
-    parser.add_argument("--json", help="write the table to this file")
-    parser.add_argument("--figures", help="draw the table into this folder")
     options = parser.parse_args()
     if MPI.COMM_WORLD.rank > 0:
         return
@@ -322,13 +319,8 @@ def main() -> None:
         found = measure(tools, i, options.repeats or (3 if options.quick else 7), options.slow)
         print(timing.table("Seconds to a relative L2 error", found), flush=True)
         rows += found
-    if options.json:
-        result = {"environment": timing.environment(COMM), "tables": {"accuracy": rows}}
-        timing.write(options.json, result, COMM)
-    if options.figures:
-        from accuracy_figure import draw
-
-        draw(rows, options.figures)
+    result = {"environment": timing.environment(COMM), "tables": {"accuracy": rows}}
+    results.save(options.out, "ornstein_uhlenbeck", result, COMM)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How time steps and derivatives scale over ranks: seconds on the cores there are, and counts.
 
-    python benchmarks/bench_scaling.py [--quick] [--json FILE] [--figure FILE]
+    python benchmarks/bench_scaling.py [--quick] [--out DIR]
 
 Starts ranks of its own by mpirun. Strong scaling: wall seconds on 1, 2, ... ranks, no more than
 there are cores, beside the memory bandwidth of as many ranks in the same rounds. Counts: messages,
@@ -15,7 +15,6 @@ import math
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,11 @@ from mpi4py import MPI
 
 import mpi_counts
 import numpy as np
+import results
+import scaling_blocks
 import timing
-from matplotlib.figure import Figure
 from petsc4py import PETSc
+from scaling_blocks import waiting, wall
 
 import fpcontrol as fpc
 
@@ -48,7 +49,6 @@ EQUAL = OPTIONS | {"ksp_convergence_test": "skip", "ksp_max_it": ITERATIONS}
 SAME = 1e-7
 DOUBLES = 24_000_000  # in each array of the triad, over all ranks: beyond any cache
 SHORT = 2  # steps of the run that is taken off another, and with it what is made only once
-BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 
 
 class Case:
@@ -114,21 +114,6 @@ def triad(comm: MPI.Comm, doubles: int = DOUBLES) -> float:
         np.add(a, b, out=a)
 
     return 5 * 8 * n * comm.size / min(wall(comm, run) for _ in range(3))
-
-
-def wall(comm: MPI.Comm, run: Callable[[], Any]) -> float:
-    """Wall seconds of the slowest rank. Collective."""
-    comm.barrier()
-    start = time.perf_counter()
-    run()
-    return comm.allreduce(time.perf_counter() - start, op=MPI.MAX)
-
-
-def waiting(comm: MPI.Comm) -> None:
-    """Wait for all ranks without taking a core from those that compute. Collective."""
-    arrived = comm.Ibarrier()
-    while not arrived.Test():
-        time.sleep(1e-3)
 
 
 class Timed:
@@ -318,64 +303,6 @@ def judged(rows: list[dict[str, Any]]) -> list[str]:
     return wrong
 
 
-# -- picture ---------------------------------------------------------------------------------------
-
-
-def draw(tables: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """Speedups beside the triad's, and counts over ranks."""
-    figure = Figure(figsize=(11.0, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    rows = [r for r in tables["strong"] if r["ranks"] > 1]
-    bars = (
-        ("triad ratio", "memory bandwidth (triad)", "0.6"),
-        ("step, speedup", "time step", BLUE),
-        ("value + derivative, speedup", "value + derivative", ORANGE),
-    )
-    x = np.arange(len(rows))
-    for i, (key, label, color) in enumerate(bars):
-        heights = [r[key] for r in rows]
-        drawn = left.bar(x + 0.27 * (i - 1), heights, 0.25, color=color, label=label)
-        left.bar_label(drawn, fmt="%.2f", fontsize=9)
-    left.axhline(1.0, color="black", lw=0.8, ls=(0, (1, 3)))
-    left.set_xticks(x, [f"{r['ranks']} ranks" for r in rows])
-    left.set(ylabel="times as fast as one rank", xlim=(-0.8, len(rows) - 0.2))
-    left.set_ylim(0.0, 1.35 * max((r[key] for r in rows for key, _, _ in bars), default=1.0))
-    size = spaced(tables["strong"][0]["dofs"])
-    left.set_title(f"Strong scaling, {size} degrees of freedom", fontsize=10.5)
-    left.legend(frameon=False, fontsize=9, loc="upper left")
-    equal = [
-        r for r in tables["counts"] if r["run"] == "forward" and r["solves"] == "equal iterations"
-    ]
-    exact = [r for r in tables["counts"] if r["run"] == "forward" and r["solves"] == "to tolerance"]
-    ranks = [r["ranks"] for r in equal]
-    for source, key, label, color, marker in (
-        (equal, "reductions", f"reductions, {ITERATIONS} iterations", BLUE, "o"),
-        (equal, "messages/neighbor", "messages per neighbor", ORANGE, "s"),
-        (exact, "its/step", f"iterations to {RTOL:g}", GREEN, "^"),
-        (equal, "neighbors", "neighbors, at most", PURPLE, "D"),
-    ):
-        values = [r[key] for r in source]
-        right.plot(ranks, values, marker=marker, color=color, label=label)
-    right.set_xscale("log", base=2)
-    right.set_xticks(ranks, [str(r) for r in ranks])
-    right.minorticks_off()
-    most = max(max(r["reductions"], r["messages/neighbor"], r["its/step"]) for r in equal + exact)
-    right.set_ylim(0.0, 1.4 * most)
-    right.set(xlabel="ranks", ylabel="per time step, most loaded rank")
-    size = spaced(equal[0]["dofs"])
-    right.set_title(f"Communication, {size} degrees of freedom a rank", fontsize=10.5)
-    right.legend(frameon=False, fontsize=9, ncols=2, loc="upper left")
-    for ax in (left, right):
-        ax.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-
-
-def spaced(number: int) -> str:
-    """With a space before the thousands."""
-    return f"{number:,}".replace(",", " ")
-
-
 # -- ranks and their launcher ----------------------------------------------------------------------
 
 
@@ -387,20 +314,23 @@ def cores() -> int:
 def launched(options: argparse.Namespace) -> dict[str, Any]:
     """Run all parts on ranks of their own; on one process."""
     n, steps, rounds = (128, 10, 3) if options.quick else (512, 6, 4)
+    n_blocks = 48 if options.quick else 256
     doubles = DOUBLES // 12 if options.quick else DOUBLES
     dofs, rank_counts = (500, (1, 2, 4)) if options.quick else (2000, (1, 2, 4, 8))
-    tables: dict[str, list[dict[str, Any]]] = {"strong": [], "counts": []}
+    tables: dict[str, list[dict[str, Any]]] = {"strong": [], "blocks": [], "counts": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         part = folder / "part.json"
 
         def run(ranks: int, *arguments: Any, **more: Any) -> list[dict[str, Any]]:
-            command = [__file__, "--json", str(part), "--part", *map(str, arguments)]
+            command = [__file__, "--part", str(part), *map(str, arguments)]
             mpi_counts.launch(ranks, *command, **more)
             return json.loads(part.read_text())
 
         strong_ranks = 2 ** int(math.log2(min(cores(), 8)))
         tables["strong"] = run(strong_ranks, "strong", n, steps, rounds, doubles)
+        if strong_ranks > 1:
+            tables["blocks"] = run(strong_ranks, "blocks", n_blocks, 2)
         library = mpi_counts.built(folder)
         for ranks in rank_counts:
             tables["counts"] += run(ranks, "counts", dofs, preload=library)
@@ -439,6 +369,7 @@ def report(result: dict[str, Any]) -> list[str]:
             for r in tables["strong"]
         ]
         print(timing.table(f"Strong scaling, {name}: wall milliseconds a step", rows))
+    print(timing.table("Preconditioners of blocks", tables["blocks"]))
     geometry = ("ranks", "dofs", "neighbors", "ghosts/owned")
     own = ("its/step", "messages", "kB", "messages/neighbor", "bytes/ghost bytes", "reductions")
     own += ("other collectives", "PETSc messages")
@@ -459,26 +390,21 @@ def report(result: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Launch, print, write, draw; or be one of the ranks launched."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small meshes, few ranks: seconds")
-    parser.add_argument("--json", help="write the tables to this file, the figure beside it")
-    parser.add_argument("--figure", help="draw into this file")
+    parser = results.arguments(__doc__, "scaling", "small meshes, few ranks: seconds")
     parser.add_argument("--part", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
-        part, *numbers = options.part
-        rows = {"strong": strong, "counts": counts}[part](*map(int, numbers))
-        timing.write(options.json, rows, WORLD)
+        path, part, *numbers = options.part
+        parts = {"strong": strong, "blocks": scaling_blocks.measure, "counts": counts}
+        rows = parts[part](*map(int, numbers))
+        if WORLD.rank == 0:
+            results.write(Path(path), rows)
         return
     wrong: list[str] = []
     if WORLD.rank == 0:
         result = launched(options)
         wrong = report(result)
-        if options.json:
-            timing.write(options.json, result, MPI.COMM_SELF)
-        figure = options.figure or (options.json and str(Path(options.json).with_suffix(".png")))
-        if figure:
-            draw(result["tables"], Path(figure))
+        results.save(options.out, "scaling", result, MPI.COMM_SELF)
         for line in wrong:
             print(f"FAILED  {line}")
     waiting(WORLD)

@@ -1,6 +1,6 @@
 """How the advantage of noise depends on sigma, and how it ends as sigma goes to zero.
 
-    python benchmarks/bench_sigma.py [--quick] [--json FILE] [--figure FILE]
+    python benchmarks/bench_sigma.py [--quick] [--out DIR]
 
 Two drifts, v and v + dv; both densities start uniform on [0, 1], v = 0. With noise the L2 distance
 w of the densities is at most C ||dv|| (norms over space and time), and C depends on how dv moves:
@@ -18,18 +18,16 @@ w of the densities is at most C ||dv|| (norms over space and time), and C depend
 With noise by the Galerkin solver, without by characteristics; every figure at two resolutions.
 """
 
-import argparse
 import math
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from mpi4py import MPI
 
 import numpy as np
+import results
 import timing
-from matplotlib.figure import Figure
 from scipy.optimize import brentq
 
 from fpcontrol.characteristics import Labels, carry
@@ -44,7 +42,6 @@ COMM = MPI.COMM_WORLD
 A, T = 2.0, 1.0
 SMALL = 1e-3  # amplitude, times sigma, in the linear regime: what is of third order is 1e-6 of w
 STEADY_DECAY = 1.2564312  # D k**2 T at which a steady drift costs most: (1 + 2 z) exp(-z) = 1
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 
 
 def deviation(run: Trajectory) -> float:
@@ -208,65 +205,9 @@ def halved(frequencies: Sequence[int]) -> list[dict[str, Any]]:
     return rows
 
 
-# -- picture ---------------------------------------------------------------------------------------
-
-
-def draw(tables: dict[str, list[dict[str, Any]]], path: Path) -> None:
-    """The constant over sigma, and the error relative to that without noise."""
-    figure = Figure(figsize=(10.5, 4.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    small, all_rows = tables["constants"], tables["regimes"]
-    sigma = np.geomspace(*np.array(sorted(r["sigma"] for r in all_rows if r["sigma"]))[[0, -1]], 80)
-    left.loglog(sigma, 1.0 / sigma, color="black", label=r"$1/\sigma$")
-    left.loglog(sigma, 0.902512 / sigma, ":", color="black", label=r"$0.9025/\sigma$")
-    for key, name, marker in (("growing", "growing", "^"), ("steady", "steady, at $k^*$", "v")):
-        left.loglog(
-            [r["sigma"] for r in small],
-            [r[f"sigma C {key}"] / r["sigma"] for r in small],
-            marker,
-            color="black",
-            markerfacecolor="white",
-            label=f"small $\\delta v$, {name}",
-        )
-    for color, m in zip(COLORS, sorted({r["k/2pi"] for r in all_rows}), strict=False):
-        k = 2.0 * np.pi * m
-        rows = [r for r in all_rows if r["k/2pi"] == m and r["sigma"]]
-        flat = next(r for r in all_rows if r["k/2pi"] == m and not r["sigma"])
-        kappa = 0.5 * sigma**2 * k**2 / A
-        good = kappa > 1e-3  # the cosine series of the closed form needs many modes below
-        exact = np.array([cosine.sup_l2(float(z), A * T) for z in kappa[good]])
-        scale = A / k * math.sqrt(0.5 * T)
-        name = f"$k = 2\\pi\\cdot{m}$"
-        left.loglog(sigma[good], exact / scale, "-", color=color, lw=1.0)
-        dots = {"marker": "o", "ls": "", "ms": 5.0, "color": color, "label": name}
-        left.loglog([r["sigma"] for r in rows], [r["C"] for r in rows], **dots)
-        left.axhline(flat["C"], color=color, lw=0.8, ls=(0, (1, 3)))
-        x = np.array([r["sigma"] for r in rows]) * k / math.sqrt(A)
-        right.loglog(x, [r["of sigma=0"] for r in rows], **dots)
-    z = np.geomspace(2e-3, 2e3, 100)
-    line = np.array([cosine.sup_l2(float(v), A * T) for v in z]) / cosine.sup_l2(0.0, A * T)
-    right.loglog(np.sqrt(2.0 * z), line, "-", color="black", lw=1.0, label="closed form")
-    right.axvspan(3e-2, 1.0, color="0.93", zorder=0)
-    right.axhline(1.0, color="0.5", lw=0.8, ls=(0, (1, 3)))
-    right.text(0.04, 2e-3, "little or no contrast:\nnoise gains less\nthan half", color="0.3")
-    left.set(xlabel=r"$\sigma$", ylabel=r"$\|w\|_{C(L^2)}\,/\,\|\delta v\|_{L^2(L^2)}$")
-    left.set_title("What a difference of drifts costs (dotted: without noise)", fontsize=10.5)
-    right.set(xlabel=r"$\sigma k/\sqrt{a}$", ylabel=r"L2 error over that of $\sigma = 0$")
-    right.set_title(r"$\delta v = (a/k)\sin kx$: where noise is of advantage", fontsize=10.5)
-    right.set(xlim=(3e-2, 50.0), ylim=(1e-3, 2.0))
-    for ax in (left, right):
-        ax.legend(frameon=False, fontsize=8.5)
-        ax.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-
-
 def main() -> None:
     """Measure, print, write, draw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few sigmas and wavenumbers: seconds")
-    parser.add_argument("--json", help="write the tables to this file, the figure beside it")
-    parser.add_argument("--figure", help="draw into this file")
+    parser = results.arguments(__doc__, "sigma", "few sigmas and wavenumbers: seconds")
     options = parser.parse_args()
     if options.quick:
         sigmas, frequencies, few = (0.5, 0.1, 0.02), (1, 4), (0.5, 0.1)
@@ -283,7 +224,7 @@ def main() -> None:
         "environment": timing.environment(COMM),
         "settings": {"a": A, "T": T, "degree": 3, "scheme": "SDIRK4"},
         "tables": {
-            name: [{k.strip(): none_if_nan(v) for k, v in r.items()} for r in rows]
+            name: [{k.strip(): v for k, v in r.items()} for r in rows]
             for name, rows in tables.items()
         },
     }
@@ -292,15 +233,7 @@ def main() -> None:
         print(timing.table("sigma C = sigma ||w|| / ||dv|| for small dv", tables["constants"]))
         print(timing.table("dv = (a/k) sin(kx); sigma = 0 by characteristics", tables["regimes"]))
         print(timing.table("The sigma that halves the error", tables["halved"]))
-    if options.json:
-        timing.write(options.json, result, COMM)
-    figure = options.figure or (options.json and str(Path(options.json).with_suffix(".png")))
-    if figure and COMM.rank == 0:
-        draw(tables, Path(figure))
-
-
-def none_if_nan(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
+    results.save(options.out, "sigma", result, COMM)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 """Which linear solver, or none, for a time step whose operator is refilled?
 
-    python benchmarks/bench_solvers.py [--quick] [--large] [--only TABLE] [--json FILE]
+    python benchmarks/bench_solvers.py [--quick] [--large] [--only TABLE] [--out DIR]
 
 Two minutes of one core; benchmarks/README.md explains the tables.
 """
 
-import argparse
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from mpi4py import MPI
 
-import solvers_figure
+import results
 import timing
 from solvers_candidates import EVERYTHING, FAST, MAIN, SLOW_IN_3D, THRIFT
 from solvers_explicit import cost, errors, limits
@@ -185,12 +184,9 @@ def faults(name: str, rows: Rows) -> Iterable[str]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small meshes, one round: seconds")
+    parser = results.arguments(__doc__, "solvers", "small meshes, one round: seconds")
     parser.add_argument("--large", action="store_true", help="finer meshes: many minutes")
     parser.add_argument("--only", choices=TABLES, help="one table")
-    parser.add_argument("--json", metavar="FILE")
-    parser.add_argument("--figure", metavar="FILE", help="solvers_figure.py draws it")
     options = parser.parse_args()
     size = QUICK if options.quick else LARGE if options.large else Size()
     tables: dict[str, Rows] = {}
@@ -201,10 +197,9 @@ def main() -> None:
         if COMM.rank == 0:
             title = (TABLES[name].__doc__ or name).splitlines()[0]
             print(timing.table(f"{name}: {title}", compact(tables[name])), flush=True)
-    if options.json:
-        timing.write(options.json, timing.environment(COMM) | {"tables": tables}, COMM)
-    if options.figure and COMM.rank == 0:
-        solvers_figure.draw(tables, options.figure)
+    result = {"environment": timing.environment(COMM), "tables": tables}
+    name = f"solvers-{options.only}" if options.only else "solvers"
+    results.save(options.out, name, result, COMM)
     if wrong:
         raise SystemExit("\n".join(wrong))
 

@@ -1,15 +1,15 @@
 """Cost of an operator, beside plain DOLFINx in the same run, and of a step outside its solves.
 
-    mpirun -n 1 python -m mpi4py benchmarks/bench_steps.py [--quick] [--large] [--json FILE]
+    mpirun -n 1 python -m mpi4py benchmarks/bench_steps.py [--quick] [--large] [--out DIR]
 
 Unit square, dt D/h^2 = 1, the same space and quadrature for both. Seconds;
 benchmarks/README.md explains the columns.
 """
 
-import argparse
 import functools
 from typing import Any
 
+import results
 import timing
 from cases import COMM, OPTIONS, SIGMA, Case, D, cheap, cheap_plain, network
 from plain_dolfinx import PlainDolfinx
@@ -111,12 +111,10 @@ def overhead(case: Case, k: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="smallest mesh, few repeats")
+    parser = results.arguments(__doc__, "steps", "smallest mesh, few repeats")
     parser.add_argument("--large", action="store_true", help="263 169 degrees of freedom too")
     parser.add_argument("--degree", type=int, default=1, help="polynomial degree (default 1)")
     parser.add_argument("--repeats", type=int, default=0, help="rounds of which the median counts")
-    parser.add_argument("--json", help="write the result to this file")
     options = parser.parse_args()
 
     sizes = [32] if options.quick else [32, 128, 512] if options.large else [32, 128]
@@ -144,8 +142,7 @@ def main() -> None:
         print(f"{COMM.size} rank(s), {result['settings']}")
         print(timing.table("Operator refill, microseconds per dof", tables["refill"]))
         print(timing.table("Overhead, network drift, ms per step", tables["overhead"]))
-    if options.json:
-        timing.write(options.json, result, COMM)
+    results.save(options.out, "steps", result, COMM)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,8 @@
-"""Figures of bench_convergence.py: python benchmarks/convergence_figures.py JSON DIR."""
+"""Figures of bench_convergence.py."""
 
-import json
-import sys
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
 
@@ -26,6 +21,11 @@ plt.rcParams |= {
     "legend.frameon": False,
     "savefig.dpi": 150,
 }
+
+
+def spaced(number: int) -> str:
+    """With a space before the thousands."""
+    return f"{number:,}".replace(",", " ")
 
 
 def groups(rows: list[Row], name: str) -> dict[Any, list[Row]]:
@@ -155,18 +155,11 @@ def dissipation(rows: list[Row]) -> Any:
 DRAW = {"space": space, "time": time, "layers": layers, "dissipation": dissipation}
 
 
-def draw(tables: dict[str, list[Row]], folder: str | Path) -> None:
-    """One PNG for each table."""
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    for name, rows in tables.items():
-        if name not in DRAW:
-            continue
-        figure = DRAW[name](rows)
-        figure.tight_layout()
-        figure.savefig(target / f"convergence_{name}.png")
-        plt.close(figure)
-
-
-if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text())["tables"], sys.argv[2])
+def draw(result: Mapping[str, Any]) -> dict[str, Any]:
+    """One figure for each table."""
+    found = {}
+    for name, rows in result["tables"].items():
+        if name in DRAW:
+            found[f"_{name}"] = figure = DRAW[name](rows)
+            figure.tight_layout()
+    return found

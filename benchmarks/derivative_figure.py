@@ -1,17 +1,10 @@
-"""Figure of bench_derivative.py: seconds of a value and of a value with its derivative, by tool.
+"""Figure of bench_derivative.py: seconds of a value and of a value with its derivative, by tool."""
 
-python benchmarks/derivative_figure.py RESULT.json FILE.png
-"""
-
-import json
-import sys
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from convergence_figures import spaced
 from matplotlib.lines import Line2D
 
 # Colors of Okabe and Ito, which differ for color-blind readers too.
@@ -19,8 +12,9 @@ COLORS = {"fpcontrol": "#D55E00", "by hand": "#0072B2", "dolfinx-adjoint": "#009
 OTHERS = "#666666"
 
 
-def draw(rows: list[dict[str, Any]], path: str) -> None:
+def draw(result: Mapping[str, Any]) -> dict[str, Any]:
     """One panel for each problem; hollow the value alone, full with its derivative."""
+    rows = result["tables"]["tools"]
     cases = list(dict.fromkeys((row["dofs"], row["dt D/h^2"]) for row in rows))
     names = list(dict.fromkeys(row["tool"] for row in rows))
     figure, panels = plt.subplots(
@@ -50,8 +44,7 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
         low = min(row["value"] for row in found.values())
         high = max(row["value + derivative"] for row in found.values())
         panel.set(xscale="log", xlim=(low / 1.6, high * 5.0))
-        size = f"{dofs:,}".replace(",", " ")
-        panel.set_title(f"{size} unknowns, $dt\\,D/h^2 = {number:g}$", fontsize=12)
+        panel.set_title(f"{spaced(dofs)} unknowns, $dt\\,D/h^2 = {number:g}$", fontsize=12)
         panel.set_xlabel("seconds of one processor")
         panel.grid(axis="x", which="major", color="0.85")
         panel.set_axisbelow(True)
@@ -72,14 +65,8 @@ def draw(rows: list[dict[str, Any]], path: str) -> None:
         fontsize=11,
     )
     figure.tight_layout(rect=(0.0, 0.07, 1.0, 1.0))
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+    return {"": figure}
 
 
 def _times(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio < 10 else f"{ratio:.0f}"
-
-
-if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text())["tables"]["tools"], sys.argv[2])

@@ -1,8 +1,7 @@
-"""Figure of bench_forward.py: python benchmarks/forward_figure.py JSON PNG."""
+"""Figure of bench_forward.py."""
 
-import json
-import sys
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 from convergence_figures import COLORS, MARKERS, Row, groups
 from matplotlib import pyplot as plt
@@ -32,8 +31,9 @@ def panel(ax: plt.Axes, rows: list[Row]) -> None:
             ax.loglog(dofs, [row[key] for row in mine], **style, **how, **fill)
 
 
-def draw(rows: list[Row], path: str | Path) -> None:
+def draw(result: Mapping[str, Any]) -> dict[str, Any]:
     """Microseconds per dof and step over dofs, a panel for each degree."""
+    rows = result["tables"]["forward"]
     kinds: dict[tuple[int, int], list[Row]] = {}
     for dimension, mine in groups(rows, "dimension").items():
         for degree, these in groups(mine, "degree").items():
@@ -65,11 +65,4 @@ def draw(rows: list[Row], path: str | Path) -> None:
     figure.legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0.0), ncol=columns, fontsize=8
     )
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(target, bbox_inches="tight")
-    plt.close(figure)
-
-
-if __name__ == "__main__":
-    draw(json.loads(Path(sys.argv[1]).read_text())["tables"]["forward"], sys.argv[2])
+    return {"": figure}

@@ -1,10 +1,11 @@
 """Runs of bench_forward.py: what a step costs, here and in plain DOLFINx, on one mesh.
 
-A short run is taken off a long one, so that what is done once in a run is left out.
+The clock is read between the steps, so that what is done once in a run is left out, as are the
+first steps, whose guesses are worse.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mpi4py import MPI
@@ -28,40 +29,76 @@ from petsc4py import PETSc
 from plain_dolfinx import PlainDolfinx, steady_crank_nicolson
 
 import fpcontrol as fpc
+from fpcontrol import fokker_planck
 
 # Both stop at RTOL in the preconditioned residual; the densities then differ by this much at most.
 SAME_DENSITY = 1e-8
-SHORT = 4  # steps of the short run, a piece of the network that switches every 4 steps
+SHORT = 4  # steps that are not counted, a piece of the network that switches every 4 steps
 FEW = 3  # rounds
-SMALL = 3e4  # dofs
 Row = dict[str, Any]
-Runs = dict[str, Callable[[], Any]]
 
 
-def pair(runs: Runs, who: str, run: Callable[[int], Any], long: int) -> None:
-    """A short and a long run."""
-    runs[f"{who} short"] = lambda: run(SHORT)
-    runs[f"{who} long"] = lambda: run(long)
+class Stamps:
+    """Readings of the clock before a run, before its steps, after the last, and after the run."""
+
+    def __init__(self) -> None:
+        self._readings: list[float] = []
+
+    def __call__(self) -> None:
+        self._readings.append(timing.clock(COMM))
+
+    def track(self, items: Iterable[int], *_: Any) -> Iterator[int]:
+        """In the place of the progress bar around the steps of fpcontrol."""
+        for item in items:
+            self()
+            yield item
+        self()
+
+    def seconds(self) -> tuple[float, float]:
+        """Of the steps after the first SHORT, and of all that is no step."""
+        begin, *steps, end = self._readings
+        counted = steps[-1] - steps[SHORT]
+        one = counted / (len(steps) - 1 - SHORT)
+        return counted, end - begin - (len(steps) - 1) * one
 
 
-def in_turns(runs: Runs, rounds: int) -> dict[str, list[float]]:
-    """As timing.interleaved; of few and long rounds none is spent on warming up.
+def timed(run: Callable[[Stamps], Any]) -> tuple[float, float]:
+    """What Stamps.seconds says of a run, of the slowest rank. Collective."""
+    stamps = Stamps()
+    COMM.barrier()
+    stamps()
+    run(stamps)
+    stamps()
+    counted, once = stamps.seconds()
+    return COMM.allreduce(counted, op=MPI.MAX), COMM.allreduce(once, op=MPI.MAX)
 
-    The forms are compiled by then (smaller meshes come first), and the median leaves the first out.
-    """
-    if rounds > FEW:
-        return timing.interleaved(COMM, runs, rounds)
-    times: dict[str, list[float]] = {name: [] for name in runs}
+
+def solved(
+    equation: fpc.FokkerPlanck, case: Case, steps: int, stamps: Stamps | None = None
+) -> fpc.Trajectory:
+    """A run of fpcontrol, with the clock read between its steps."""
+    original = fokker_planck.track
+    if stamps is not None:
+        fokker_planck.track = stamps.track
+    try:
+        return equation.solve(case.start, case.t1(steps), steps)
+    finally:
+        fokker_planck.track = original
+
+
+def in_turns(
+    runs: dict[str, Callable[[Stamps], Any]], rounds: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Counted steps and the rest of each run, round by round; all have run a little before."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            times[name].append(timing.seconds(COMM, run))
+            times[name].append(timed(run))
     return times
 
 
-def difference(times: dict[str, list[float]], who: str) -> list[float]:
-    """Seconds of the steps in which the two runs differ, round by round."""
-    both = zip(times[f"{who} short"], times[f"{who} long"], strict=True)
-    return [long - short for short, long in both]
+def column(times: list[tuple[float, float]], i: int) -> list[float]:
+    return [pair[i] for pair in times]
 
 
 def same(name: str, mine: np.ndarray, others: list[np.ndarray]) -> float:
@@ -86,34 +123,28 @@ def krylov(
     iterations: dict[tuple[str, int], int] = {}
     densities: dict[str, np.ndarray] = {}
 
-    def own(steps: int) -> None:
-        last = equation.solve(case.start, case.t1(steps), steps)
+    def own(stamps: Stamps | None, steps: int = long) -> None:
+        last = solved(equation, case, steps, stamps)
         iterations["own", steps] = last.iterations
         densities["own"] = last.levels[-1].copy()
 
-    def theirs(peer: PlainDolfinx) -> Callable[[int], None]:
-        def run(steps: int) -> None:
-            peer.forward(case.start, steps, per_piece)
-            iterations["plain", steps] = peer.iterations
+    def theirs(peer: PlainDolfinx, stamps: Stamps, steps: int = long) -> None:
+        peer.forward(case.start, steps, per_piece, stamps)
+        iterations["plain", steps] = peer.iterations
 
-        return run
-
+    # Short runs warm up, and tell the iterations that are not counted.
+    own(None, SHORT)
     # The form that takes the drift faster runs in the rounds.
     first: dict[str, float] = {}
     peers: dict[str, PlainDolfinx] = {}
     for form, plain in plains.items():
         peers[form] = peer = PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, OPTIONS)
-        if case.dofs < SMALL:
-            peer.forward(case.start, SHORT, per_piece)  # warms up
-        first[form] = timing.seconds(COMM, functools.partial(theirs(peer), long))
+        theirs(peer, Stamps(), SHORT)
+        first[form] = timed(functools.partial(theirs, peer))[0]
         densities[form] = peer.density
     fastest = min(first, key=lambda form: first[form])
-
-    runs: Runs = {}
-    pair(runs, "own", own, long)
-    pair(runs, "plain", theirs(peers[fastest]), long)
-    times = in_turns(runs, rounds)
-    step = {who: difference(times, who) for who in ("own", "plain")}
+    times = in_turns({"own": own, "plain": functools.partial(theirs, peers[fastest])}, rounds)
+    step = {who: column(times[who], 0) for who in times}
     its = {who: (iterations[who, long] - iterations[who, SHORT]) / count for who in step}
     gap = same(name, densities["own"], [densities[form] for form in peers])
     refills = 1.0 / per_piece if per_piece < long else 0.0
@@ -126,13 +157,8 @@ def krylov(
         "its dolfinx": its["plain"],
         "drift in dolfinx": fastest,
         "difference": gap,
-        "once": once(times, step["own"], count),
+        "once": timing.median(column(times["own"], 1)),
     }, traffic.krylov_step(case.dofs, nonzeros, its["own"], refills)
-
-
-def once(times: dict[str, list[float]], step: list[float], count: int) -> float:
-    """Seconds that a run takes besides its steps."""
-    return timing.median(times["own short"]) - SHORT / count * timing.median(step)
 
 
 def direct(case: Case, rounds: int) -> tuple[Row, traffic.Traffic]:
@@ -153,27 +179,24 @@ def direct(case: Case, rounds: int) -> tuple[Row, traffic.Traffic]:
     b, u = peer.matrix.createVecs()
     b.set(1.0)
     last: dict[str, Any] = {}
-    runs: Runs = {}
-    long, count = case.steps, case.steps - SHORT
+    long = case.steps
 
-    def own(steps: int) -> None:
-        trajectory = equation.solve(case.start, case.t1(steps), steps)
-        last["own"] = trajectory.levels[-1].copy()
+    def own(stamps: Stamps) -> None:
+        last["own"] = solved(equation, case, long, stamps).levels[-1].copy()
 
-    def theirs(steps: int) -> None:
+    def theirs(stamps: Stamps) -> None:
         last["plain"] = steady_crank_nicolson(
-            case.start, plain.expression, D, case.dt, steps, 2 * case.degree, DIRECT
+            case.start, plain.expression, D, case.dt, long, 2 * case.degree, DIRECT, stamps
         )
 
-    def bare() -> None:
-        for _ in range(count):
+    def bare(stamps: Stamps) -> None:
+        for _ in range(long):
+            stamps()
             ksp.solve(b, u)
+        stamps()
 
-    pair(runs, "own", own, long)
-    pair(runs, "plain", theirs, long)
-    runs["bare"] = bare
-    times = in_turns(runs, rounds)
-    step = {who: difference(times, who) for who in ("own", "plain")}
+    times = in_turns({"own": own, "plain": theirs, "bare": bare}, rounds)
+    step = {who: column(times[who], 0) for who in times}
     owned = case.space.dofmap.index_map.size_local
     gap = same("steady", last["own"], [last["plain"].x.array[:owned]])
     factor = ksp.getPC().getFactorMatrix()
@@ -184,10 +207,10 @@ def direct(case: Case, rounds: int) -> tuple[Row, traffic.Traffic]:
         "own": timing.median(step["own"]),
         "plain": timing.median(step["plain"]),
         "ratio": timing.ratio(step["own"], step["plain"]),
-        "bare solve": timing.median(times["bare"]),
-        "to bare solve": timing.ratio(step["own"], times["bare"]),
+        "bare solve": timing.median(step["bare"]),
+        "to bare solve": timing.ratio(step["own"], step["bare"]),
         "difference": gap,
-        "once": once(times, step["own"], count),
+        "once": timing.median(column(times["own"], 1)),
     }, traffic.direct_step(case.dofs, nonzeros, fill)
 
 
@@ -207,13 +230,13 @@ def setup(case: Case, rounds: int) -> Row:
         )
 
     old = make()
-    runs: Runs = {
+    runs = {
         "create": make,
         "create and run": lambda: make().solve(case.start, case.dt, 1),
         "run": lambda: old.solve(case.start, case.dt, 1),
         "plain": lambda: PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, OPTIONS),
     }
-    times = in_turns(runs, rounds)
+    times = timing.interleaved(COMM, runs, min(rounds, FEW))
     lazy = [
         a - b - c
         for a, b, c in zip(*(times[n] for n in ("create and run", "create", "run")), strict=True)

@@ -119,13 +119,20 @@ class PlainDolfinx:
         fem_petsc.assemble_matrix(self._matrix, self._form)
         self._matrix.assemble()
 
-    def forward(self, start: fem.Function, steps: int, steps_per_piece: int = 1) -> None:
+    def forward(
+        self,
+        start: fem.Function,
+        steps: int,
+        steps_per_piece: int = 1,
+        stamp: Callable[[], None] = lambda: None,
+    ) -> None:
         """Steps from time 0; the result is in ``density`` and ``iterations``.
 
         Args:
             start: Density at time 0.
             steps: Number of steps.
             steps_per_piece: The drift is constant over so many steps.
+            stamp: Called before every step and after the last.
         """
         ksp = PETSc.KSP().create(self.space.mesh.comm)
         ksp.setOperators(self._matrix)
@@ -139,6 +146,7 @@ class PlainDolfinx:
         before, b, u = rho.copy(), rho.duplicate(), rho.duplicate()
         self.iterations = 0
         for n in range(steps):
+            stamp()
             if n % steps_per_piece == 0:
                 self.drift.update((n + 0.5) * self.dt)
                 self.refill()
@@ -153,6 +161,7 @@ class PlainDolfinx:
             rho.copy(before)
             rho.aypx(-1.0, u)  # u - rho
             rho.axpy(1.0, u)
+        stamp()
         self.density = rho.array.copy()
         ksp.destroy()
         for vector in (rho, before, b, u):
@@ -167,6 +176,7 @@ def steady_crank_nicolson(
     steps: int,
     quadrature_degree: int,
     options: Mapping[str, Any],
+    stamp: Callable[[], None] = lambda: None,
 ) -> fem.Function:
     """Crank-Nicolson with a drift that does not depend on time: one matrix, one factorization.
 
@@ -178,6 +188,7 @@ def steady_crank_nicolson(
         steps: Number of steps.
         quadrature_degree: Of all forms.
         options: PETSc options of the direct solver.
+        stamp: Called before every step and after the last.
     """
     space = start.function_space
     rho, w = ufl.TrialFunction(space), ufl.TestFunction(space)
@@ -202,12 +213,14 @@ def steady_crank_nicolson(
     level, u = result.x.petsc_vec, start.x.petsc_vec.duplicate()
     b = u.duplicate()
     for _ in range(steps):
+        stamp()
         mass.mult(level, b)
         ksp.solve(b, u)
         if ksp.getConvergedReason() < 0:
             raise ArithmeticError(f"The solver stopped with reason {ksp.getConvergedReason()}.")
         level.aypx(-1.0, u)  # u - rho
         level.axpy(1.0, u)
+    stamp()
     for thing in (ksp, mass, matrix, u, b):
         thing.destroy()
     return result

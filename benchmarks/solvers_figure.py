@@ -1,7 +1,6 @@
-"""Figure of bench_solvers.py: python benchmarks/solvers_figure.py JSON PNG."""
+"""Figure of bench_solvers.py."""
 
-import json
-import sys
+from collections.abc import Mapping
 from typing import Any
 
 from convergence_figures import COLORS, MARKERS, groups
@@ -19,10 +18,11 @@ SHOWN = (
 EXPLICIT = "RKC2"
 
 
-def draw(tables: dict[str, list[Row]], path: str) -> None:
+def draw(result: Mapping[str, Any]) -> dict[str, Any]:
     """Cost and iterations over the time step: implicit solvers in each space, explicit steps."""
-    if "sweep" not in tables:
-        raise SystemExit("The figure needs the table 'sweep'.")
+    tables: dict[str, list[Row]] = result["tables"]
+    if "sweep" not in tables:  # another table alone was asked for
+        return {}
     spaces: dict[str, list[Row]] = {}
     for row in tables["sweep"]:
         spaces.setdefault(f"{row['dim']}-D, degree {row['degree']}", []).append(row)
@@ -53,10 +53,4 @@ def draw(tables: dict[str, list[Row]], path: str) -> None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=3)
     figure.tight_layout(rect=(0, 0.09, 1, 1))
-    figure.savefig(path)
-    plt.close(figure)
-
-
-if __name__ == "__main__":
-    with open(sys.argv[1]) as file:
-        draw(json.load(file)["tables"], sys.argv[2])
+    return {"": figure}

@@ -1,6 +1,5 @@
-"""Timing that can be trusted on a machine that does other things too, and results in JSON."""
+"""Timing that can be trusted on a machine that does other things too, and tables."""
 
-import json
 import os
 import platform
 import statistics
@@ -14,7 +13,6 @@ from typing import Any
 from mpi4py import MPI
 
 import dolfinx
-import numpy as np
 from petsc4py import PETSc
 
 PACKAGES = (
@@ -94,17 +92,6 @@ def environment(comm: MPI.Comm) -> dict[str, Any]:
     }
 
 
-def write(path: str | os.PathLike[str], result: Mapping[str, Any], comm: MPI.Comm) -> None:
-    """Write a result as JSON from rank 0; the file is whole or not there."""
-    if comm.rank != 0:
-        return
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.part")
-    beside.write_text(json.dumps(result, indent=1, default=_plain) + "\n")
-    os.replace(beside, target)
-
-
 def table(title: str, rows: list[dict[str, Any]], digits: int = 3) -> str:
     """Rows with the same keys as aligned columns."""
     if not rows:
@@ -121,12 +108,6 @@ def _short(value: Any, digits: int) -> str:
     if isinstance(value, float):
         return f"{value:.{digits - 2}e}" if 0.0 < abs(value) < 1e-3 else f"{value:.{digits}g}"
     return str(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"{value!r} of type {type(value)} does not go into JSON.")
 
 
 def _petsc_version() -> str:

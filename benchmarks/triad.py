@@ -1,6 +1,6 @@
 """Bandwidth of the memory: a = b + s c, on arrays from a core's cache to far above all caches.
 
-    mpirun -n 2 python -m mpi4py benchmarks/triad.py [--quick] [--json FILE]
+    mpirun -n 2 python -m mpi4py benchmarks/triad.py [--quick] [--out DIR]
 
 Three arrays of doubles on every rank, all ranks start together; 24 bytes an entry are counted, as
 STREAM does (J. D. McCalpin, Memory bandwidth and machine balance, 1995). The processor also reads
@@ -8,7 +8,6 @@ STREAM does (J. D. McCalpin, Memory bandwidth and machine balance, 1995). The pr
 counted, `dot` only reads. Best of some rounds, as in STREAM; so many ranks as are told take part.
 """
 
-import argparse
 import math
 import os
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 from mpi4py import MPI
 
 import numpy as np
+import results
 import timing
 from scipy.linalg import blas
 
@@ -114,10 +114,7 @@ def at(rows: list[dict[str, Any]], working_set: float, loop: str = "triad") -> f
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="four sizes")
-    parser.add_argument("--json", help="write the table to this file")
-    options = parser.parse_args()
+    options = results.arguments(__doc__, "triad", "four sizes").parse_args()
     comm = MPI.COMM_WORLD
     rows = []
     for ranks in range(1, comm.size + 1):
@@ -125,9 +122,8 @@ def main() -> None:
     if comm.rank == 0:
         print(f"Last-level cache {last_level_cache() / MB:.0f} MB; the triad is {KIND}.")
         print(timing.table("Bandwidth of all ranks that take part, GB/s", rows))
-    if options.json:
-        result = {"environment": timing.environment(comm), "tables": {"triad": rows}}
-        timing.write(options.json, result, comm)
+    result = {"environment": timing.environment(comm), "tables": {"triad": rows}}
+    results.save(options.out, "triad", result, comm)
 
 
 if __name__ == "__main__":
