@@ -303,7 +303,7 @@ def main() -> None:
     cases = [Tracking(n, number=number) for n, number in CASES]
     if options.quick:
         cases = [Tracking(16)]
-    rounds = options.rounds or (2 if options.quick else 4)
+    rounds = options.rounds or (2 if options.quick else 3)
     peers = peer_processes.available()
     if not peers:
         print(peer_processes.MISSING)

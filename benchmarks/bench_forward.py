@@ -5,7 +5,7 @@
 Unit square (degrees 1, 2, 3) and cube (degree 1) at dt D/h^2 = 1; drifts that stay, move in every
 step, or switch. The same space, quadrature, Krylov method, initial guesses and tolerance for both;
 both must give the same density. Beside it the triad of the same run, and other tools on a problem
-with a closed form (forward_peers.py). Four minutes; benchmarks/README.md explains the columns.
+with a closed form (forward_peers.py). Five minutes; benchmarks/README.md explains the columns.
 """
 
 import argparse
@@ -35,8 +35,8 @@ from forward_runs import FEW, SHORT, Row, direct, krylov, setup
 SQUARES = {"1e3": 30, "1e4": 102, "5e4": 222, "1e5": 318, "2.6e5": 510, "1e6": 1002}
 CUBES = {"3e4": 30, "3e5": 66}
 DRIFTS = ("steady", "cheap", "network/1", "network/4")
-# What is run by degree.
-DEFAULT = {1: ("1e3", "1e4", "5e4", "1e5", "2.6e5", "1e6"), 2: ("1e3", "1e4", "1e5")}
+# What is run for degree 1 and for those above.
+FLAT, CURVED = tuple(SQUARES), ("1e3", "1e4", "1e5")
 MANY, HUGE = 2e5, 4e5
 
 
@@ -55,15 +55,17 @@ class Effort:
     drifts: tuple[str, ...]
 
 
-def effort(dofs: int, degree: int, options: argparse.Namespace) -> Effort:
+def effort(dofs: int, degree: int, dimension: int, options: argparse.Namespace) -> Effort:
     """What is short is repeated, and what takes minutes is left out unless it is asked for."""
     plan = ((3e3, 84, 5), (2e4, 44, 4), (6e4, 12, FEW), (MANY, 8, FEW), (np.inf, 8, 2))
     steps, rounds = next((steps, rounds) for size, steps, rounds in plan if dofs < size)
     if options.quick:
         steps, rounds = SHORT + 8, FEW + 1
-    few = DRIFTS if dofs < MANY else DRIFTS[:3] if dofs < HUGE else ("cheap",)
+    few = DRIFTS if dofs < MANY else DRIFTS[:3]
     if degree > 2 and dofs > 6e4:
         few = ("steady", "cheap")
+    if dofs > HUGE or (dimension > 2 and dofs > MANY):
+        few = ("cheap",)
     return Effort(steps, options.rounds or rounds, tuple(options.drifts or few))
 
 
@@ -153,23 +155,25 @@ def growth(rows: list[Row]) -> list[Row]:
 
 def meshes(options: argparse.Namespace) -> list[tuple[int, int, int]]:
     """Squares or cubes a side, degree and dimension."""
-    plan = {p: DEFAULT.get(p, DEFAULT[2]) for p in options.degrees}
+    plan = {p: FLAT if p == 1 else CURVED for p in options.degrees}
     cubes = list(CUBES.values())[:1]
     if options.large:
-        plan, cubes = {p: tuple(SQUARES) for p in options.degrees}, list(CUBES.values())
+        plan, cubes = {p: (*plan[p], "1e6") for p in plan}, list(CUBES.values())
     if options.quick:
         plan, cubes = dict.fromkeys(options.degrees, ("1e3",)), [6]
     if options.sizes is not None or options.cubes is not None:
         plan = {p: tuple(options.sizes or ()) for p in options.degrees}
         cubes = [CUBES[name] for name in options.cubes or ()]
-    found = [(SQUARES[name] // p, p, 2) for p, names in plan.items() for name in names]
+    found = [(SQUARES[s] // p, p, 2) for p, names in plan.items() for s in dict.fromkeys(names)]
     return found + [(n, 1, 3) for n in cubes]
 
 
 def main() -> None:
     """Measure, print, write, draw."""
     parser = results.arguments(__doc__, "forward", "1e3 dofs only: seconds")
-    parser.add_argument("--large", action="store_true", help="all sizes: ten minutes")
+    parser.add_argument(
+        "--large", action="store_true", help="1e6 dofs for all degrees, 3e5 in 3-D: ten minutes"
+    )
     parser.add_argument("--sizes", nargs="*", choices=SQUARES, help="of these in 2-D only")
     parser.add_argument("--cubes", nargs="*", choices=CUBES, help="of these in 3-D only")
     parser.add_argument("--degrees", type=int, nargs="*", default=[1, 2, 3], help="in 2-D")
@@ -184,7 +188,7 @@ def main() -> None:
     rows: list[Row] = []
     setups: list[Row] = []
     for n, degree, dimension in meshes(options):
-        amount = effort((n * degree + 1) ** dimension, degree, options)
+        amount = effort((n * degree + 1) ** dimension, degree, dimension, options)
         mine, made = sweep(n, degree, dimension, amount, bandwidth)
         title = f"Forward, degree {degree}, {dimension}-D, {mine[0]['dofs']} dofs, {unit}"
         hidden = ("degree", "dimension", "dofs")

@@ -265,7 +265,7 @@ def main() -> None:
         print(timing.table(title, row["phases"], 6), flush=True)
     shown = [{k: v for k, v in row.items() if k != "phases"} for row in rows]
     print(timing.table(f"Memory, {STEPS} steps, bytes per dof", shown, 5))
-    stored = budgeted(30 if options.quick else 128)
+    stored = budgeted(30 if options.quick else 160)
     title = f"Derivative over {MANY} steps, budget {SHARE:g} of all levels"
     print(timing.table(title, stored), flush=True)
     worst = max(row["GiB"] for row in rows)

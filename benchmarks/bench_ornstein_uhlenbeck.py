@@ -316,7 +316,7 @@ def main() -> None:
             tools[name] = Tool(tools[name].solve, tuple(settings), tools[name].steps)
     rows: list[dict[str, Any]] = []
     for i in range(len(targets)):
-        found = measure(tools, i, options.repeats or (3 if options.quick else 7), options.slow)
+        found = measure(tools, i, options.repeats or (3 if options.quick else 5), options.slow)
         print(timing.table("Seconds to a relative L2 error", found), flush=True)
         rows += found
     result = {"environment": timing.environment(COMM), "tables": {"accuracy": rows}}

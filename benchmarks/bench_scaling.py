@@ -313,7 +313,7 @@ def cores() -> int:
 
 def launched(options: argparse.Namespace) -> dict[str, Any]:
     """Run all parts on ranks of their own; on one process."""
-    n, steps, rounds = (128, 10, 3) if options.quick else (512, 6, 4)
+    n, steps, rounds = (128, 10, 3) if options.quick else (512, 6, 3)
     n_blocks = 48 if options.quick else 256
     doubles = DOUBLES // 12 if options.quick else DOUBLES
     dofs, rank_counts = (500, (1, 2, 4)) if options.quick else (2000, (1, 2, 4, 8))
