@@ -184,6 +184,16 @@ def test_forward(tmp_path: Path) -> None:
     assert error["fpcontrol P2"] < 0.5 * error["fpcontrol P1"]
 
 
+def test_forward_runs_what_is_asked_for(tmp_path: Path) -> None:
+    asked = ["--sizes", "1e3", "--degrees", "2", "--drifts", "cheap", "--rounds", "1", "--no-peers"]
+    done = run("bench_forward.py", "--quick", "--out", str(tmp_path), *asked)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "forward.json").read_text())["tables"]
+    kinds = [(r["drift"], r["degree"], r["dimension"], r["dofs"]) for r in found["forward"]]
+    assert kinds == [("cheap", 2, 2, 961)]
+    assert found["peers"] == []
+
+
 def test_memory(tmp_path: Path) -> None:
     found = tables("memory", tmp_path)
     rows = found["memory"]
