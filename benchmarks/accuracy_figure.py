@@ -5,6 +5,7 @@ from typing import Any
 
 from convergence_figures import COLORS, MARKERS, groups
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 
 def draw(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def draw(result: Mapping[str, Any]) -> dict[str, Any]:
             label=tool,
         )
     ax.invert_xaxis()
+    ax.xaxis.set_minor_formatter(NullFormatter())  # or they overlap where the range is short
     ax.set(xlabel="relative L2 error", ylabel="seconds, all of the run")
     ax.set_title("Ornstein-Uhlenbeck process on a square")
     ax.legend(fontsize=6, loc="upper left")

@@ -174,8 +174,10 @@ def highest(tables: Tables) -> Found:
 def two_ranks(column: str) -> Callable[[Tables], Found]:
     def found(tables: Tables) -> Found:
         rows = [r for r in tables["strong"] if r["ranks"] == 2 and r["dofs"] >= 2e5]
-        for row in rows or [{"dofs": "1e5 a rank,"}]:
-            yield f"{row['dofs']} dofs", row.get(column)
+        for row in rows:
+            yield f"{row['dofs']} dofs", row[column]
+        if not rows:
+            yield "1e5 dofs a rank", None
 
     return found
 

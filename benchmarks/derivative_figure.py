@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 from convergence_figures import spaced
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
 
 # Colors of Okabe and Ito, which differ for color-blind readers too.
 COLORS = {"fpcontrol": "#D55E00", "by hand": "#0072B2", "dolfinx-adjoint": "#009E73"}
@@ -44,6 +45,7 @@ def draw(result: Mapping[str, Any]) -> dict[str, Any]:
         low = min(row["value"] for row in found.values())
         high = max(row["value + derivative"] for row in found.values())
         panel.set(xscale="log", xlim=(low / 1.6, high * 5.0))
+        panel.xaxis.set_minor_formatter(NullFormatter())  # or they overlap
         panel.set_title(f"{spaced(dofs)} unknowns, $dt\\,D/h^2 = {number:g}$", fontsize=12)
         panel.set_xlabel("seconds of one processor")
         panel.grid(axis="x", which="major", color="0.85")
