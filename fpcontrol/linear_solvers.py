@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from petsc4py import PETSc
@@ -22,6 +23,20 @@ RTOL = 1e-12
 FACTORED_ONCE = {"pc_factor_mat_solver_type": "petsc", "pc_factor_mat_ordering_type": "nd"}
 
 
+@dataclass(frozen=True, order=True)
+class Fill:
+    """How an incomplete LU is laid out.
+
+    Attributes:
+        levels: Levels of fill.
+        ordering: PETSc's name of the order of the unknowns: ``"rcm"`` or, the mesh's own,
+            ``"natural"``.
+    """
+
+    levels: int = 0
+    ordering: str = "rcm"
+
+
 class LinearSolver:
     r"""Solve :math:`A x = b` and :math:`A^\top x = b` with a PETSc Krylov or direct method.
 
@@ -29,13 +44,13 @@ class LinearSolver:
 
     Args:
         matrix: Square PETSc matrix; may be refilled between solves, or exchanged (``use``).
-        method: ``"gmres"``: GMRES with incomplete LU in reverse Cuthill-McKee ordering (over the
-            ranks: additive Schwarz with one layer of overlap), started from the vector handed in.
+        method: ``"gmres"``: GMRES with incomplete LU (over the ranks: additive Schwarz with one
+            layer of overlap), started from the vector handed in.
             ``"direct"``: LU (MUMPS). ``"auto"``: direct on one rank in 1-D, where elimination
             costs no more than a few products, GMRES otherwise, and where that fails, as with a
             wild drift that an optimizer tries, a direct solve in its place.
         dimension: Dimension of the mesh, for ``"auto"``.
-        fill: Levels of fill of the incomplete LU, unless an option says.
+        fill: Layout of the incomplete LU, as far as options do not say it.
         petsc_options: PETSc options by name without prefix, such as ``{"ksp_rtol": 1e-8}``. They
             go last, and so does the command line with the prefix ``fpcontrol_``.
         prefix: PETSc options prefix.
@@ -50,7 +65,7 @@ class LinearSolver:
         method: str = "auto",
         *,
         dimension: int = 2,
-        fill: int = 0,
+        fill: Fill = Fill(),
         petsc_options: Mapping[str, Any] | None = None,
         prefix: str = "fpcontrol_",
     ) -> None:
@@ -84,7 +99,7 @@ class LinearSolver:
             ksp.setInitialGuessNonzero(False)
         self._matrix: PETSc.Mat | None = matrix
         self._preconditioners = {matrix.handle: ksp.getPC()}
-        self._fills: dict[int, int] = {}  # of those that have been set up
+        self._fills: dict[int, Fill] = {}  # of those that have been set up
         self._transposes = ksp.getType() != "preonly"  # nothing else looks at a residual
 
     def _configure(self, pc: PETSc.PC) -> None:
@@ -99,14 +114,14 @@ class LinearSolver:
             if self._parallel or self._dimension > 1:
                 pc.setFactorSolverType("mumps")
 
-    def use(self, matrix: PETSc.Mat, fill: int = 0) -> None:
+    def use(self, matrix: PETSc.Mat, fill: Fill = Fill()) -> None:
         """Solve with another matrix of the same shape from now on. Collective.
 
         Each keeps its preconditioner or factorization, for when it is used again.
 
         Args:
             matrix: The matrix.
-            fill: Levels of fill of its incomplete LU.
+            fill: Layout of its incomplete LU.
         """
         self._fill = fill
         if matrix is self._matrix:
@@ -159,12 +174,15 @@ class LinearSolver:
         return matrix
 
     def _set_fill(self, pc: PETSc.PC, part: str, first: bool) -> None:
-        """Fill and ordering of an incomplete LU, unless options say; new fill lays it out anew."""
-        if first and not self._said(f"{part}pc_factor_mat_ordering_type"):
-            # Halves the iterations for degrees 2 and 3, whose own numbering suits ILU(0) badly.
-            pc.setFactorOrdering("rcm")
+        """Lay an incomplete LU out as asked for, as far as options do not say it."""
+        if not first:
+            operators = pc.getOperators()
+            pc.reset()
+            pc.setOperators(*operators)
+        if not self._said(f"{part}pc_factor_mat_ordering_type"):
+            pc.setFactorOrdering(self._fill.ordering)
         if not self._said(f"{part}pc_factor_levels"):
-            pc.setFactorLevels(self._fill)
+            pc.setFactorLevels(self._fill.levels)
 
     def _said(self, name: str) -> bool:
         return name in self._options or PETSc.Options().hasName(self._prefix + name)

@@ -13,17 +13,20 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.galerkin import Array, Galerkin
-from fpcontrol.linear_solvers import LinearSolver
+from fpcontrol.linear_solvers import Fill, LinearSolver
 from fpcontrol.recent import Recent
 from fpcontrol.sparsity import Matrix
 
 
-def fill_levels(theta: float, courant: float, dimension: int, degree: int) -> int:
-    r"""Levels of fill for an incomplete LU of :math:`M + \tau N`.
+def choose_fill(theta: float, courant: float, dimension: int, degree: int) -> Fill:
+    r"""Layout of an incomplete LU of :math:`M + \tau N`.
 
     In 2-D more fill costs a fifth where the mass matrix matters, and saves half of the time or
     more where diffusion or the drift does; in 3-D it costs more than it saves, but a drift that
-    outweighs both mass and diffusion needs a level, lest GMRES fail
+    outweighs both mass and diffusion needs a level, lest GMRES fail. The reverse Cuthill-McKee
+    ordering halves the iterations for degrees 2 and 3, whose own numbering suits an incomplete LU
+    badly; for degree 1 it saves a tenth, but under strong drifts it makes pivots so small that
+    GMRES fails where the mesh's own numbering takes ten iterations
     (``benchmarks/bench_solvers.py``, tables *sweep* and *drift*).
 
     Args:
@@ -33,12 +36,14 @@ def fill_levels(theta: float, courant: float, dimension: int, degree: int) -> in
         dimension: Dimension of the mesh.
         degree: Of the elements; fill costs more where rows are longer.
     """
+    strong = courant >= 2.0 * degree
+    ordering = "natural" if strong and degree == 1 else "rcm"
     if dimension == 1:
-        return 0
+        return Fill(0, ordering)
     if dimension == 3:
-        return 1 if courant >= max(2.0 * degree, 1.5 * (1.0 + theta)) else 0
+        return Fill(int(strong and courant >= 1.5 * (1.0 + theta)), ordering)
     weight = max(theta / (10.0 * degree**2), courant / (2.0 * degree))
-    return 0 if weight < 1.0 else 2 if weight < 15.0 else 4
+    return Fill(0 if weight < 1.0 else 2 if weight < 15.0 else 4, ordering)
 
 
 class Operators:
@@ -68,7 +73,8 @@ class Operators:
         self._resolution, self._points = self._mean_resolution(), galerkin.sum(len(galerkin.points))
         self.made = 0
         self._budget, self._most = 0.0, 1
-        least = self._largest = self._levels(0.0, diffusivity)
+        least = self._fill_for(0.0, diffusivity)
+        self._largest = least.levels
         # Without a reference to self: what is in a cycle lives until the garbage is collected.
         self._operators = Recent(
             lambda: _Operator(galerkin.matrix(galerkin.mass_values.copy()), least)
@@ -96,10 +102,10 @@ class Operators:
             return
         self._used = None  # until it is filled and in use, for whoever catches an interrupt
         operator = self._operators(key, lambda room: self._fill(room, drift(), diffusivity))
-        self.solver.use(operator.matrix.mat, operator.levels)
+        self.solver.use(operator.matrix.mat, operator.fill)
         self._used = key
-        if operator.levels > self._largest:
-            self._largest = operator.levels
+        if operator.fill.levels > self._largest:
+            self._largest = operator.fill.levels
             self.keep(self._budget, self._most)  # its preconditioner is larger
 
     def set(self, v: Array, diffusivity: float) -> None:
@@ -141,7 +147,7 @@ class Operators:
             self._diffusivity = diffusivity
         g.advection_values(v, -self._scale, self._constant, out=operator.matrix.values)
         operator.matrix.update()
-        operator.levels = self._levels(self._courant(v), diffusivity)
+        operator.fill = self._fill_for(self._courant(v), diffusivity)
         self.made += 1
 
     def _courant(self, v: Array) -> float:
@@ -150,10 +156,10 @@ class Operators:
         speed = (self._galerkin.sum(float(flat @ flat)) / self._points) ** 0.5
         return float(self._scale * speed * self._resolution**0.5)
 
-    def _levels(self, courant: float, diffusivity: float) -> int:
-        """Levels of fill for a drift and a diffusivity."""
+    def _fill_for(self, courant: float, diffusivity: float) -> Fill:
+        """Layout of the preconditioner for a drift and a diffusivity."""
         theta = self._scale * diffusivity * self._resolution
-        return fill_levels(theta, courant, self._galerkin.dimension, self._galerkin.degree)
+        return choose_fill(theta, courant, self._galerkin.dimension, self._galerkin.degree)
 
     def _mean_resolution(self) -> float:
         """Mean of ``K_ii / M_ii``, 1 over length**2, the same on all ranks. Collective."""
@@ -165,7 +171,7 @@ class Operators:
 
 @dataclass
 class _Operator:
-    """A matrix and the levels of fill of its preconditioner."""
+    """A matrix and the layout of its preconditioner."""
 
     matrix: Matrix
-    levels: int
+    fill: Fill
