@@ -69,7 +69,10 @@ def minimize(**options) -> fpc.Result:
         (lambda: tracking(memory=-1.0), "memory = -1.0"),
         (lambda: tracking(memory="2"), "memory = '2'"),
         (lambda: tracking(disk=3), "disk = 3 must be the path"),
-        (lambda: tracking(memory=1e-12), "memory = 1e-12 GiB per rank does not hold one snapshot"),
+        (
+            lambda: tracking(memory=1e-12),
+            "memory = 1e-12 GiB per rank does not hold an operator and one snapshot",
+        ),
         (lambda: tracking(disk="no/such/place"), "disk = 'no/such/place'"),
         (lambda: tracking(disk=__file__), "is no directory"),
         (lambda: tracking(t1=-1.0), "t1 = -1.0"),
@@ -197,8 +200,9 @@ def test_ranks_must_ask_for_the_same_storage():
         ValueError, lambda: tracking(snapshots=2 + WORLD.rank)
     )
     p = tracking(n=6)
-    level = p.runs.storage.level_memory
-    lean = tracking(n=6, memory=(0.9 if LAST else 2.0) * level)
+    storage = p.runs.storage
+    level, operator = storage.level_memory, storage.operator_memory / storage.operators
+    lean = tracking(n=6, memory=(0.9 if LAST else 2.0) * level + operator)
     storage = lean.runs.storage
     assert WORLD.allgather(storage.levels) == ["recomputed"] * WORLD.size
     assert WORLD.allgather(storage.snapshots) == [storage.snapshots] * WORLD.size

@@ -27,8 +27,8 @@ def budgets(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {
         "everything": {},
         "levels, two operators": {"memory": levels + 2.5 * operator},
-        "levels": {"memory": 1.001 * levels},
-        "snapshots": {"memory": 0.7 * levels},
+        "levels": {"memory": levels + 1.01 * operator},
+        "snapshots": {"memory": 0.7 * levels + operator},
     }
 
 
@@ -158,7 +158,8 @@ def test_interrupt_at_a_bad_moment_leaves_nothing_half_done(where, monkeypatch):
     options = {"n": 6, "steps": 4, "pieces": 2, "sigma": lambda t: 1.0 - 0.3 * t}
     full = tracking(**options)
     storage = full.runs.storage
-    room = {"constant part": 1.001 * storage.level_memory, "preconditioner": 2.0}[where]
+    lean = storage.level_memory + 1.01 * storage.operator_memory / storage.operators
+    room = {"constant part": lean, "preconditioner": 2.0}[where]
     p = tracking(**options, memory=room)
     weights = p.drift.weights
     interrupts = [1]

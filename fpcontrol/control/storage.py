@@ -138,23 +138,24 @@ def choose(
     memory = comm.allreduce(float(memory), op=MPI.MIN)
     steps = sizes.steps
     level = 8.0 * comm.allreduce(sizes.level, op=MPI.MAX) / GIB
+    size = comm.allreduce(operators.memory, op=MPI.MAX) / GIB
+    room = memory - size  # one operator there is in any case
     everything = (steps + 2) * level
     if snapshots is not None and snapshots < steps:
-        levels, used = "recomputed", 2 * snapshots * level
-    elif everything <= memory:
+        levels, used = "recomputed", (2 * snapshots + 3) * level
+    elif everything <= room:
         levels, used, snapshots = "memory", everything, None
     elif directory is not None:
         levels, used, snapshots = "disk", min(everything, WINDOW / GIB), None
     else:
-        levels, snapshots = "recomputed", int((memory - 3 * level) / (2 * level))
-        used = 2 * snapshots * level
+        levels, snapshots = "recomputed", int((room - 3 * level) / (2 * level))
+        used = (2 * snapshots + 3) * level
         if snapshots < 1:
             raise ValueError(
-                f"memory = {memory:g} GiB per rank does not hold one snapshot; at least "
-                f"{5.001 * level:.3g} are needed, or disk=, a directory for the levels."
+                f"memory = {memory:g} GiB per rank does not hold an operator and one snapshot; at "
+                f"least {5.001 * level + size:.3g} are needed."
             )
     kept = operators.keep(max(memory - used, 0.0) * GIB, sizes.operators)
-    size = comm.allreduce(operators.memory, op=MPI.MAX) / GIB
     return Storage(
         levels,
         snapshots if levels == "recomputed" else None,
