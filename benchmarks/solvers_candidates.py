@@ -12,10 +12,11 @@ FOREVER = 10**9  # operators: longer than any run
 SERIAL = MPI.COMM_WORLD.size == 1
 
 
-def ilu(levels: int, method: str = "gmres", **more: Any) -> Candidate:
+def ilu(levels: int, method: str = "gmres", ordering: str = "rcm", **more: Any) -> Candidate:
     """Krylov method with ILU(levels), over the ranks inside additive Schwarz."""
-    name = "pc_factor_levels" if SERIAL else "sub_pc_factor_levels"
-    return Candidate({"ksp_type": method, name: levels}, **more)
+    part = "" if SERIAL else "sub_"
+    own = {f"{part}pc_factor_levels": levels, f"{part}pc_factor_mat_ordering_type": ordering}
+    return Candidate({"ksp_type": method} | own, **more)
 
 
 def pc(kind: str, method: str = "gmres", constant: bool = False, **more: Any) -> Candidate:
@@ -45,6 +46,7 @@ MAIN: dict[str, Candidate] = FAST | {
     "BiCGStab, ILU(0)": ilu(0, "bcgs"),
     "GMRES, ILU(1)": ilu(1),
     "GMRES, ILU(2)": ilu(2),
+    "GMRES, ILU(2), natural ordering": ilu(2, ordering="natural"),
     "GMRES, ILU(4)": ilu(4),
     "BiCGStab, ILU(2)": ilu(2, "bcgs"),
     "BiCGStab, ILU(4)": ilu(4, "bcgs"),
