@@ -215,7 +215,7 @@ def budgeted(n: int) -> list[Row]:
         if not off <= SAME:
             raise AssertionError(f"{way}: the derivative is off by {off:.1e}.")
         before, last = found["phases"][-2:]
-        planned = found["level_memory_gib"] + found["operator_memory_gib"]
+        planned = sum(found[f"{part}_memory_gib"] for part in ("level", "operator", "work"))
         rows.append(
             {
                 "levels": way,

@@ -201,8 +201,9 @@ def test_ranks_must_ask_for_the_same_storage():
     )
     p = tracking(n=6)
     storage = p.runs.storage
-    level, operator = storage.level_memory, storage.operator_memory / storage.operators
-    lean = tracking(n=6, memory=(0.9 if LAST else 2.0) * level + operator)
+    level = storage.level_memory
+    other = storage.work_memory + storage.operator_memory / storage.operators
+    lean = tracking(n=6, memory=(0.9 if LAST else 2.0) * level + other)
     storage = lean.runs.storage
     assert WORLD.allgather(storage.levels) == ["recomputed"] * WORLD.size
     assert WORLD.allgather(storage.snapshots) == [storage.snapshots] * WORLD.size

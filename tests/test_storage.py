@@ -9,7 +9,7 @@ import pytest
 from problems import tracking
 
 import fpcontrol as fpc
-from fpcontrol.control import adjoint
+from fpcontrol.control import adjoint, storage
 from fpcontrol.linear_solvers import LinearSolver
 from fpcontrol.recent import Recent
 
@@ -26,9 +26,9 @@ def budgets(options: dict[str, Any]) -> dict[str, dict[str, Any]]:
     levels, operator = s.level_memory, s.operator_memory / s.operators
     return {
         "everything": {},
-        "levels, two operators": {"memory": levels + 2.5 * operator},
-        "levels": {"memory": levels + 1.01 * operator},
-        "snapshots": {"memory": 0.7 * levels + operator},
+        "levels, two operators": {"memory": s.work_memory + levels + 2.5 * operator},
+        "levels": {"memory": s.work_memory + levels + 1.01 * operator},
+        "snapshots": {"memory": s.work_memory + 0.7 * levels + operator},
     }
 
 
@@ -42,10 +42,10 @@ def test_derivative_is_the_same_however_it_is_stored(options, tmp_path):
     ways = budgets(options)
     ways["disk"] = ways["snapshots"] | {"disk": tmp_path}
     found = {name: problem(**options, **more) for name, more in ways.items()}
-    storage = {name: p.runs.storage for name, p in found.items()}
-    assert [s.levels for s in storage.values()] == ["memory"] * 3 + ["recomputed", "disk"]
-    assert storage["everything"].operators == (3 if not callable(options.get("sigma")) else 12)
-    assert [storage[k].operators for k in ("levels, two operators", "levels")] == [2, 1]
+    chosen = {name: p.runs.storage for name, p in found.items()}
+    assert [s.levels for s in chosen.values()] == ["memory"] * 3 + ["recomputed", "disk"]
+    assert chosen["everything"].operators == (3 if not callable(options.get("sigma")) else 12)
+    assert [chosen[k].operators for k in ("levels, two operators", "levels")] == [2, 1]
     weights = found["everything"].drift.weights
     value, expected = found["everything"].value_and_derivative(weights)
     for p in found.values():
@@ -85,7 +85,8 @@ def test_resident_part_of_levels_on_disk_is_given_back(tmp_path, monkeypatch):
     p = problem(memory=0.7 * problem().runs.storage.level_memory, disk=tmp_path)
     expected = p.derivative(p.drift.weights)
     returned = []
-    monkeypatch.setattr(adjoint, "WINDOW", 1)
+    monkeypatch.setattr(storage, "WINDOW", 1)
+    p = problem(memory=p.runs.storage.budget, disk=tmp_path)
     give_back = adjoint.give_back
     monkeypatch.setattr(adjoint, "give_back", lambda w: (returned.append(1), give_back(w)))
     p.derivative(0.5 * p.drift.weights)
@@ -157,8 +158,8 @@ def test_interrupted_filling_leaves_no_operator_behind():
 def test_interrupt_at_a_bad_moment_leaves_nothing_half_done(where, monkeypatch):
     options = {"n": 6, "steps": 4, "pieces": 2, "sigma": lambda t: 1.0 - 0.3 * t}
     full = tracking(**options)
-    storage = full.runs.storage
-    lean = storage.level_memory + 1.01 * storage.operator_memory / storage.operators
+    s = full.runs.storage
+    lean = s.work_memory + s.level_memory + 1.01 * s.operator_memory / s.operators
     room = {"constant part": lean, "preconditioner": 2.0}[where]
     p = tracking(**options, memory=room)
     weights = p.drift.weights

@@ -13,7 +13,7 @@ import checkpoint_schedules as cs
 import numpy as np
 
 from fpcontrol.control.network import NetworkDrift
-from fpcontrol.control.storage import WINDOW, Sizes, choose, give_back
+from fpcontrol.control.storage import Sizes, choose, give_back
 from fpcontrol.galerkin import Array, Galerkin
 from fpcontrol.noise import Noise
 from fpcontrol.parallel import together
@@ -74,7 +74,14 @@ class Sweeps:
         }
         self.storage = choose(
             self.stepper.operators,
-            Sizes(steps, len(different), self.stepper.stages * galerkin.n_local),
+            Sizes(
+                steps,
+                len(different),
+                self.stepper.stages * galerkin.n_local,
+                # Drift and its derivative at the points, a few layers of the network's work on
+                # blocks of them, vectors of a step.
+                4 * galerkin.points.size + 12 * galerkin.n_local,
+            ),
             memory,
             disk,
             snapshots,
@@ -214,7 +221,7 @@ class Sweeps:
         """After every step: keep the resident part of levels on disk small."""
         if self.storage.levels == "disk":
             self._touched += window[0].nbytes
-            if self._touched > WINDOW:
+            if self._touched > self.storage.resident:
                 give_back(window)
                 self._touched = 0
 

@@ -18,7 +18,8 @@ from fpcontrol.operators import Operators
 from fpcontrol.parallel import together
 
 GIB = 2.0**30
-# Resident part of levels on disk, bytes: what has been written or read before is given back.
+# Resident part of levels on disk, bytes, or a quarter of the budget if that is less: what has been
+# written or read before is given back.
 WINDOW = 2**24
 
 
@@ -33,6 +34,8 @@ class Storage:
         budget: Memory for all that, GiB per rank.
         level_memory: Estimate for the levels, GiB per rank.
         operator_memory: Estimate for the operators, GiB per rank.
+        work_memory: Estimate for what else a derivative needs, GiB per rank.
+        resident: Of levels on disk, bytes.
         directory: Of levels on disk.
     """
 
@@ -42,6 +45,8 @@ class Storage:
     budget: float
     level_memory: float
     operator_memory: float
+    work_memory: float
+    resident: float
     directory: Path | None = None
 
     def __str__(self) -> str:
@@ -65,6 +70,7 @@ class Storage:
             "memory_budget_gib": self.budget,
             "level_memory_gib": self.level_memory,
             "operator_memory_gib": self.operator_memory,
+            "work_memory_gib": self.work_memory,
         }
 
     def window(self, shape: tuple[int, ...], comm: MPI.Comm) -> Array:
@@ -95,11 +101,13 @@ class Sizes:
         steps: Time steps.
         operators: Different operators.
         level: Numbers in this rank's part of a level and of what is kept beside it.
+        work: Numbers in this rank's arrays while it computes.
     """
 
     steps: int
     operators: int
     level: int
+    work: int
 
 
 def choose(
@@ -139,23 +147,24 @@ def choose(
     steps = sizes.steps
     level = 8.0 * comm.allreduce(sizes.level, op=MPI.MAX) / GIB
     size = comm.allreduce(operators.memory, op=MPI.MAX) / GIB
-    room = memory - size  # one operator there is in any case
+    work = 8.0 * comm.allreduce(sizes.work, op=MPI.MAX) / GIB
+    room = memory - size - work  # one operator there is in any case
     everything = (steps + 2) * level
     if snapshots is not None and snapshots < steps:
         levels, used = "recomputed", (2 * snapshots + 3) * level
     elif everything <= room:
         levels, used, snapshots = "memory", everything, None
     elif directory is not None:
-        levels, used, snapshots = "disk", min(everything, WINDOW / GIB), None
+        levels, used, snapshots = "disk", min(everything, WINDOW / GIB, 0.25 * memory), None
     else:
         levels, snapshots = "recomputed", int((room - 3 * level) / (2 * level))
         used = (2 * snapshots + 3) * level
         if snapshots < 1:
             raise ValueError(
                 f"memory = {memory:g} GiB per rank does not hold an operator and one snapshot; at "
-                f"least {5.001 * level + size:.3g} are needed."
+                f"least {5.001 * level + size + work:.3g} are needed."
             )
-    kept = operators.keep(max(memory - used, 0.0) * GIB, sizes.operators)
+    kept = operators.keep(max(memory - work - used, 0.0) * GIB, sizes.operators)
     return Storage(
         levels,
         snapshots if levels == "recomputed" else None,
@@ -163,6 +172,8 @@ def choose(
         memory,
         used,
         kept * size,
+        work,
+        used * GIB,
         directory if levels == "disk" else None,
     )
 
