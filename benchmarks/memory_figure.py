@@ -35,7 +35,9 @@ def draw(result: Mapping[str, Any]) -> dict[str, Any]:
         bars.set_label(f"{label}: levels and operators")
         right.bar_label(bars, fmt="%.3g", fontsize=8)
     budget = next(r["budget MB"] for r in stored if r["budget MB"])
-    right.axhline(budget, color="black", linewidth=0.9, linestyle="--", label="budget of the two")
+    right.axhline(
+        budget, color="black", linewidth=0.9, linestyle="--", label="budget of the last two"
+    )
     where = {"memory": "all in memory", "Revolve": "Revolve", "disk": "on disk"}
     right.set_xticks(x, [where[r["levels"]] for r in stored])
     right.grid(axis="x", visible=False)

@@ -105,9 +105,8 @@ class LinearSolver:
     def _configure(self, pc: PETSc.PC) -> None:
         """Set the type of a preconditioner."""
         if self.method == "gmres":
-            # Block Jacobi, without the copies that overlapping blocks are, saves a sixth of a step
-            # where the mass matrix rules (dt D/h^2 up to 1, degree 1); where diffusion does, it
-            # takes twice the iterations (benchmarks/bench_scaling.py, "blocks").
+            # Block Jacobi copies no overlap, but takes twice the iterations on two ranks, and the
+            # same to twice the time (benchmarks/bench_scaling.py, "blocks").
             pc.setType("asm" if self._parallel else "ilu")
         else:
             pc.setType("lu")
