@@ -237,7 +237,7 @@ def specs(quick: bool, large: bool) -> list[Spec]:
     """Cases, the small ones first."""
     kinds = ("steady", "moving", "derivative")
     flat = [(30, 1)] if quick else [(318, 1), (159, 2)]
-    solid = [6] if quick else [30]
+    solid = [12] if quick else [30]
     if large:
         flat += [(1002, 1), (501, 2)]
         solid += [66]

@@ -32,7 +32,7 @@ def draw(result: Mapping[str, Any]) -> dict[str, Any]:
     x = np.arange(len(stored))
     for i, (key, label) in enumerate((("planned MB", "planned"), ("taken MB", "taken"))):
         bars = right.bar(x + 0.3 * (i - 0.5), [r[key] for r in stored], 0.28, color=COLORS[i])
-        bars.set_label(f"{label}: levels and operators")
+        bars.set_label(label)
         right.bar_label(bars, fmt="%.3g", fontsize=8)
     budget = next(r["budget MB"] for r in stored if r["budget MB"])
     right.axhline(
