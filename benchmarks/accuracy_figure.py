@@ -10,12 +10,13 @@ from matplotlib.ticker import NullFormatter
 
 def draw(result: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds over error, one line a tool: colours tell kinds of tools, markers those of a kind."""
-    figure, ax = plt.subplots(figsize=(6.4, 4.4))
+    figure, ax = plt.subplots(figsize=(8.0, 4.4), layout="constrained")
     kinds: dict[str, int] = {}
     count: dict[str, int] = {}
     for tool, mine in groups(result["tables"]["accuracy"], "tool").items():
-        kind = " ".join(tool.split()[:2]) if not tool.startswith("fpcontrol") else "fpcontrol"
-        i = kinds.setdefault(kind, len(kinds)) % len(COLORS)
+        one_kind = [name for name in ("fpcontrol", "FiPy") if tool.startswith(name)]
+        kind = one_kind[0] if one_kind else " ".join(tool.split()[:2])
+        i = kinds.setdefault(kind, len(kinds))
         mark = count[kind] = count.get(kind, -1) + 1
         ax.loglog(
             [row["error"] for row in mine],
@@ -31,6 +32,5 @@ def draw(result: Mapping[str, Any]) -> dict[str, Any]:
     ax.xaxis.set_minor_formatter(NullFormatter())  # or they overlap where the range is short
     ax.set(xlabel="relative L2 error", ylabel="seconds, all of the run")
     ax.set_title("Ornstein-Uhlenbeck process on a square")
-    ax.legend(fontsize=6, loc="upper left")
-    figure.tight_layout()
+    figure.legend(fontsize=7, loc="outside right upper")
     return {"": figure}
