@@ -16,7 +16,7 @@ from mpi4py import MPI
 import results
 import timing
 
-from fpcontrol.files import output_path, replacing
+from fpcontrol.parallel.files import output_path, replacing
 
 Row = dict[str, Any]
 Tables = Mapping[str, list[Row]]

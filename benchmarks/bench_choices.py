@@ -21,10 +21,10 @@ import timing
 from bench_convergence import STRENGTH, cube
 
 import fpcontrol as fpc
-from fpcontrol.characteristics import Labels, carry
+from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.drift import Drift
-from fpcontrol.galerkin import Galerkin
-from fpcontrol.timestepping import Scheme
+from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.verification import Manufactured
 
 COMM = MPI.COMM_SELF

@@ -25,11 +25,11 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 import fpcontrol as fpc
-from fpcontrol.characteristics import Flow, Labels, carry
+from fpcontrol.characteristics.flow import Flow, Labels, carry
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.drift import Drift
 from fpcontrol.fokker_planck import norm
-from fpcontrol.galerkin import Galerkin
-from fpcontrol.timestepping import Scheme
+from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.verification import Manufactured, l2_error, orders
 
 COMM = MPI.COMM_SELF

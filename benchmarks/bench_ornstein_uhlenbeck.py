@@ -32,8 +32,8 @@ from plain_dolfinx import steady_crank_nicolson
 from scipy.sparse.linalg import expm_multiply, splu
 
 import fpcontrol as fpc
-from fpcontrol.galerkin import lagrange
-from fpcontrol.timestepping import Scheme
+from fpcontrol.discretization.galerkin import lagrange
+from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.verification import l2_error
 
 COMM = MPI.COMM_SELF

@@ -30,13 +30,13 @@ import results
 import timing
 from scipy.optimize import brentq
 
-from fpcontrol.characteristics import Labels, carry
+from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import Trajectory, norm
-from fpcontrol.galerkin import Galerkin
-from fpcontrol.theorems.families import cosine
-from fpcontrol.theorems.grids import Grid, measured, solve
-from fpcontrol.timestepping import SDIRK4
+from fpcontrol.stepping.schemes import SDIRK4
+from fpcontrol.theorems.closed_forms import cosine
+from fpcontrol.theorems.framework.resolution import Grid, measured, solve
 
 COMM = MPI.COMM_WORLD
 A, T = 2.0, 1.0

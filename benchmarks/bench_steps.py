@@ -15,8 +15,8 @@ from cases import COMM, OPTIONS, SIGMA, Case, D, cheap, cheap_plain, network
 from plain_dolfinx import PlainDolfinx
 
 import fpcontrol as fpc
-from fpcontrol.galerkin import Galerkin, lagrange
-from fpcontrol.timestepping import CrankNicolson, Stepper
+from fpcontrol.discretization.galerkin import Galerkin, lagrange
+from fpcontrol.stepping.schemes import CrankNicolson, Stepper
 
 
 def refill(case: Case, k: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.files import output_path, replacing
+from fpcontrol.parallel.files import output_path, replacing
 
 Row = dict[str, Any]
 Result = Mapping[str, Any]

@@ -9,7 +9,7 @@ from convergence_figures import COLORS
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from fpcontrol.theorems.families import cosine
+from fpcontrol.theorems.closed_forms import cosine
 
 
 def draw(result: Mapping[str, Any]) -> dict[str, Any]:

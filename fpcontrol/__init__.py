@@ -40,7 +40,7 @@ from fpcontrol.control.result import Result
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.fokker_planck import FokkerPlanck, Trajectory
 from fpcontrol.reference import MoserFlow
-from fpcontrol.timestepping import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson
+from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson
 
 __all__ = [
     "SDIRK2",

@@ -14,12 +14,12 @@ from typing import Any
 from mpi4py import MPI
 
 from fpcontrol import io, theorems
-from fpcontrol.files import output_path
-from fpcontrol.parallel import together
-from fpcontrol.theorems import suite
-from fpcontrol.theorems.page import report
-from fpcontrol.theorems.page.markup import plain
-from fpcontrol.theorems.study import Row
+from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.files import output_path
+from fpcontrol.theorems.framework import runner as suite
+from fpcontrol.theorems.framework.checks import Row
+from fpcontrol.theorems.report import page as report
+from fpcontrol.theorems.report.markup import plain
 
 COLUMNS = 108
 HEAD = ("quantity", "predicted", "measured", "bound", "disc. error", "tolerance", "verdict")

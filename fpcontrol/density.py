@@ -9,9 +9,9 @@ import numpy as np
 from dolfinx import fem, geometry
 from dolfinx.mesh import Mesh
 
-from fpcontrol.galerkin import Array, Galerkin, lagrange
-from fpcontrol.linear_solvers import LinearSolver
-from fpcontrol.parallel import reduced, together
+from fpcontrol.discretization.galerkin import Array, Galerkin, lagrange
+from fpcontrol.linalg.linear_solvers import LinearSolver
+from fpcontrol.parallel.errors import reduced, together
 
 # Backward Euler steps of the smoothing heat flow. Its kernel (1 + tau K/n)^-n has the variance of
 # the Gaussian for every n; at 20 steps its peak in 2-D is 5 % (n/(n-1)) above the Gaussian's.

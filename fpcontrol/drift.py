@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpcontrol.galerkin import Array, Galerkin
-from fpcontrol.parallel import together
+from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.parallel.errors import together
 
 type Drift = Callable[[float, Array], Array]
 type Field = Callable[[float, Array], Array]  # (t, x) to (N,)

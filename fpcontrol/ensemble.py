@@ -28,8 +28,8 @@ from mpi4py import MPI
 import numpy as np
 from petsc4py import PETSc
 
-from fpcontrol.parallel import interrupts, meet, portable, together
-from fpcontrol.progress import Progress, silenced
+from fpcontrol.parallel.errors import interrupts, meet, portable, together
+from fpcontrol.parallel.progress import Progress, silenced
 
 # Seconds between two looks of rank 0 at what others ask of it, while it computes.
 LOOK = 0.02

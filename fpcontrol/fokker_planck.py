@@ -10,13 +10,13 @@ import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 
+from fpcontrol.discretization.galerkin import Array, Galerkin, lagrange
 from fpcontrol.drift import Drift, DriftSampler, Steady, check_switches
-from fpcontrol.galerkin import Array, Galerkin, lagrange
-from fpcontrol.linear_solvers import FACTORED_ONCE, check_linear_solver
+from fpcontrol.linalg.linear_solvers import FACTORED_ONCE, check_linear_solver
 from fpcontrol.noise import Noise, Sigma
-from fpcontrol.parallel import reduced, together
-from fpcontrol.progress import track
-from fpcontrol.timestepping import Scheme, Stepper, check_scheme
+from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.parallel.progress import track
+from fpcontrol.stepping.schemes import Scheme, Stepper, check_scheme
 
 METHODS = ("galerkin",)
 MAX_DOUBLINGS = 12

@@ -97,8 +97,8 @@ dimension  labels  rtol     error     seconds
 Take enough labels to see the finest scale of the *result* (flows without noise compress), and
 drifts that are tangent or inward at the walls (``fpcontrol.walls.walled(drift, mesh)`` makes any
 drift so). The distance to a reference on a mesh is ``flow.l2_errors(MoserFlow(...))``;
-``fpcontrol.moving.MeshReference`` is what asks it, or any finite-element function in time, at
-points that move. ``flow.on_mesh(space)`` makes densities to write and to draw.
+``fpcontrol.discretization.replica.MeshReference`` is what asks it, or any finite-element function
+in time, at points that move. ``flow.on_mesh(space)`` makes densities to write and to draw.
 
 How to be fast
 --------------

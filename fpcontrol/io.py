@@ -18,12 +18,12 @@ from dolfinx import fem
 from dolfinx.io import VTXWriter
 from petsc4py import PETSc
 
-from fpcontrol.characteristics import Flow
+from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.result import Result
-from fpcontrol.files import output_path, replacing
+from fpcontrol.discretization.galerkin import Array
 from fpcontrol.fokker_planck import Trajectory
-from fpcontrol.galerkin import Array
-from fpcontrol.parallel import together
+from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.files import output_path, replacing
 from fpcontrol.reference import MoserFlow
 
 

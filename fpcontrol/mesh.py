@@ -17,7 +17,7 @@ from dolfinx.io import XDMFFile
 from dolfinx.mesh import GhostMode, Mesh, MeshTags
 from numpy.typing import NDArray
 
-from fpcontrol.parallel import raise_together, together
+from fpcontrol.parallel.errors import raise_together, together
 
 _DOMAIN = "/Xdmf/Domain"  # where XDMF keeps its grids
 # Cells by dimension, in XDMF's words ("triangle_6" and the like are curved) and in UFL's.

@@ -17,10 +17,10 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fpcontrol.characteristics import Flow
+from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.result import Result
-from fpcontrol.files import output_path, replacing
-from fpcontrol.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.parallel.files import output_path, replacing
 from fpcontrol.reference import MoserFlow
 
 # Okabe and Ito's colours and viridis can be told apart with any colour vision.

@@ -9,9 +9,9 @@ from mpi4py import MPI
 import numpy as np
 from dolfinx import fem
 
+from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.neumann import solve_neumann
 from fpcontrol.fokker_planck import check_density
-from fpcontrol.galerkin import Array, Galerkin
-from fpcontrol.neumann import solve_neumann
 from fpcontrol.noise import Noise, Sigma
 
 

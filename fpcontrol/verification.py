@@ -10,7 +10,7 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol import density
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Array, Galerkin
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import dolfinx.mesh
 import numpy as np
 from dolfinx.mesh import Mesh
 
+from fpcontrol.discretization.galerkin import Array
 from fpcontrol.drift import Divergence, Drift, Field
-from fpcontrol.galerkin import Array
-from fpcontrol.parallel import together
+from fpcontrol.parallel.errors import together
 
 
 @dataclass(frozen=True)

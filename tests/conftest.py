@@ -12,7 +12,7 @@ from mpi4py import MPI
 
 import pytest
 
-from fpcontrol.parallel import abort
+from fpcontrol.parallel.errors import abort
 
 # A rank that has failed waits this long (seconds) for the others: they are just behind it or stuck.
 PATIENCE = 20.0

@@ -13,7 +13,7 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 import fpcontrol as fpc
-from fpcontrol.theorems.study import Study
+from fpcontrol.theorems.framework.checks import Study
 
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
 

@@ -15,9 +15,9 @@ from dolfinx.mesh import Mesh
 from problems import SELF, WORLD, bump, cube, raised
 
 import fpcontrol as fpc
-from fpcontrol.characteristics import Flow, Labels, binned_l2, carry
-from fpcontrol.galerkin import lagrange
-from fpcontrol.moving import MeshReference
+from fpcontrol.characteristics.flow import Flow, Labels, binned_l2, carry
+from fpcontrol.discretization.galerkin import lagrange
+from fpcontrol.discretization.replica import MeshReference
 from fpcontrol.verification import difference_test, dot_test, orders, taylor_test
 from fpcontrol.walls import Wall, WallFactor, walled
 

@@ -21,9 +21,10 @@ import pytest
 from mutation import MUTATIONS, TABLE
 
 from fpcontrol import cli, theorems
-from fpcontrol.theorems import Statement, suite
-from fpcontrol.theorems.page import markup
-from fpcontrol.theorems.study import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems import Statement
+from fpcontrol.theorems.framework import runner as suite
+from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.report import markup
 
 WORLD = MPI.COMM_WORLD
 PACKAGE = Path(__file__).parents[1]
@@ -80,7 +81,7 @@ def synthetic(monkeypatch):
 
     def replace(**runs: Callable[[MPI.Comm], Study]) -> None:
         for name, found in {"s1": runs, "s2": {"other": returning(GOOD)}}.items():
-            module: Any = types.ModuleType(f"fpcontrol.theorems.{name}", DOC)
+            module: Any = types.ModuleType(f"fpcontrol.theorems.statements.{name}", DOC)
             listed = [Experiment(f"{name}.{key}", run) for key, run in found.items()]
             module.experiments = lambda quick=False, e=listed: e[:1] if quick else e
             monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -9,7 +9,7 @@ import pytest
 from problems import SELF, WORLD, cube, raised
 
 import fpcontrol as fpc
-from fpcontrol.galerkin import Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 
 L_SHAPE = Path(__file__).parents[1] / "meshes" / "l_shape.xdmf"
 

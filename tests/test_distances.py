@@ -11,7 +11,8 @@ from scipy.integrate import quad
 from scipy.stats import wasserstein_distance
 
 import fpcontrol as fpc
-from fpcontrol import comparison, distances
+from fpcontrol import distances
+from fpcontrol.distances import comparison
 from fpcontrol.verification import orders
 
 ON_ONE_MESH = (distances.l2, distances.kl, distances.chi_square, distances.total_variation)

@@ -14,8 +14,8 @@ from petsc4py import PETSc
 from problems import WORLD, mpirun, raised, tracking
 
 import fpcontrol as fpc
-from fpcontrol import parallel
 from fpcontrol.ensemble import EnsembleError, run
+from fpcontrol.parallel import errors as parallel
 
 TESTS = Path(__file__).parent
 
@@ -71,7 +71,7 @@ def test_who_is_done_takes_the_next_case(tmp_path):
 
 @pytest.mark.parallel([1, 2])
 def test_progress_is_of_cases_and_of_nothing_within(monkeypatch, capfd):
-    monkeypatch.setattr("fpcontrol.progress.LOG_SECONDS", 0.0)
+    monkeypatch.setattr("fpcontrol.parallel.progress.LOG_SECONDS", 0.0)
 
     def member(case, comm):
         return fpc.minimize(tracking(comm, 1, n=4), max_iterations=2).value

@@ -15,11 +15,11 @@ from dolfinx import fem
 from problems import SELF, WORLD, bump, cube, raised, tracking
 
 import fpcontrol as fpc
+from fpcontrol.discretization.galerkin import Galerkin, lagrange
 from fpcontrol.fokker_planck import norm
-from fpcontrol.galerkin import Galerkin, lagrange
-from fpcontrol.linear_solvers import Fill, LinearSolver
-from fpcontrol.operators import Operators, choose_fill
-from fpcontrol.timestepping import Stepper
+from fpcontrol.linalg.linear_solvers import Fill, LinearSolver
+from fpcontrol.stepping.operators import Operators, choose_fill
+from fpcontrol.stepping.schemes import Stepper
 from fpcontrol.verification import Manufactured, l2_error, orders
 
 # Dimension, degree, cells a side: small, with every dimension and degree together.

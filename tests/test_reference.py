@@ -5,7 +5,7 @@ import pytest
 from problems import WORLD, bump, cube, raised
 
 import fpcontrol as fpc
-from fpcontrol.galerkin import Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 
 
 def flow(dim: int = 2, degree: int = 2, n: int = 4, **options) -> fpc.MoserFlow:

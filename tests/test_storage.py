@@ -9,9 +9,10 @@ import pytest
 from problems import tracking
 
 import fpcontrol as fpc
-from fpcontrol.control import adjoint, storage
-from fpcontrol.linear_solvers import LinearSolver
-from fpcontrol.recent import Recent
+from fpcontrol.control import storage
+from fpcontrol.control import sweeps as adjoint
+from fpcontrol.linalg.buffers import Recent
+from fpcontrol.linalg.linear_solvers import LinearSolver
 
 WORLD = MPI.COMM_WORLD
 

@@ -9,15 +9,16 @@ from problems import SELF, WORLD, failures
 from scipy import integrate
 
 import fpcontrol as fpc
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import norm
-from fpcontrol.galerkin import Galerkin
 from fpcontrol.noise import Noise
-from fpcontrol.theorems import continuity
-from fpcontrol.theorems.families import cosine, oscillation_runs
-from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.page.pictures import Pictures
-from fpcontrol.theorems.studies import constants, oscillations, radial
+from fpcontrol.theorems.closed_forms import cosine
+from fpcontrol.theorems.experiments import constants, oscillations, radial
+from fpcontrol.theorems.framework.resolution import Grid
+from fpcontrol.theorems.report.pictures import Pictures
+from fpcontrol.theorems.runs import oscillation_runs
+from fpcontrol.theorems.statements import continuity
 
 RANKS = pytest.mark.parallel([1, 2])
 DISC = Path(__file__).parents[1] / "meshes" / "disk.xdmf"

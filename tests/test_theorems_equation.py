@@ -5,8 +5,8 @@ from typing import ClassVar
 import pytest
 from problems import SELF, WORLD, failures
 
-from fpcontrol.theorems import equation
-from fpcontrol.timestepping import SDIRK4, Stepper
+from fpcontrol.stepping.schemes import SDIRK4, Stepper
+from fpcontrol.theorems.statements import equation
 
 
 @pytest.mark.parametrize("experiment", equation.experiments(True), ids=lambda e: e.key)

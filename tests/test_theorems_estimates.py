@@ -6,14 +6,14 @@ from problems import SELF, WORLD, cube, raised
 from problems import tracking as tracking_problem
 
 import fpcontrol as fpc
+from fpcontrol import certificates
+from fpcontrol.certificates import certificate, tracking_certificate
 from fpcontrol.drift import Steady, zero
 from fpcontrol.noise import Noise
-from fpcontrol.theorems import certificates
-from fpcontrol.theorems.certificates import certificate, tracking_certificate
-from fpcontrol.theorems.estimates import rough_drifts, sharp_constants, tracking
-from fpcontrol.theorems.families.random_drifts import Rough, Waves
-from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.studies.gronwall import compressed, constant_error
+from fpcontrol.theorems.closed_forms.random_drifts import Rough, Waves
+from fpcontrol.theorems.experiments.gronwall import compressed, constant_error
+from fpcontrol.theorems.framework.resolution import Grid
+from fpcontrol.theorems.statements.estimates import rough_drifts, sharp_constants, tracking
 
 
 def failures(study):

@@ -9,9 +9,9 @@ from problems import SELF, WORLD, failures
 
 from fpcontrol import CrankNicolson
 from fpcontrol.control.network import Network
-from fpcontrol.linear_solvers import LinearSolver
+from fpcontrol.linalg.linear_solvers import LinearSolver
 from fpcontrol.noise import Noise
-from fpcontrol.theorems import gradient
+from fpcontrol.theorems.statements import gradient
 from fpcontrol.walls import WallFactor
 
 

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from problems import SELF, WORLD, failures
 
-from fpcontrol.characteristics import carry
-from fpcontrol.galerkin import Galerkin, lagrange
+from fpcontrol.characteristics.flow import carry
+from fpcontrol.discretization.galerkin import Galerkin, lagrange
 from fpcontrol.noise import Noise
 from fpcontrol.reference import MoserFlow
-from fpcontrol.theorems import moser
-from fpcontrol.theorems.families import moser_runs
-from fpcontrol.theorems.families.profiles import (
+from fpcontrol.theorems.closed_forms.profiles import (
     StraightLine,
     cosine,
     islands,
@@ -21,8 +19,10 @@ from fpcontrol.theorems.families.profiles import (
     nodes,
     uniform,
 )
-from fpcontrol.theorems.grids import Grid, disk, l_shape
-from fpcontrol.theorems.studies import moser_stability
+from fpcontrol.theorems.experiments import moser_stability
+from fpcontrol.theorems.framework.resolution import Grid, disk, l_shape
+from fpcontrol.theorems.runs import moser_runs
+from fpcontrol.theorems.statements import moser
 
 OTHER = {"sigma": 0.35, "t1": 0.7}
 

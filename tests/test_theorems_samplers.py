@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from problems import SELF, WORLD, failures
 
-from fpcontrol.theorems import samplers
-from fpcontrol.theorems.families import reversal
-from fpcontrol.theorems.families.score_networks import HeatFlow, ScoreNetwork
-from fpcontrol.theorems.families.sliding import CellwiseDrift, slide
-from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.studies import atoms
+from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork
+from fpcontrol.theorems.experiments import atoms
+from fpcontrol.theorems.framework.resolution import Grid
+from fpcontrol.theorems.runs import reversal
+from fpcontrol.theorems.runs.sliding import CellwiseDrift, slide
+from fpcontrol.theorems.statements import samplers
 
 FEW = {"networks": (8, 16), "labels": Grid(1000, 40)}
 ELEMENTS = {"grid": Grid(128, 16)}

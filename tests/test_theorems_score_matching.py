@@ -8,17 +8,17 @@ from problems import SELF, WORLD, failures
 
 from fpcontrol.noise import Noise
 from fpcontrol.reference import MoserFlow
-from fpcontrol.theorems import score_matching
-from fpcontrol.theorems.families.noising import (
+from fpcontrol.theorems.closed_forms.noising import (
     CosineHeat,
     OrnsteinUhlenbeck,
     Piece,
     PiecewiseHeat,
     entropy,
 )
-from fpcontrol.theorems.families.profiles import jump
-from fpcontrol.theorems.grids import Grid, measured
-from fpcontrol.theorems.studies import early_stops, score_limits, vacuum
+from fpcontrol.theorems.closed_forms.profiles import jump
+from fpcontrol.theorems.experiments import early_stops, score_limits, vacuum
+from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.theorems.statements import score_matching
 
 OTHER = {"sigma": 0.35, "t1": 0.7}
 FAST = {"stops": (1e-2, 1e-3), "grid": Grid(100, 8)}

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from problems import SELF, WORLD
 
-from fpcontrol.characteristics import Labels, carry
-from fpcontrol.theorems.families import generators as module
-from fpcontrol.theorems.families.generators import (
+from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.theorems.framework.resolution import Grid
+from fpcontrol.theorems.runs import generators as module
+from fpcontrol.theorems.runs.generators import (
     STARTS,
     Average,
     Generators,
@@ -14,8 +15,7 @@ from fpcontrol.theorems.families.generators import (
     Switched,
     distances,
 )
-from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.switching import (
+from fpcontrol.theorems.statements.switching import (
     product_on_square,
     switching_with_noise,
     switching_without_noise,

@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 from problems import SELF, WORLD
 
-from fpcontrol.characteristics import Labels, carry
+from fpcontrol.characteristics.flow import Labels, carry
 from fpcontrol.noise import Noise
-from fpcontrol.theorems import trajectories
-from fpcontrol.theorems.families import ripples
-from fpcontrol.theorems.families.cosine import sup_wasserstein
-from fpcontrol.theorems.families.ripples import GOALS, LineDrift, against_limit, comoving_errors
-from fpcontrol.theorems.grids import Grid
-from fpcontrol.theorems.studies import trajectory_controls
-from fpcontrol.theorems.studies.trajectory_controls import (
+from fpcontrol.theorems.closed_forms import ripples
+from fpcontrol.theorems.closed_forms.cosine import sup_wasserstein
+from fpcontrol.theorems.closed_forms.ripples import GOALS, LineDrift, against_limit, comoving_errors
+from fpcontrol.theorems.experiments import trajectory_controls
+from fpcontrol.theorems.experiments.trajectory_controls import (
     benign_sequence,
     standing_ripple,
     upwind,
     upwind_trap,
 )
-from fpcontrol.theorems.trajectories import comoving_ripple, ripple_with_noise
+from fpcontrol.theorems.framework.resolution import Grid
+from fpcontrol.theorems.statements import trajectories
+from fpcontrol.theorems.statements.trajectories import comoving_ripple, ripple_with_noise
 
 
 def failures(study):

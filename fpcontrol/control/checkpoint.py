@@ -12,9 +12,9 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.files import replacing
-from fpcontrol.galerkin import Array
-from fpcontrol.parallel import together
+from fpcontrol.discretization.galerkin import Array
+from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.files import replacing
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ import numpy as np
 from petsc4py import PETSc
 
 from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpoint
-from fpcontrol.control.diffusion import Diffusion
+from fpcontrol.control.on_mesh import Diffusion
 from fpcontrol.control.result import Result
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.files import output_path
-from fpcontrol.galerkin import Array
-from fpcontrol.linear_solvers import petsc_options_set
-from fpcontrol.moving import LeftDomain
-from fpcontrol.parallel import interrupts, lasting, meet, together
-from fpcontrol.progress import Progress, say
+from fpcontrol.discretization.galerkin import Array
+from fpcontrol.discretization.replica import LeftDomain
+from fpcontrol.linalg.linear_solvers import petsc_options_set
+from fpcontrol.parallel.errors import interrupts, lasting, meet, together
+from fpcontrol.parallel.files import output_path
+from fpcontrol.parallel.progress import Progress, say
 
 # TAO's types that need values and derivatives only, with options that differ from TAO's own.
 METHODS: dict[str, dict[str, Any]] = {

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fpcontrol.characteristics import Flow
+from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.checkpoint import Iterate
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.tracking import Errors, TrackingProblem
+from fpcontrol.discretization.galerkin import Array
 from fpcontrol.fokker_planck import Trajectory
-from fpcontrol.galerkin import Array
 
 
 @dataclass(frozen=True)

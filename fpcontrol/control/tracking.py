@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from dolfinx import fem
 
-from fpcontrol.characteristics import Flow
-from fpcontrol.control.diffusion import Diffusion
+from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.network import NetworkDrift
-from fpcontrol.control.transport import Transport
+from fpcontrol.control.on_characteristics import Transport
+from fpcontrol.control.on_mesh import Diffusion
+from fpcontrol.discretization.galerkin import Array
+from fpcontrol.discretization.replica import AnalyticReference
 from fpcontrol.fokker_planck import Trajectory, check_steps
-from fpcontrol.galerkin import Array
-from fpcontrol.moving import AnalyticReference
 from fpcontrol.noise import Noise, Sigma
-from fpcontrol.parallel import together
+from fpcontrol.parallel.errors import together
 from fpcontrol.reference import MoserFlow
 
 # Options that belong to runs with noise and without.
@@ -110,7 +110,7 @@ class TrackingProblem:
         ):
             raise ValueError(
                 f"reference, a {type(reference).__name__}, is no reference; make one of two "
-                "densities with MoserFlow(start, goal, t1, sigma), or see moving.AnalyticReference."
+                "densities with MoserFlow(start, goal, t1, sigma), or see AnalyticReference."
             )
         if not np.isclose(drift.t1, reference.t1, rtol=1e-12):
             raise ValueError(

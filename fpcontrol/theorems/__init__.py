@@ -11,7 +11,7 @@ import importlib
 import inspect
 from dataclasses import dataclass
 
-from fpcontrol.theorems.study import Experiment
+from fpcontrol.theorems.framework.checks import Experiment
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Statement:
 
 
 def _imported(module: str):  # type: ignore[no-untyped-def]  # a module, whose names mypy asks for
-    return importlib.import_module(f"{__name__}.{module}")
+    return importlib.import_module(f"{__name__}.statements.{module}")
 
 
 STATEMENTS: tuple[Statement, ...] = (

@@ -1,0 +1,314 @@
+r"""The continuity equation (sigma = 0) along characteristics: exact, no diffusion of a mesh.
+
+.. math:: \dot X = v(t, X),\qquad \frac{d}{dt}\log J = \nabla\cdot v(t, X),\qquad
+    \rho(t, X) = \rho_0(y)/J
+
+Labels ``y`` carry volumes, so that integrals over the domain are sums over labels. The drift must
+be tangent or inward at the walls, ``v.n <= 0``: an outward one piles mass up there.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from mpi4py import MPI
+
+import numpy as np
+from dolfinx import fem
+from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
+
+from fpcontrol.characteristics.dormand_prince import DormandPrince, Rate
+from fpcontrol.characteristics.markers import Labels
+from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.replica import AnalyticReference, MeshReference
+from fpcontrol.drift import Drift, Field
+from fpcontrol.fokker_planck import Trajectory, trajectory
+from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.reference import MoserFlow
+from fpcontrol.walls import check_wall
+
+__all__ = ["Flow", "Labels", "binned_l2", "carry"]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Labels carried along: results of ``carry``. The methods are collective.
+
+    Attributes:
+        labels: Where they start.
+        times: Shape ``(T,)``, the first with the labels in place.
+        positions: This rank's, ``(T, N, d)``.
+        log_jacobian: This rank's, ``(T, N)``.
+        steps: Accepted steps (0 if none were counted).
+    """
+
+    labels: Labels
+    times: Array
+    positions: Array
+    log_jacobian: Array
+    steps: int = 0
+
+    @property
+    def density(self) -> Array:
+        r"""Density along the characteristics, :math:`\rho_0(y)/J`, ``(T, N)``."""
+        return self.labels.density * np.exp(-self.log_jacobian)
+
+    @property
+    def mass(self) -> Array:
+        """Integral of the density: the same at all times by construction, ``(T,)``."""
+        return np.repeat(self.labels.integral(self.labels.density), len(self.times))
+
+    @property
+    def mass_defect(self) -> float:
+        """Relative change of the mass: none, labels keep theirs."""
+        return 0.0
+
+    @property
+    def minimum(self) -> Array:
+        """Smallest density at a label, ``(T,)``."""
+        low = self.density.min(axis=1, initial=np.inf)
+        return reduced(self.labels.comm, low, MPI.MIN)
+
+    @property
+    def norms(self) -> Array:
+        r"""L2 norms, :math:`\|\rho\|^2 = \int\rho_0^2/J\,dy`, ``(T,)``."""
+        return np.sqrt(self.labels.integral(self.density * self.labels.density))
+
+    def l2_errors(
+        self, reference: Field | MoserFlow | AnalyticReference, norms: Array | None = None
+    ) -> Array:
+        r"""L2 distances to a reference density at all times, ``(T,)``.
+
+        .. math:: \|\rho - r\|^2 = \int (\rho_0/J - r(t, X))^2 J\,dy
+
+        which needs labels that cover the domain at all times: a drift tangent to the walls. With
+        ``norms`` it is :math:`\int\rho_0^2/J - 2\rho_0 r(t, X)\,dy + \|r\|^2`, right for inward
+        drifts too, but a small difference of large numbers.
+
+        Args:
+            reference: Callable ``reference(t, x)`` to ``(N,)``; a ``MoserFlow``, which is asked
+                through ``MeshReference``; or what a ``TrackingProblem`` takes as reference.
+            norms: L2 norms of the reference, ``(T,)``.
+
+        Raises:
+            ValueError: On all ranks, for another reference or values of another shape.
+        """
+        rho_0, squares, reference = self.labels.density, [], _field(reference)
+        for t, x, log_j in zip(self.times, self.positions, self.log_jacobian, strict=True):
+            r = np.asarray(reference(float(t), x))
+            with together(self.labels.comm):
+                if r.shape not in ((), (len(x),)):
+                    raise ValueError(
+                        f"reference(t, x) returned shape {r.shape} for x of shape {x.shape}; "
+                        f"({len(x)},) is needed."
+                    )
+            if norms is None:
+                squares.append((rho_0 * np.exp(-log_j) - r) ** 2 * np.exp(log_j))
+            else:
+                squares.append(rho_0 * (rho_0 * np.exp(-log_j) - 2.0 * r))
+        total = self.labels.integral(np.array(squares))
+        return np.sqrt(np.maximum(total if norms is None else total + np.square(norms), 0.0))
+
+    def wasserstein(self, other: "Flow", p: float = 2.0) -> Array:
+        r"""Upper bounds of Wasserstein distances between two flows of the same labels, ``(T,)``.
+
+        .. math:: W_p^p \le \int |X(t,y) - \tilde X(t,y)|^p \rho_0(y)\,dy
+
+        with equality in one dimension, where flows keep the order of their labels.
+
+        Raises:
+            ValueError: On all ranks, if the flows are of other labels or at other times.
+        """
+        mine, theirs = self.labels, other.labels
+        with together(mine.comm):
+            for what in ("points", "volumes", "density"):
+                a, b = getattr(mine, what), getattr(theirs, what)
+                if a is not b and not np.array_equal(a, b):
+                    raise ValueError(
+                        f"The flows differ in their labels' {what}; carry the same labels with "
+                        "both drifts. (fpc.distances takes any two densities on meshes.)"
+                    )
+            if self.times.shape != other.times.shape or not np.allclose(
+                self.times, other.times, rtol=0.0, atol=1e-9 * np.ptp(self.times)
+            ):
+                raise ValueError(
+                    f"The flows are at other times: {_ends(self.times)} and {_ends(other.times)}."
+                )
+        distance = np.linalg.norm(self.positions - other.positions, axis=2)
+        return self.labels.integral(distance**p * self.labels.density) ** (1.0 / p)
+
+    def on_mesh(
+        self, space: fem.FunctionSpace, levels: Sequence[int] | Array | None = None
+    ) -> Trajectory:
+        """Densities at the nodes of a mesh, linear between labels: for pictures, not for figures.
+
+        Nodes beyond all labels get the density of the nearest one. Where the flow has spread the
+        labels out or a feature is narrower than their distance, the picture is coarser than the
+        flow.
+
+        Args:
+            space: Lagrange space on a mesh of the domain (``problem.galerkin.space``).
+            levels: Which times; all unless given.
+        """
+        g, comm = Galerkin(space), self.labels.comm
+        nodes = space.tabulate_dof_coordinates()[: g.n_local, : g.dimension]
+        levels = range(len(self.times)) if levels is None else levels
+        u = np.empty((len(levels), g.n_local))
+        for row, n in zip(u, levels, strict=True):
+            parts = zip(*comm.allgather((self.positions[n], self.density[n])), strict=True)
+            x, rho = (np.concatenate(part) for part in parts)
+            with together(comm):
+                row[:] = _interpolated(x, rho, nodes)
+        return trajectory(g, self.times[list(levels)], u, 0)
+
+    def cell_masses(self, level: int, edges: Array) -> Array:
+        """Masses in the bins between ``edges``, at one time, of labels on an interval.
+
+        The mass of each cell of labels is known exactly and spread evenly over the cell's image:
+        an atom is seen as an atom, and no mass is lost.
+
+        Args:
+            level: Which time.
+            edges: Ascending, ``(n + 1,)``.
+
+        Raises:
+            ValueError: On all ranks, if the labels are on no interval or have lost their order, or
+                if the edges do not ascend.
+        """
+        labels, edges = self.labels, np.asarray(edges, dtype=float)
+        if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0.0).all():
+            raise ValueError(f"edges = {edges} must be two or more numbers that ascend.")
+        if not labels.per_cell:
+            raise ValueError("cell_masses needs labels from Labels.on_interval.")
+        x = self.positions[level].reshape(-1, labels.per_cell)[:, [0, -1]].ravel()
+        masses = (labels.volumes * labels.density).reshape(-1, labels.per_cell).sum(axis=1)
+        with together(labels.comm):
+            # Ends of neighbouring cells are the same label twice: round-off between them.
+            if (np.diff(x) < -1e-12 * np.ptp(labels.wall.points)).any():
+                raise ValueError("Labels have overtaken each other: use tighter tolerances.")
+        below = np.repeat(np.concatenate([[0.0], np.cumsum(masses)]), 2)[1:-1]
+        part = np.interp(edges, np.maximum.accumulate(x), below) if len(x) else np.zeros(len(edges))
+        return np.diff(reduced(labels.comm, part))
+
+
+def _field(reference: Any) -> Field:
+    """Values of a reference as a callable ``(t, x)``. Collective."""
+    if isinstance(reference, MoserFlow):
+        reference = MeshReference(reference)
+    if callable(reference):
+        return reference
+    if not hasattr(reference, "at"):
+        raise ValueError(
+            f"reference = {reference!r} is no reference; give reference(t, x) or a MoserFlow."
+        )
+    return lambda t, x: reference.at(t, x)[0]
+
+
+def _interpolated(x: Array, values: Array, nodes: Array) -> Array:
+    """Linear interpolation of scattered values ``(N,)`` at points ``(n, d)``, nearest outside."""
+    if x.shape[1] == 1:
+        order = np.argsort(x[:, 0])
+        return np.interp(nodes[:, 0], x[order, 0], values[order])
+    found = LinearNDInterpolator(x, values)(nodes)
+    outside = np.isnan(found)
+    found[outside] = NearestNDInterpolator(x, values)(nodes[outside])
+    return found
+
+
+def _ends(times: Array) -> str:
+    return f"{len(times)} from {times[0]:g} to {times[-1]:g}"
+
+
+def binned_l2(masses: Array, edges: Array) -> float:
+    """L2 norm of a density that is constant in bins: it grows without end at an atom."""
+    return float(np.sqrt(np.sum(masses**2 / np.diff(edges))))
+
+
+# -- carrying labels -------------------------------------------------------------------------------
+
+
+def carry(
+    labels: Labels,
+    drift: Drift,
+    times: Sequence[float] | Array,
+    *,
+    divergence: Field | str | None = None,
+    switches: Sequence[float] = (),
+    rtol: float = 1e-9,
+    atol: float = 1e-9,
+    walls: bool = True,
+) -> Flow:
+    r"""Carry labels with a drift; Dormand-Prince 8(5,3) with error control. Collective.
+
+    A step is accepted if for every label the errors of all coordinates are below ``size * atol +
+    rtol * |x - middle|`` and that of :math:`\log J` below ``atol + rtol * |log J|`` (size and
+    middle of the labels' box). The ranks take the same steps, and no step passes over a switch.
+
+    Args:
+        labels: Where they start at ``times[0]``.
+        drift: Callable ``drift(t, x)``, ``(N, d)`` to ``(N, d)``, smooth in space and the same on
+            all ranks at any point of the domain: the drift of a ``MoserFlow``, which lives on a
+            mesh, is refused. One with ``pieces`` and ``t1`` (``NetworkDrift``) is constant on that
+            many equal intervals of ``[0, t1]``.
+        times: Increasing; where the result is wanted.
+        divergence: ``divergence(t, x)`` to ``(N,)``. If not given: the drift's own, else
+            ``"central"``, a fourth-order difference that asks the drift up to 6e-5 of the size
+            beyond the walls. ``"complex"``: complex steps, exact to round-off, for drifts made of
+            analytic functions only (no ``abs``, no maximum) that take complex points.
+        switches: Times at which the drift jumps, beside those of its pieces.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        walls: Refuse drifts that point outward at the walls.
+
+    Raises:
+        ValueError: On all ranks, for a bad argument, drift values that are not finite or of
+            another shape, or an outward drift.
+        RuntimeError: On all ranks, if the tolerances cannot be met.
+
+    References:
+        E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I (1993),
+        II.5 and II.10.
+    """
+    times = np.array(times, dtype=float)
+    if times.ndim != 1 or not len(times) or not np.isfinite(times).all():
+        raise ValueError(f"times must be a list of finite numbers, got shape {times.shape}.")
+    if not (np.diff(times) > 0.0).all():
+        raise ValueError("times must increase.")
+    if not (rtol > 0.0 and atol > 0.0):
+        raise ValueError(f"rtol = {rtol!r} and atol = {atol!r} must be positive.")
+    intervals, span = list(_intervals(drift, times, switches)), times[-1] - times[0]
+    rate = Rate(drift, divergence, labels.size)
+    if walls:
+        for a, b, inside in intervals:
+            for t in (a, 0.5 * (a + b), b):
+                check_wall(drift, inside(t), labels.wall, labels.comm, labels.size / span)
+    stepper = DormandPrince(labels.comm, labels.box, rate, rtol, atol)
+    u = np.column_stack([labels.points, np.zeros(len(labels.points))])
+    kept = [u]
+    for a, b, inside in intervals:
+        u = stepper.advance(u, a, b, inside)
+        if b in times:
+            kept.append(u)
+    levels = np.array(kept)
+    return Flow(labels, times, levels[:, :, :-1], levels[:, :, -1], stepper.accepted)
+
+
+def _intervals(
+    drift: Any, times: Array, switches: Sequence[float]
+) -> Iterator[tuple[float, float, Callable[[float], float]]]:
+    """Intervals without a switch inside, each with times at which to ask the drift for it."""
+    pieces, first, last = getattr(drift, "pieces", 0), times[0], times[-1]
+    own = [drift.t1 * k / pieces for k in range(1, pieces)] if pieces else []
+    # A switch that differs from a wanted time by round-off is that time.
+    margin = 1e-12 * (last - first)
+    far = [s for s in (*own, *switches) if np.abs(times - s).min() > margin]
+    stops = np.unique([*times, *(s for s in far if first < s < last)])
+    for a, b in pairwise(stops):
+        edge = 0.5 * (b - a) if pieces else min(margin, 0.25 * (b - a))
+        yield float(a), float(b), functools.partial(_clipped, a + edge, b - edge)
+
+
+def _clipped(low: float, high: float, t: float) -> float:
+    return float(min(max(t, low), high))

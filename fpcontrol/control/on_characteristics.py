@@ -1,0 +1,320 @@
+r"""Controlled runs without noise (sigma = 0) along characteristics, and their discrete adjoint.
+
+.. math:: \dot X = v,\quad \frac{d}{dt}\log J = \nabla\cdot v,\qquad
+    v(t,x) = g(x)\,s\,f(y),\quad \nabla\cdot v = g\,\nabla_y\cdot f + s\,\nabla g\cdot f
+
+with a network ``f`` and a factor ``g`` that vanishes at the walls, by the classical Runge-Kutta
+method of order 4.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dolfinx import fem
+from dolfinx.mesh import Mesh
+from scipy.special import expit
+
+from fpcontrol.characteristics.flow import Flow, Labels
+from fpcontrol.control.fingerprint import moment
+from fpcontrol.control.network import ACTIVATIONS, Network, NetworkDrift
+from fpcontrol.discretization.galerkin import Array, Galerkin, lagrange
+from fpcontrol.discretization.replica import AnalyticReference, LeftDomain, MeshReference, Still
+from fpcontrol.fokker_planck import check_density
+from fpcontrol.linalg.buffers import read_only
+from fpcontrol.parallel.errors import together
+from fpcontrol.reference import MoserFlow
+from fpcontrol.walls import Wall, WallFactor, walled
+
+# The classical Runge-Kutta method: stage i starts from the rate of stage i - 1, A[i] steps on.
+A, B = (0.0, 0.5, 0.5, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+
+# Second derivatives of the activations, from z and the function's value; relu has none.
+CURVATURES: dict[str, Callable[[Array, Array], Array]] = {
+    "tanh": lambda z, p: -2.0 * p * (1.0 - p * p),
+    "softplus": lambda z, p: expit(z) * expit(-z),
+    "sigmoid": lambda z, p: p * (1.0 - p) * (1.0 - 2.0 * p),
+    "sin": lambda z, p: -p,
+}
+
+
+@dataclass(frozen=True)
+class _Jet:
+    """Drift and divergence of one piece's weights, with first derivatives in weights and place."""
+
+    network: Network
+    drift: NetworkDrift
+    factor: WallFactor
+
+    def _parts(self, weights: Array, x: Array) -> tuple[Any, ...]:
+        w, a, b = self.network.unpack(weights)
+        y = self.drift.scaled(x)
+        z = a @ y + b[:, None]
+        act = ACTIVATIONS[self.network.activation]
+        p = act.value(z)
+        c = np.einsum("im,mi->m", w, a)
+        return w, a, y, c, p, act.slope(z, p), CURVATURES[self.network.activation](z, p)
+
+    def rate(self, weights: Array, x: Array) -> tuple[Array, Array]:
+        """``v (N, d)`` and ``div v (N,)`` at ``x (N, d)``."""
+        w, _, _, c, p, p1, _ = self._parts(weights, x)
+        g, slope = self.factor(x)
+        f, s = (w @ p).T, self.drift.scale
+        return s * g[:, None] * f, g * (c @ p1) + s * np.einsum("nd,nd->n", slope, f)
+
+    def jvp(self, weights: Array, x: Array, direction: Array, dx: Array) -> tuple[Array, Array]:
+        """Derivative of ``rate`` along directions in the weights and in ``x``."""
+        w, a, y, c, p, p1, p2 = self._parts(weights, x)
+        dw, da, db = self.network.unpack(direction)
+        g, slope, curvature = self.factor.jet(x)
+        s = self.drift.scale
+        dz = a @ (dx.T / s) + da @ y + db[:, None]
+        dc = np.einsum("im,mi->m", dw, a) + np.einsum("im,mi->m", w, da)
+        f, df = (w @ p).T, (dw @ p + w @ (p1 * dz)).T
+        dg, dslope = np.einsum("nd,nd->n", slope, dx), np.einsum("nde,ne->nd", curvature, dx)
+        dv = s * (g[:, None] * df + dg[:, None] * f)
+        inner = np.einsum("nd,nd->n", slope, df) + np.einsum("nd,nd->n", dslope, f)
+        return dv, g * (dc @ p1 + c @ (p2 * dz)) + dg * (c @ p1) + s * inner
+
+    def vjp(self, weights: Array, x: Array, sv: Array, sd: Array) -> tuple[Array, Array]:
+        """Derivatives of ``sum(sv * v) + sum(sd * div v)`` in the weights and in ``x``."""
+        w, a, y, c, p, p1, p2 = self._parts(weights, x)
+        g, slope, curvature = self.factor.jet(x)
+        f, s = (w @ p).T, self.drift.scale
+        sf = s * (g[:, None] * sv + sd[:, None] * slope).T  # (d, N)
+        sn = g * sd  # of the network's own divergence
+        sz = (w.T @ sf) * p1 + c[:, None] * p2 * sn
+        sc = p1 @ sn
+        dual = (sf @ p.T + a.T * sc, sz @ y.T + w.T * sc[:, None], sz.sum(axis=1))
+        sg = s * np.einsum("nd,nd->n", f, sv) + (c @ p1) * sd
+        sx = (a.T @ sz).T / s + sg[:, None] * slope
+        sx += s * np.einsum("nde,ne->nd", curvature, f) * sd[:, None]
+        return np.concatenate([part.ravel() for part in dual]), sx
+
+
+@dataclass(frozen=True)
+class _Path:
+    """A forward run: labels at all levels, the reference there, squared errors of the levels."""
+
+    key: bytes
+    x: Array  # (steps + 1, N, d)
+    log_j: Array  # (steps + 1, N)
+    value: Array
+    slope: Array
+    squares: Array  # (steps + 1,)
+
+
+class Transport:
+    r"""Runs of the controlled continuity equation and their squared errors. Collective.
+
+    Squared errors are integrals over the labels,
+
+    .. math:: e_n = \int (\rho_0(y)/J - r(t_n, X))^2\,J\,dy ,
+
+    the drift is ``walled(drift, mesh, layer)``, the steps are those of the classical Runge-Kutta
+    method, and the derivative of :math:`\tfrac12\sum_n s_n e_n` is their discrete adjoint. A
+    reference on a mesh has kinks at the faces of its cells: the sum is piecewise smooth, and
+    differentiated as such. All levels are kept, ``(steps + 1) * (2 d + 2)`` numbers a label.
+
+    Args:
+        reference: ``MoserFlow``, or an ``AnalyticReference``.
+        drift: The network, of a smooth activation.
+        steps: Number of time steps.
+        start: Start density on the reference's mesh; the reference's own unless given.
+        labels: Where characteristics start, with the start density; unless given, the quadrature
+            points of ``label_mesh``.
+        label_mesh: Another mesh of the same domain, such as a finer one; the reference's own
+            unless given.
+        layer: See ``walled``.
+        quadrature_degree: Of the labels; unless given ``2 * degree + 2`` (8 for an
+            ``AnalyticReference``).
+
+    Attributes:
+        norms: Squared L2 norms of the reference at all levels, ``(steps + 1,)``.
+        walled: The drift as it runs, at the network's own weights.
+
+    Raises:
+        ValueError: On all ranks, for an argument that is not as above.
+    """
+
+    def __init__(
+        self,
+        reference: MoserFlow | AnalyticReference,
+        drift: NetworkDrift,
+        steps: int,
+        *,
+        start: fem.Function | None = None,
+        labels: Labels | None = None,
+        label_mesh: Mesh | None = None,
+        layer: float | None = None,
+        quadrature_degree: int | None = None,
+    ) -> None:
+        if drift.network.activation not in CURVATURES:
+            raise ValueError(
+                f"activation = {drift.network.activation!r} has no second derivative, which "
+                f"sigma = 0 needs (of the divergence); choose one of {tuple(CURVATURES)}."
+            )
+        if labels is not None and not (start is label_mesh is quadrature_degree is None):
+            raise ValueError(
+                "labels have points and a density: give no start, label_mesh, quadrature_degree."
+            )
+        self._moving: Any = reference
+        if isinstance(reference, MoserFlow):
+            self._moving, self.galerkin = MeshReference(reference), reference.galerkin
+        else:
+            self.galerkin = Galerkin(lagrange(drift.mesh, 2), quadrature_degree=8)
+        g = self.galerkin
+        self.reference, self.drift, self.steps = reference, drift, steps
+        self.labels = labels or self._own_labels(start, label_mesh, quadrature_degree)
+        self.walled = walled(drift, g.mesh, layer)
+        self._jet = _Jet(drift.network, drift, self.walled.factor)
+        self.times = np.linspace(0.0, drift.t1, steps + 1)
+        self.norms = np.array([self._reference_norm(t) for t in self.times])
+        self._path: _Path | None = None
+
+    def squares(self, weights: Array) -> Array:
+        """Squared errors of all levels, ``(steps + 1,)``. Collective."""
+        return self._run(weights).squares
+
+    def derivative(self, weights: Array, scales: Array) -> Array:
+        """Derivative in the weights of half the scaled sum of squares, flat. Collective."""
+        theta, h = weights.reshape(self.drift.pieces, -1), self.drift.t1 / self.steps
+        path, dual = self._run(weights), np.zeros((self.drift.pieces, theta.shape[1]))
+        sx, sj = self._cost_dual(path, self.steps, scales)
+        for n in range(self.steps - 1, -1, -1):
+            k, total, later = self._piece(n), sx.copy(), np.zeros_like(sx)
+            points = [x for x, _, _ in self._stages(theta[k], path.x[n])]
+            for i in (3, 2, 1, 0):
+                sv = h * (B[i] * sx + A[i + 1] * later if i < 3 else B[i] * sx)
+                part, later = self._jet.vjp(theta[k], points[i], sv, h * B[i] * sj)
+                dual[k] += part
+                total += later
+            cost_x, cost_j = self._cost_dual(path, n, scales)
+            sx, sj = total + cost_x, sj + cost_j
+        comm = self.galerkin.comm  # rank 0's sum on all, so that all bits agree
+        return comm.bcast(comm.reduce(dual, root=0), root=0).ravel()
+
+    def tangent(self, weights: Array, direction: Array, scales: Array) -> float:
+        """Derivative of half the scaled sum of squares along a direction. Collective."""
+        pieces, h = self.drift.pieces, self.drift.t1 / self.steps
+        theta, dtheta = weights.reshape(pieces, -1), direction.reshape(pieces, -1)
+        path, total = self._run(weights), 0.0
+        dx, dj = np.zeros_like(path.x[0]), np.zeros_like(path.log_j[0])
+        for n in range(self.steps):
+            k, start, dv = self._piece(n), dx.copy(), np.zeros_like(dx)
+            for i, (x, _, _) in enumerate(self._stages(theta[k], path.x[n])):
+                dv, dd = self._jet.jvp(theta[k], x, dtheta[k], start + h * A[i] * dv)
+                dx, dj = dx + h * B[i] * dv, dj + h * B[i] * dd
+            sx, sj = self._cost_dual(path, n + 1, scales)
+            total += float(np.sum(sx * dx) + sj @ dj)
+        return self.galerkin.sum(total)
+
+    def trajectory(self, weights: Array) -> Flow:
+        """Labels and densities along them at all levels, read-only. Collective."""
+        path = self._run(weights)
+        x, log_j = read_only(path.x), read_only(path.log_j)
+        return Flow(self.labels, self.times, x, log_j, self.steps)
+
+    def mass_and_minimum(self, weights: Array) -> tuple[Array, Array]:
+        """Mass and smallest density at a label of all levels, ``(steps + 1,)``. Collective."""
+        flow = self.trajectory(weights)
+        return flow.mass, flow.minimum
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must agree for weights of one run to be those of another. Collective."""
+        g, labels, scaled = self.galerkin, self.labels, self.drift.scaled
+        y, w = scaled(g.points), g.quadrature_weights
+        return {
+            "sigma": 0.0,
+            "scheme": "characteristics",
+            "layer": self.walled.factor.layer,
+            "labels": self.galerkin.comm.allreduce(len(labels.points)),
+            "start_norm": float(labels.integral(labels.density**2)[0]),
+            "start_moment": moment(g.comm, scaled(labels.points), labels.volumes * labels.density),
+            "reference_norm": float(self.norms[self.steps // 2]),
+            "reference_moments": [
+                moment(g.comm, y, w * self._reference_values(t)) for t in self.times[[0, -1]]
+            ],
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """What else a record should say."""
+        return {}
+
+    # -- inner parts ---------------------------------------------------------------------------
+
+    def _own_labels(
+        self, start: fem.Function | None, mesh: Mesh | None, degree: int | None
+    ) -> Labels:
+        g, source = self.galerkin, self._moving
+        if start is not None:
+            check_density("start", start, g)
+            source = MeshReference(Still(g, start.x.array))
+        if degree is None:
+            degree = max(2 * g.degree + 2, g.quadrature_degree)
+        fine = Galerkin(g.space if mesh is None else lagrange(mesh, 1), degree)
+        rho = source.at(0.0, fine.points)[0]
+        return Labels(g.comm, fine.points, fine.quadrature_weights, rho, Wall.of(g.mesh))
+
+    def _piece(self, n: int) -> int:
+        return n * self.drift.pieces // self.steps
+
+    def _reference_norm(self, t: float) -> float:
+        g = self.galerkin
+        return g.sum(float(g.quadrature_weights @ self._reference_values(t) ** 2))
+
+    def _reference_values(self, t: float) -> Array:
+        """At the quadrature points of the mesh."""
+        g, r = self.galerkin, self.reference
+        if isinstance(r, MoserFlow):
+            return g.evaluate(r.coefficients(t)).ravel()
+        return r.at(t, g.points)[0]
+
+    def _stages(self, weights: Array, x: Array) -> Iterator[tuple[Array, Array, Array]]:
+        """Stage positions of a step, with drift and divergence there."""
+        h, v = self.drift.t1 / self.steps, np.zeros_like(x)
+        for a in A:
+            stage = x + h * a * v
+            v, divergence = self._jet.rate(weights, stage)
+            yield stage, v, divergence
+
+    def _run(self, weights: Array) -> _Path:
+        """The forward run at these weights; the last one is remembered."""
+        if self._path is not None and self._path.key == weights.tobytes():
+            return self._path
+        theta, h = weights.reshape(self.drift.pieces, -1), self.drift.t1 / self.steps
+        labels, shape = self.labels, (self.steps + 1, *self.labels.points.shape)
+        x, slope = np.empty((2, *shape))
+        log_j, value = np.empty((2, *shape[:2]))
+        x[0], log_j[0], cells = labels.points, 0.0, None
+        for n in range(self.steps + 1):
+            value[n], slope[n], cells = self._moving.at(float(self.times[n]), x[n], cells)
+            if n < self.steps:
+                stages = list(self._stages(theta[self._piece(n)], x[n]))
+                x[n + 1] = x[n] + h * sum(b * v for b, (_, v, _) in zip(B, stages, strict=True))
+                log_j[n + 1] = log_j[n] + h * sum(
+                    b * d for b, (_, _, d) in zip(B, stages, strict=True)
+                )
+                with together(self.galerkin.comm):
+                    self._check_inside(n + 1, x[n + 1])
+        error = labels.density * np.exp(-log_j) - value
+        squares = labels.integral(error**2 * np.exp(log_j))
+        self._path = _Path(weights.tobytes(), x, log_j, value, slope, squares)
+        return self._path
+
+    def _check_inside(self, n: int, x: Array) -> None:
+        outside = np.flatnonzero(self.walled.factor.outside(x))
+        if outside.size:
+            raise LeftDomain(
+                f"{outside.size} labels left the domain at t = {self.times[n]:g}, the first at "
+                f"{x[outside[0]]}: the drift is too fast for steps = {self.steps}. Use more steps "
+                "or a wider layer, or start from smaller weights."
+            )
+
+    def _cost_dual(self, path: _Path, n: int, scales: Array) -> tuple[Array, Array]:
+        """Derivatives of the cost in positions ``(N, d)`` and log J ``(N,)`` of level ``n``."""
+        rho, j, r = self.labels.density, np.exp(path.log_j[n]), path.value[n]
+        scale = 0.5 * scales[n] * self.labels.volumes
+        sx = (2.0 * scale * (r * j - rho))[:, None] * path.slope[n]
+        return sx, scale * (r**2 * j - rho**2 / j)

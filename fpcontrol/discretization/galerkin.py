@@ -1,0 +1,357 @@
+r"""Continuous finite elements on affine simplices, refilled from arrays.
+
+The Fokker-Planck equation in weak form, for all :math:`w \in V_h`,
+
+.. math:: (\partial_t\rho, w) + D(\nabla\rho, \nabla w) - (v\rho, \nabla w) = 0,
+
+needs the drift :math:`v` only at quadrature points. All cells are affine images of one reference
+cell, so the element matrices of a drift are one product of the drift's values with a table made
+once, and no form is compiled.
+"""
+
+import functools
+
+from mpi4py import MPI
+
+import basix
+import numpy as np
+from dolfinx import fem, geometry
+from dolfinx.la import InsertMode
+from dolfinx.la import vector as la_vector
+from dolfinx.mesh import Mesh
+from petsc4py import PETSc
+
+from fpcontrol.discretization import kernels
+from fpcontrol.discretization.sparsity import Matrix, Sparsity
+from fpcontrol.parallel.errors import lasting
+
+type Array = np.ndarray
+MAX_DEGREE = 3
+MAX_QUADRATURE = 30  # as far as basix's tables reach
+
+
+def lagrange(mesh: Mesh, degree: int) -> fem.FunctionSpace:
+    """Continuous Lagrange space of degree 1, 2 or 3 on a mesh of affine simplices. Collective.
+
+    Raises:
+        ValueError: On all ranks, if ``degree`` or the mesh's cells are others.
+    """
+    if degree not in range(1, MAX_DEGREE + 1):
+        raise ValueError(f"degree = {degree!r} is not offered; choose 1, 2 or 3.")
+    if mesh.topology.cell_name() not in ("interval", "triangle", "tetrahedron"):
+        raise ValueError(
+            f"mesh has {mesh.topology.cell_name()} cells; intervals, triangles or tetrahedra "
+            "are needed."
+        )
+    if mesh.geometry.dim != mesh.topology.dim or mesh.geometry.cmaps[0].degree != 1:
+        raise ValueError(
+            f"mesh has topological dimension {mesh.topology.dim}, geometric dimension "
+            f"{mesh.geometry.dim} and geometry of degree {mesh.geometry.cmaps[0].degree}; equal "
+            "dimensions and straight-sided cells (degree 1) are needed."
+        )
+    return fem.functionspace(mesh, ("Lagrange", degree))
+
+
+def _checked_quadrature(asked: int | None, degree: int) -> int:
+    if asked is None:
+        return 2 * degree
+    whole = isinstance(asked, int | np.integer) and not isinstance(asked, bool)
+    if not whole or not 1 <= asked <= MAX_QUADRATURE:
+        raise ValueError(
+            f"quadrature_degree = {asked!r} must be a whole number from 1 to {MAX_QUADRATURE}, or "
+            f"None for 2 * degree = {2 * degree}."
+        )
+    return int(asked)
+
+
+class Vector:
+    """A vector that numpy, PETSc and dolfinx share.
+
+    Attributes:
+        array: Local entries, owned and then ghosts.
+        petsc_vec: The owned ones, as PETSc sees them.
+    """
+
+    def __init__(self, index_map) -> None:  # type: ignore[no-untyped-def]
+        # Asked for once: dolfinx makes a new view each time, which a small mesh feels.
+        self._vector = la_vector(index_map, 1)
+        self.array: Array = self._vector.array
+        self.petsc_vec: PETSc.Vec = self._vector.petsc_vec
+        self._alone = self.petsc_vec.comm.size == 1
+
+    def changed(self) -> None:
+        """Tell PETSc, which remembers norms, that ``array`` was written to."""
+        self.petsc_vec.stateIncrease()
+
+    def set(self, values: Array) -> None:
+        """Copy values to the first entries."""
+        self.array[: len(values)] = values
+        self.changed()
+
+    def scatter_forward(self) -> None:
+        """Ghosts from their owners. Collective."""
+        if not self._alone:
+            self._vector.scatter_forward()
+
+    def scatter_reverse(self) -> None:
+        """Add ghosts to their owners. Collective."""
+        if not self._alone:
+            self._vector.scatter_reverse(InsertMode.add)
+
+
+class Galerkin:
+    r"""A Lagrange space with its quadrature points, matrices and drift refill. Collective.
+
+    Arrays called *local* hold owned and then ghost degrees of freedom of this rank, ghosts up to
+    date. Points and drifts are those of the cells owned by this rank, ``N = n_points * n_cells``:
+    the first quadrature point of all cells, then the second. (Cells come last in all inner arrays
+    too, so that numpy's inner loops are long; drifts are fastest stored component by component.)
+
+    Args:
+        space: Lagrange space (``lagrange``).
+        quadrature_degree: Degree of exactness of :math:`(v\rho,\nabla w)`; ``2 * degree`` unless
+            given: exact for affine ``v``, and no error of its own for smooth drifts. Mass and
+            stiffness are exact in any case, so that ``max(1, 2 * degree - 2)`` keeps the full order
+            too, with a half to a third of the points for drift and network: for degree 1 the error
+            then changes by -20 to +70 %, for degree 2 and 3 it may double and be five times as
+            large on coarse meshes (``benchmarks/bench_choices.py``).
+
+    Raises:
+        ValueError: On all ranks, for a bad quadrature degree.
+
+    Attributes:
+        points: Quadrature points, shape ``(N, d)``.
+        quadrature_weights: Weights times cell volume, shape ``(N,)``.
+        integrals: ``(1, phi_i)`` for owned ``i``, shape ``(n_owned,)``.
+        volume: Volume of the domain.
+    """
+
+    def __init__(self, space: fem.FunctionSpace, quadrature_degree: int | None = None) -> None:
+        mesh, element = space.mesh, space.element.basix_element
+        self.space, self.mesh, self.comm = space, mesh, mesh.comm
+        self.dimension = d = mesh.topology.dim
+        self.degree = element.degree
+        self.quadrature_degree = _checked_quadrature(quadrature_degree, self.degree)
+        self.index_map = space.dofmap.index_map
+        self.n_owned = self.index_map.size_local
+        self.n_local = self.n_owned + self.index_map.num_ghosts
+        self.n_cells = mesh.topology.index_map(d).size_local
+        # (basis, cells). As intp: numpy would convert other integers at every use as an index.
+        self._dofs = space.dofmap.list[: self.n_cells].T.astype(np.int32, order="C")
+        self.dofs = self._dofs.astype(np.intp)
+
+        reference, w = basix.make_quadrature(element.cell_type, self.quadrature_degree)
+        table = element.tabulate(1, reference)[:, :, :, 0]  # (1 + d, points, basis functions)
+        self.n_points, self._reference_weights = len(w), w
+        self._value = table[0].copy()  # (points, basis)
+        self._gradient = table[1:].reshape(d * self.n_points, -1).copy()  # (d * points, basis)
+
+        x = mesh.geometry.x[mesh.geometry.dofmaps[0][: self.n_cells]][:, :, :d]
+        jacobian = (x[:, 1:] - x[:, :1]).transpose(0, 2, 1)  # (cells, d, d), dx_k / dxhat_a
+        self._inverse = np.linalg.inv(jacobian).transpose(1, 2, 0).copy()  # (a, k, cells)
+        self._det = np.abs(np.linalg.det(jacobian))
+        self._cofactor = self._det * self._inverse
+        points = x[:, 0].T[:, None, :] + np.einsum("cka,qa->kqc", jacobian, reference)
+        self.points = points.reshape(d, -1).T
+        self.quadrature_weights = np.outer(w, self._det).ravel()
+
+        # Advection of the reference cell: (i, j) x (a, q) -> w_q d_a phi_i(q) phi_j(q).
+        self._advection = np.einsum("q,aqi,qj->ijaq", w, table[1:], table[0]).reshape(
+            -1, d * self.n_points
+        )
+        # Exact for the element's own functions.
+        hat, w = basix.make_quadrature(element.cell_type, self.degree)
+        mean = w @ element.tabulate(0, hat)[0, :, :, 0]
+        self.integrals = self.assemble(np.outer(mean, self._det))
+        self.volume = self.sum(self.integrals.sum())
+        element_sizes = self.dimension, self.n_points, len(self.dofs)
+        self._fill, self._add = kernels.advection(*element_sizes), kernels.products(*element_sizes)
+
+    @functools.cached_property
+    def sparsity(self) -> Sparsity:
+        """Structure of the matrices. Collective at first use."""
+        return Sparsity(self._dofs, self.index_map, self._clean_comm())
+
+    @functools.cached_property
+    def mass_values(self) -> Array:
+        """Entries of the mass matrix, ``(sparsity.size,)``. Collective at first use."""
+        table, w = self._exact_table()
+        reference = np.einsum("q,qi,qj->ij", w, table[0], table[0])
+        return self.sparsity.entries(np.outer(reference.ravel(), self._det))
+
+    @functools.cached_property
+    def stiffness_values(self) -> Array:
+        """Entries of the stiffness matrix, ``(sparsity.size,)``. Collective at first use."""
+        table, w = self._exact_table()
+        reference = np.einsum("q,aqi,bqj->ijab", w, table[1:], table[1:])
+        metric = np.einsum("akc,bkc->abc", self._cofactor, self._inverse)
+        d = self.dimension
+        return self.sparsity.entries(reference.reshape(-1, d * d) @ metric.reshape(d * d, -1))
+
+    def _exact_table(self) -> tuple[Array, Array]:
+        """Basis functions and gradients where products of two are integrated exactly; weights."""
+        element = self.space.element.basix_element
+        hat, w = basix.make_quadrature(element.cell_type, 2 * self.degree)
+        return element.tabulate(1, hat)[:, :, :, 0], w
+
+    @functools.cached_property
+    def mass(self) -> PETSc.Mat:
+        """Mass matrix ``(phi_j, phi_i)``. Collective at first use."""
+        return self.matrix(self.mass_values).mat
+
+    @functools.cached_property
+    def stiffness(self) -> PETSc.Mat:
+        """Stiffness matrix ``(grad phi_j, grad phi_i)``. Collective at first use."""
+        return self.matrix(self.stiffness_values).mat
+
+    # -- vectors and matrices ------------------------------------------------------------------
+
+    def vector(self) -> Vector:
+        """New vector. Collective."""
+        return Vector(self.index_map)
+
+    def sum(self, value: float) -> float:
+        """Sum of one number over the ranks. Collective."""
+        if self.comm.size == 1:
+            return float(value)
+        total = np.array(value, dtype=float)
+        self.comm.Allreduce(MPI.IN_PLACE, total)
+        return float(total)
+
+    def inner(self, a: Array, b: Array) -> float:
+        """Sum over owned entries of ``a * b`` over the ranks. Collective."""
+        return self.sum(float(a[: self.n_owned] @ b[: self.n_owned]))
+
+    def integral(self, u: Array) -> float:
+        """Integral of a local array over the domain. Collective."""
+        return self.inner(self.integrals, u)
+
+    def assemble(self, cells: Array) -> Array:
+        """Owned entries of a dual vector from parts ``(n_basis, n_cells)``. Collective."""
+        result = self.vector()
+        result.array[:] = np.bincount(self.dofs.ravel(), cells.ravel(), minlength=self.n_local)
+        result.scatter_reverse()
+        return result.array[: self.n_owned].copy()
+
+    def matrix(self, values: Array) -> Matrix:
+        """Matrix of these entries, ``(sparsity.size,)``, which it keeps. Collective."""
+        self._clean_comm()
+        return self.sparsity.matrix(values)
+
+    def _clean_comm(self) -> MPI.Comm:
+        """The communicator for matrices, after those that Python has dropped are gone."""
+        # What Python drops, PETSc keeps until all ranks of its communicator clean up together. A
+        # mesh takes its own communicator with it: matrices on that would pile up for ever, and
+        # after some hundred meshes MPI would have no communicator left.
+        comm = lasting(self.comm)
+        PETSc.garbage_cleanup(comm)
+        return comm
+
+    # -- functions at the quadrature points ----------------------------------------------------
+
+    def evaluate(self, u: Array) -> Array:
+        """Values of a local array at the points, shape ``(n_points, n_cells)``."""
+        return self._value @ u[self.dofs]
+
+    def reference_gradient(self, u: Array) -> Array:
+        """Reference-cell gradient, ``(d, n_points, n_cells)``."""
+        shape = self.dimension, self.n_points, self.n_cells  # a rank may have no cells
+        return (self._gradient @ u[self.dofs]).reshape(shape)
+
+    def gradient(self, u: Array) -> Array:
+        """Gradient of a local array at the points, shape ``(N, d)``."""
+        return self._pull_back(self.reference_gradient(u), self._inverse)
+
+    # -- functions at other points -------------------------------------------------------------
+
+    def locate(self, x: Array) -> Array:
+        """For points ``(N, d)`` a cell of this rank that holds each, or -1. Not collective."""
+        own = np.arange(self.n_cells, dtype=np.int32)
+        found = np.full(len(x), -1, dtype=np.int32)
+        if len(own) == 0 or len(x) == 0:
+            return found
+        points = np.zeros((len(x), 3))
+        points[:, : self.dimension] = x
+        tree = geometry.bb_tree(self.mesh, self.dimension, entities=own)
+        candidates = geometry.compute_collisions_points(tree, points)
+        cells = geometry.compute_colliding_cells(self.mesh, candidates, points)
+        offsets = cells.offsets
+        hit = offsets[1:] > offsets[:-1]
+        found[hit] = cells.array[offsets[:-1][hit]]
+        return found
+
+    def to_reference(self, cells: Array, x: Array) -> Array:
+        """Reference coordinates of points ``(N, d)`` in given cells, ``(N, d)``."""
+        origin = self.mesh.geometry.x[self.mesh.geometry.dofmaps[0][cells, 0]][:, : self.dimension]
+        return np.einsum("akn,nk->na", self._inverse[:, :, cells], x - origin)
+
+    def evaluate_at(self, cells: Array, x: Array, u: Array) -> tuple[Array, Array]:
+        """Values ``(N,)`` and gradients ``(N, d)`` of a local array at points in given cells."""
+        element = self.space.element.basix_element
+        table = element.tabulate(1, self.to_reference(cells, x))[:, :, :, 0]
+        nodes = u[self.dofs[:, cells]]
+        value, *slopes = (np.einsum("ni,in->n", part, nodes) for part in table)
+        return value, np.einsum("an,akn->nk", np.array(slopes), self._inverse[:, :, cells])
+
+    # -- the drift -----------------------------------------------------------------------------
+
+    def advection_values(
+        self,
+        v: Array,
+        scale: float = 1.0,
+        constant: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        r"""Entries of ``constant + scale * B`` with :math:`B_{ij} = (v\,\phi_j, \nabla\phi_i)`.
+
+        Args:
+            v: Drift at ``points``, shape ``(N, d)``.
+            scale: Factor.
+            constant: Entries; zero unless given.
+            out: Where to write the result.
+
+        Returns:
+            Shape ``(sparsity.size,)``.
+        """
+        out = np.empty(self.sparsity.size) if out is None else out
+        constant = np.zeros(len(out)) if constant is None else constant
+        v = self._by_component(v)
+        self._fill(v, self._cofactor, self._advection, self.sparsity.slots, scale, constant, out)
+        return out
+
+    def advection_action(self, v: Array, u: Array) -> Array:
+        r"""The dual vector :math:`(v\,u, \nabla\phi_i)`, owned entries. Collective."""
+        flux = self._push_forward(v)
+        flux *= self.evaluate(u) * self._reference_weights[:, None]
+        return self.assemble(self._gradient.T @ flux.reshape(len(self._gradient), -1))
+
+    def advection_derivative(self, product: Array) -> Array:
+        r"""Derivative of :math:`z^\top B(v)\,u` with respect to the values of ``v``.
+
+        .. math:: s_q = w_q\,u(x_q)\,\nabla z(x_q)
+
+        Args:
+            product: ``u * reference gradient of z`` at the points (may be a sum of such
+                products), shape ``(d, n_points, n_cells)``.
+
+        Returns:
+            Shape ``(N, d)``.
+        """
+        return self._pull_back(product * self._reference_weights[:, None], self._cofactor)
+
+    def add_product(self, u: Array, z: Array, out: Array) -> None:
+        """Add ``u * reference gradient of z`` at the points to ``out (d, n_points, n_cells)``."""
+        self._add(u, z, self._dofs, self._value, self._gradient, out)
+
+    def _push_forward(self, v: Array) -> Array:
+        """det(J) J^{-1} v, the flux on the reference cell, ``(d, n_points, n_cells)``."""
+        return np.einsum("akc,kqc->aqc", self._cofactor, self._by_component(v))
+
+    def _by_component(self, v: Array) -> Array:
+        """Of shape ``(N, d)``, as ``(d, n_points, n_cells)``; a view if stored so."""
+        shape = self.dimension, self.n_points, self.n_cells
+        return np.ascontiguousarray(v.T, dtype=float).reshape(shape)
+
+    def _pull_back(self, g: Array, inverse: Array) -> Array:
+        """J^{-T} g, shape (N, d), stored component by component."""
+        return np.einsum("akc,aqc->kqc", inverse, g).reshape(self.dimension, -1).T

@@ -1,0 +1,196 @@
+"""Two densities made comparable: at the same points, of the same mass, not negative."""
+
+import math
+
+from mpi4py import MPI
+
+import basix
+import numpy as np
+from dolfinx import fem, geometry
+
+from fpcontrol.discretization.galerkin import MAX_DEGREE, Array, Galerkin, lagrange
+from fpcontrol.parallel.errors import reduced, together
+
+# Quadrature degrees beyond twice that of the densities where the integrand is no polynomial: the
+# error for smooth positive densities is then of higher order than that of the densities.
+EXTRA_DEGREE = 4
+# Masses are equal up to what iterative solvers leave behind.
+MASS_RTOL = 1e-8
+# Negative values down to this fraction of the largest one are round-off and count as zero.
+ROUND_OFF = 1e-12
+# Points sent round and searched for at once, on all ranks together: some 10 MB.
+BLOCK = 1 << 17
+
+
+def check_pair(a: fem.Function, b: fem.Function) -> None:
+    """Refuse, on all ranks, what cannot be compared. Collective."""
+    for name, f in (("a", a), ("b", b)):
+        if not isinstance(f, fem.Function):
+            raise ValueError(f"{name} = {f!r} is not a dolfinx Function; see fpc.density.")
+    comm = a.function_space.mesh.comm
+    if MPI.Comm.Compare(comm, b.function_space.mesh.comm) not in (MPI.IDENT, MPI.CONGRUENT):
+        raise ValueError("a and b live on meshes of different communicators.")
+    with together(comm):
+        dims = [f.function_space.mesh.topology.dim for f in (a, b)]
+        if dims[0] != dims[1]:
+            raise ValueError(f"a and b live on meshes of different dimensions, {dims}.")
+        for name, f in (("a", a), ("b", b)):
+            space = f.function_space
+            try:
+                element = space.element.basix_element
+                lagrangian = element.family == basix.ElementFamily.P and not space.value_shape
+            except RuntimeError:  # a mixed space
+                lagrangian = False
+            if not lagrangian or element.degree > MAX_DEGREE:
+                raise ValueError(
+                    f"{name} must be in a scalar Lagrange space of degree up to {MAX_DEGREE}."
+                )
+            if not np.isfinite(f.x.array).all():
+                raise ValueError(f"{name} has values that are not finite.")
+    for f in (a, b):
+        lagrange(f.function_space.mesh, 1)  # refuses other cells than straight simplices
+
+
+def degree_of(f: fem.Function) -> int:
+    """Polynomial degree."""
+    return int(f.function_space.element.basix_element.degree)
+
+
+def equal_mass(a: fem.Function, b: fem.Function) -> float:
+    """The common mass of both. Collective."""
+    # Twice the degree, which the class proposes, would be nothing at all for degree zero.
+    mass = [Galerkin(f.function_space, 2 * MAX_DEGREE).integral(f.x.array) for f in (a, b)]
+    if not math.isclose(*mass, rel_tol=MASS_RTOL):
+        raise ValueError(
+            f"a and b have masses {mass[0]:.12g} and {mass[1]:.12g}; they must be equal. "
+            "fpc.density.normalized scales to mass 1."
+        )
+    return mass[0]
+
+
+def at_common_points(
+    a: fem.Function, b: fem.Function, extra: int, degree: int | None, tolerance: float | None
+) -> tuple[Galerkin, Array, Array]:
+    """A discretization and both densities at its quadrature points, ``(N,)``. Collective."""
+    check_pair(a, b)
+    if tolerance is not None and not (np.isfinite(tolerance) and tolerance >= 0.0):
+        raise ValueError(f"tolerance = {tolerance!r} must be a length, zero or positive.")
+    meshes = [f.function_space.mesh for f in (a, b)]
+    one_mesh = meshes[0]._cpp_object == meshes[1]._cpp_object
+    if degree is None:
+        degree = 2 * max(degree_of(a), degree_of(b), 1) + (extra if one_mesh else EXTRA_DEGREE)
+    sizes = [mesh.topology.index_map(mesh.topology.dim).size_global for mesh in meshes]
+    host = meshes[0] if one_mesh or sizes[0] >= sizes[1] else meshes[1]
+    g = Galerkin(lagrange(host, max(degree_of(a), degree_of(b), 1)), degree)
+    values = []
+    for name, f, mesh in (("a", a, meshes[0]), ("b", b, meshes[1])):
+        if mesh is host or one_mesh:
+            values.append(Galerkin(f.function_space, degree).evaluate(f.x.array).ravel())
+        else:
+            values.append(_evaluated_between(g, name, f, tolerance))
+    return g, values[0], values[1]
+
+
+def _evaluated_between(g: Galerkin, name: str, f: fem.Function, tolerance: float | None) -> Array:
+    """A function of another mesh at the quadrature points of ``g``, ``(N,)``. Collective."""
+    other = Galerkin(f.function_space, g.quadrature_degree)
+    if tolerance is None:
+        diameter = max(
+            h.mesh.h(h.dimension, np.arange(h.n_cells, dtype=np.int32)).max(initial=0.0)
+            for h in (g, other)
+        )
+        tolerance = 0.1 * g.comm.allreduce(float(diameter), op=MPI.MAX)
+    values = _values_at(other, f.x.array, g.points, tolerance)
+    vertices = other.mesh.geometry.x[: other.mesh.geometry.index_map().size_local, : g.dimension]
+    back = _values_at(g, np.zeros(g.n_local), vertices, tolerance)
+    for what, found in (
+        (f"quadrature points of the finer mesh lie outside the mesh of {name}", values),
+        (f"vertices of the mesh of {name} lie outside the finer mesh", back),
+    ):
+        lost, n = g.comm.allreduce(int(np.isnan(found).sum())), g.comm.allreduce(len(found))
+        if lost:
+            raise ValueError(
+                f"{lost} of {n} {what} by more than {tolerance:.3g}: are both meshes of the same "
+                "domain? If only their boundaries differ, give a larger tolerance (a length)."
+            )
+    return values
+
+
+def _values_at(g: Galerkin, u: Array, x: Array, reach: float) -> Array:
+    """Values of a local array at points ``(N, d)`` in cells of any rank. Collective.
+
+    Points are handed to all ranks in blocks, and the rank that owns the cell answers. Outside the
+    mesh the value is that of the nearest cell, at the point whose barycentric coordinates are cut
+    off at zero; farther than ``reach`` it is not a number.
+    """
+    comm, size = g.comm, max(1, BLOCK // g.comm.size)
+    own = np.arange(g.n_cells, dtype=np.int32)
+    tree = geometry.bb_tree(g.mesh, g.dimension, entities=own) if g.n_cells else None
+    middle = geometry.create_midpoint_tree(g.mesh, g.dimension, own) if g.n_cells else None
+    result = np.empty(len(x))
+    for k in range(comm.allreduce(-(-len(x) // size), op=MPI.MAX)):
+        blocks = comm.allgather(x[k * size : (k + 1) * size])
+        points = np.zeros((sum(map(len, blocks)), 3))
+        points[:, : g.dimension] = np.concatenate(blocks)
+        cells, depth = _deepest_cells(g, tree, points)
+        # Depths are barycentric coordinates: relative to the cell, so that this is round-off.
+        inside = reduced(comm, depth, MPI.MAX) >= -1e-12
+        badness = np.where(inside, 1.0 - depth, np.inf)
+        lost = np.flatnonzero(~inside)
+        if g.n_cells and lost.size:
+            cells[lost] = geometry.compute_closest_entity(tree, middle, g.mesh, points[lost])
+            square = geometry.squared_distance(g.mesh, g.dimension, cells[lost], points[lost])
+            badness[lost] = np.sqrt(square)
+        least = reduced(comm, badness, MPI.MIN)
+        owner = reduced(comm, np.where(badness == least, comm.rank, comm.size), MPI.MIN)
+        known = inside | (least <= reach)
+        mine = np.flatnonzero((owner == comm.rank) & known)
+        values = np.where(known, 0.0, np.nan)
+        if mine.size:
+            y = g.to_reference(cells[mine], points[mine, : g.dimension])
+            y = np.maximum(y, 0.0)
+            y /= np.maximum(y.sum(axis=1, keepdims=True), 1.0)
+            table = g.space.element.basix_element.tabulate(0, y)[0, :, :, 0]
+            values[mine] = np.einsum("ni,in->n", table, u[g.dofs[:, cells[mine]]])
+        first = sum(map(len, blocks[: comm.rank]))
+        total = reduced(comm, values)
+        result[k * size : (k + 1) * size] = total[first : first + len(blocks[comm.rank])]
+    return result
+
+
+def _deepest_cells(
+    g: Galerkin, tree: geometry.BoundingBoxTree | None, points: Array
+) -> tuple[Array, Array]:
+    """For points ``(N, 3)`` the cell of this rank that holds each best. Not collective.
+
+    The library's own search calls a cell hit from 1e-6 away, which two ranks see differently.
+
+    Returns:
+        Cells, and the least barycentric coordinate of each point there (minus infinity where the
+        point is in no cell's bounding box).
+    """
+    best, depth = np.zeros(len(points), dtype=np.int32), np.full(len(points), -np.inf)
+    if tree is None:
+        return best, depth
+    found = geometry.compute_collisions_points(tree, points)
+    cells, counts = found.array, np.diff(found.offsets)
+    which = np.repeat(np.arange(len(points)), counts)
+    y = g.to_reference(cells, points[which, : g.dimension])
+    lowest = np.minimum(y.min(axis=1), 1.0 - y.sum(axis=1))
+    order = np.lexsort((lowest, which))  # the last of each point is its deepest
+    last = order[(np.cumsum(counts) - 1)[counts > 0]]
+    best[which[last]], depth[which[last]] = cells[last], lowest[last]
+    return best, depth
+
+
+def nonnegative(name: str, values: Array, comm: MPI.Comm) -> Array:
+    """Values with negative round-off set to zero; refuses more than that. Collective."""
+    lowest = comm.allreduce(float(values.min(initial=np.inf)), op=MPI.MIN)
+    highest = comm.allreduce(float(values.max(initial=-np.inf)), op=MPI.MAX)
+    if lowest < -ROUND_OFF * max(highest, 0.0):
+        raise ValueError(
+            f"{name} is negative: {lowest:.3g} (its maximum is {highest:.3g}). Clip its nodal "
+            "values and use fpc.density.normalized, add a floor (fpc.density.with_floor), refine "
+            "the mesh, or use degree 1."
+        )
+    return np.maximum(values, 0.0)

@@ -1,0 +1,1 @@
+"""Linear solvers and the buffers that they work in."""

@@ -1,0 +1,1 @@
+"""Ranks: errors that all of them see, signals, whole files, progress."""

@@ -1,0 +1,1 @@
+"""Time: schemes as values, their step with its tangent and transpose, and its operators."""

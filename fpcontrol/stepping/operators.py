@@ -1,0 +1,182 @@
+r"""Operators of implicit stages, :math:`M + \tau N(v)`, :math:`N(v) = D K - B(v)`.
+
+They are refilled in place, and kept with their preconditioners as far as memory allows: a reverse
+sweep meets the operators of the forward sweep again.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mpi4py import MPI
+
+import numpy as np
+
+from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.sparsity import Matrix
+from fpcontrol.linalg.buffers import Recent
+from fpcontrol.linalg.linear_solvers import Fill, LinearSolver
+
+# Points of a rank, at most, from which the strength of a drift is judged.
+SAMPLE = 512
+
+
+def choose_fill(theta: float, courant: float, dimension: int, degree: int) -> Fill:
+    r"""Layout of an incomplete LU of :math:`M + \tau N`.
+
+    In 2-D more fill costs a fifth where the mass matrix matters, and saves half of the time or
+    more where diffusion or the drift does; in 3-D it costs more than it saves, but a drift that
+    outweighs both mass and diffusion needs a level, lest GMRES fail. The reverse Cuthill-McKee
+    ordering halves the iterations for degrees 2 and 3, whose own numbering suits an incomplete LU
+    badly; for degree 1 it saves a tenth, but under strong drifts it makes pivots so small that
+    GMRES fails where the mesh's own numbering takes ten iterations
+    (``benchmarks/bench_solvers.py``, tables *sweep* and *drift*).
+
+    Args:
+        theta: Mean over the rows of :math:`\tau D K_{ii} / M_{ii}`.
+        courant: Mean speed times :math:`\tau`, over the length for which theta is
+            :math:`\tau D` over its square.
+        dimension: Dimension of the mesh.
+        degree: Of the elements; fill costs more where rows are longer.
+    """
+    strong = courant >= 2.0 * degree
+    ordering = "natural" if strong and degree == 1 else "rcm"
+    if dimension == 1:
+        return Fill(0, ordering)
+    if dimension == 3:
+        return Fill(int(strong and courant >= 1.5 * (1.0 + theta)), ordering)
+    weight = max(theta / (10.0 * degree**2), courant / (2.0 * degree))
+    return Fill(0 if weight < 1.0 else 2 if weight < 15.0 else 4, ordering)
+
+
+class Operators:
+    r"""The operators :math:`M + \tau N(v)` of a run; one is kept, more after ``keep``. Collective.
+
+    Args:
+        galerkin: The discretization.
+        scale: :math:`\tau`, time.
+        diffusivity: Largest D of the run, length**2 per time.
+        linear_solver, petsc_options: See ``LinearSolver``.
+
+    Attributes:
+        solver: Solves with the operator in use.
+        made: How many have been filled so far.
+    """
+
+    def __init__(
+        self,
+        galerkin: Galerkin,
+        scale: float,
+        diffusivity: float,
+        linear_solver: str = "auto",
+        petsc_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._galerkin, self._scale = galerkin, scale
+        self._constant, self._diffusivity = galerkin.mass_values.copy(), 0.0
+        self._resolution = self._mean_resolution()
+        self._stride = len(galerkin.points) // SAMPLE + 1
+        self._sampled = galerkin.sum(len(galerkin.points[:: self._stride]))
+        self.made = 0
+        self._budget, self._most = 0.0, 1
+        least = self._fill_for(0.0, diffusivity)
+        self._largest = least.levels
+        # Without a reference to self: what is in a cycle lives until the garbage is collected.
+        self._operators = Recent(
+            lambda: _Operator(galerkin.matrix(galerkin.mass_values.copy()), least)
+        )
+        self._used: Hashable = None
+        mass = self._operators(None, lambda operator: None)
+        self.solver = LinearSolver(
+            mass.matrix.mat,
+            linear_solver,
+            dimension=galerkin.dimension,
+            fill=least,
+            petsc_options=petsc_options,
+        )
+
+    def use(self, key: Hashable, drift: Callable[[], Array], diffusivity: float) -> None:
+        """Solve with the operator of a key from now on; fill it if it is not kept. Collective.
+
+        Args:
+            key: Stands for the drift, the same on all ranks.
+            drift: Gives the drift at the quadrature points, ``(N, d)``.
+            diffusivity: ``D = sigma**2/2``, length**2 per time.
+        """
+        key = key, diffusivity
+        if key == self._used:
+            return
+        self._used = None  # until it is filled and in use, for whoever catches an interrupt
+        operator = self._operators(key, lambda room: self._fill(room, drift(), diffusivity))
+        self.solver.use(operator.matrix.mat, operator.fill)
+        self._used = key
+        if operator.fill.levels > self._largest:
+            self._largest = operator.fill.levels
+            self.keep(self._budget, self._most)  # its preconditioner is larger
+
+    def set(self, v: Array, diffusivity: float) -> None:
+        """Fill the operator of a drift ``v``, ``(N, d)``, that does not come again. Collective."""
+        self.use(object(), lambda: v, diffusivity)
+
+    def keep(self, memory: float, most: int) -> int:
+        """Keep as many operators as fit into so many bytes on every rank. Collective.
+
+        They become fewer if a strong drift calls for a larger preconditioner later.
+
+        Args:
+            memory: Bytes on this rank.
+            most: More are of no use.
+
+        Returns:
+            The new capacity, at least one.
+        """
+        self._budget, self._most = memory, most
+        fitting = min(int(memory / max(self.memory, 1.0)), most)
+        capacity = self._galerkin.comm.allreduce(max(1, fitting), op=MPI.MIN)
+        for operator in self._operators.keep(capacity):
+            self.solver.forget(operator.matrix.mat)
+        return capacity
+
+    @property
+    def memory(self) -> float:
+        """Estimated bytes of one operator with its preconditioner on this rank. Collective."""
+        # Several ranks have a copy in PETSc's own format, with indices.
+        entries = 8.0 if self._galerkin.comm.size == 1 else 20.0
+        return entries * self._galerkin.sparsity.size + self.solver.memory()
+
+    def _fill(self, operator: "_Operator", v: Array, diffusivity: float) -> None:
+        g = self._galerkin
+        if diffusivity != self._diffusivity:
+            self._diffusivity = np.nan  # until all is written
+            np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
+            self._constant += g.mass_values
+            self._diffusivity = diffusivity
+        g.advection_values(v, -self._scale, self._constant, out=operator.matrix.values)
+        operator.matrix.update()
+        operator.fill = self._fill_for(self._courant(v), diffusivity)
+        self.made += 1
+
+    def _courant(self, v: Array) -> float:
+        """Weight of a drift against mass, from its mean square at some points. Collective."""
+        some = v[:: self._stride]  # all would take as long as a tenth of the filling
+        squares = self._galerkin.sum(float((some * some).sum()))
+        return float(self._scale * (squares / self._sampled) ** 0.5 * self._resolution**0.5)
+
+    def _fill_for(self, courant: float, diffusivity: float) -> Fill:
+        """Layout of the preconditioner for a drift and a diffusivity."""
+        theta = self._scale * diffusivity * self._resolution
+        return choose_fill(theta, courant, self._galerkin.dimension, self._galerkin.degree)
+
+    def _mean_resolution(self) -> float:
+        """Mean of ``K_ii / M_ii``, 1 over length**2, the same on all ranks. Collective."""
+        g = self._galerkin
+        own = g.sparsity.diagonal()[: g.n_owned]  # of this rank's cells: the ratio is as good
+        total = g.sum(float((g.stiffness_values[own] / g.mass_values[own]).sum()))
+        return total / g.index_map.size_global
+
+
+@dataclass
+class _Operator:
+    """A matrix and the layout of its preconditioner."""
+
+    matrix: Matrix
+    fill: Fill

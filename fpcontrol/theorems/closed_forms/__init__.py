@@ -1,0 +1,1 @@
+"""Densities, drifts and flows known in closed form."""

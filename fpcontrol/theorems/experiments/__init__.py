@@ -1,0 +1,1 @@
+"""Experiments that statements share or that need a module of their own."""

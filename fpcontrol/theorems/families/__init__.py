@@ -1,1 +1,0 @@
-"""What experiments are made of: densities and drifts in closed form, and runs of them."""

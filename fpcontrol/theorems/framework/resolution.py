@@ -1,0 +1,166 @@
+"""Runs on an interval at a resolution and at a finer one, whose difference is the error stated."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Self
+
+from mpi4py import MPI
+
+import dolfinx.mesh
+import numpy as np
+from dolfinx.mesh import DiagonalType, Mesh
+
+from fpcontrol import density
+from fpcontrol.characteristics.flow import Labels
+from fpcontrol.discretization.galerkin import Array
+from fpcontrol.drift import Drift
+from fpcontrol.fokker_planck import FokkerPlanck, Trajectory
+from fpcontrol.mesh import interval, rectangle
+from fpcontrol.noise import Sigma
+from fpcontrol.stepping.schemes import Scheme
+from fpcontrol.walls import Wall
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells, time steps and degree of a run."""
+
+    cells: int
+    steps: int
+    degree: int = 2
+
+    def finer(self, factor: int = 2) -> Self:
+        """So many times the cells and the steps."""
+        return type(self)(factor * self.cells, factor * self.steps, self.degree)
+
+
+def measured[T: (float, Array)](
+    run: Callable[[Grid], T], grid: Grid, order: float | Array = 1.0
+) -> tuple[T, T]:
+    """A figure (or an array of them) on the finer grid, and an estimate of its error.
+
+    Where a figure is of order q in the size of cells and steps, the finer run's error is the
+    difference of the two over 2**q - 1: the difference itself for the first order, less for higher
+    ones. For lower ones it must be told.
+
+    Args:
+        run: The figure on a grid. Collective.
+        grid: The coarser of the two.
+        order: The least to be expected, at most 1; one each for an array of figures, if given so.
+
+    Raises:
+        ValueError: For another order.
+    """
+    q = np.asarray(order)
+    if not ((q > 0.0) & (q <= 1.0)).all():
+        raise ValueError(f"order = {order!r} must be in (0, 1].")
+    coarse, fine = run(grid), run(grid.finer())
+    return fine, abs(fine - coarse) / (2.0**order - 1.0)  # type: ignore[return-value]
+
+
+def solve(
+    comm: MPI.Comm,
+    drift: Drift,
+    sigma: Sigma,
+    start: Callable[[Array], Array],
+    t1: float,
+    grid: Grid,
+    *,
+    lower: float = 0.0,
+    upper: float = 1.0,
+    scheme: Scheme | None = None,
+    quadrature_degree: int | None = None,
+) -> Trajectory:
+    """Fokker-Planck equation on an interval. Collective.
+
+    Args:
+        comm: Communicator.
+        drift: See ``FokkerPlanck``; ``Steady`` where it is, for speed.
+        sigma: Noise.
+        start: Density of points ``(N, 1)`` to ``(N,)``, normalized here.
+        t1: Last time.
+        grid: Resolution.
+        lower: Left end.
+        upper: Right end.
+        scheme: ``CrankNicolson()`` unless given; an L-stable one for data with jumps.
+        quadrature_degree: See ``Galerkin``.
+    """
+    mesh = interval(comm, grid.cells, lower, upper)
+    rho = density.interpolate(mesh, lambda x: start(x[:1].T), grid.degree)
+    equation = FokkerPlanck(
+        mesh,
+        drift,
+        sigma,
+        degree=grid.degree,
+        quadrature_degree=quadrature_degree,
+        linear_solver="direct",  # on several ranks too: long steps in 1-D are too stiff for GMRES
+    )
+    return equation.solve(rho, t1, grid.steps, scheme=scheme)
+
+
+def labels_between(
+    comm: MPI.Comm,
+    edges: Sequence[float],
+    cells: int,
+    density: Callable[[Array], Array],
+    *,
+    walls: tuple[float, float] = (0.0, 1.0),
+) -> Labels:
+    """Labels for integrands that are smooth between ``edges`` and may jump there. Collective.
+
+    Each stretch is cut into equal cells of five Gauss points: none lies on an edge.
+
+    Args:
+        comm: The cells are distributed over its ranks.
+        edges: In any order; equal ones count once. The labels reach from the first to the last.
+        cells: Number of cells, shared out by length; every stretch has at least four.
+        density: Density of labels ``(N, 1)`` to ``(N,)``.
+        walls: Ends of the domain, at which drifts must not point outward.
+    """
+    ends = np.unique(edges)
+    bounds = [
+        np.linspace(a, b, max(4, round(cells * (b - a) / (ends[-1] - ends[0]))) + 1)
+        for a, b in pairwise(ends)
+    ]
+    left = np.concatenate([part[:-1] for part in bounds])
+    h = np.concatenate([np.diff(part) for part in bounds])
+    mine = slice(*(len(h) * r // comm.size for r in (comm.rank, comm.rank + 1)))
+    hat, w = np.polynomial.legendre.leggauss(5)
+    x = (left[mine, None] + h[mine, None] * 0.5 * (1.0 + hat)).reshape(-1, 1)
+    volumes = (h[mine, None] * 0.5 * w).ravel()
+    wall = Wall(np.reshape(walls, (2, 1)).astype(float), np.array([[-1.0], [1.0]]))
+    return Labels(comm, x, volumes, np.asarray(density(x), dtype=float), wall)
+
+
+def slopes(x: Array, y: Array) -> Array:
+    """Slopes of ``log y`` against ``log x`` between neighbours."""
+    return np.diff(np.log(y)) / np.diff(np.log(x))
+
+
+def l_shape(comm: MPI.Comm, n: int) -> Mesh:
+    """Unit square without its upper right quarter, ``n`` cells along a long side. Collective.
+
+    A strip of ``n`` by ``n/2`` rectangles is folded along its middle, which is a line of nodes.
+    """
+    mesh = rectangle(comm, (2 * (n // 2), n // 2), (-1.0, 0.0), (1.0, 1.0))
+    s, w = mesh.geometry.x[:, 0].copy(), 0.5 * mesh.geometry.x[:, 1]
+    far = w + np.abs(s) * (1.0 - w)
+    mesh.geometry.x[:, 0] = np.where(s > 0.0, far, w)
+    mesh.geometry.x[:, 1] = np.where(s > 0.0, w, far)
+    return mesh
+
+
+def disk(comm: MPI.Comm, n: int) -> Mesh:
+    """Disk of radius 1/2 about (1/2, 1/2), from a square of ``n`` by ``n`` cells. Collective.
+
+    Crossed diagonals: no triangle has two edges on the wall, which would be flattened.
+    """
+    corners = [np.array([-1.0, -1.0]), np.array([1.0, 1.0])]
+    mesh = dolfinx.mesh.create_rectangle(
+        comm, corners, [n, n], dtype=np.float64, diagonal=DiagonalType.crossed
+    )
+    x, y = mesh.geometry.x[:, 0].copy(), mesh.geometry.x[:, 1].copy()
+    mesh.geometry.x[:, 0] = 0.5 + 0.5 * x * np.sqrt(1.0 - 0.5 * y * y)
+    mesh.geometry.x[:, 1] = 0.5 + 0.5 * y * np.sqrt(1.0 - 0.5 * x * x)
+    return mesh

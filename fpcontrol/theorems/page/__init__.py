@@ -1,1 +1,0 @@
-"""The page of `fpcontrol verify --report`: formulas, pictures, tables."""

@@ -1,0 +1,1 @@
+"""Runs of the solvers that several experiments take."""

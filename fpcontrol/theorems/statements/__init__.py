@@ -1,0 +1,1 @@
+"""The statements: one module each, with what is claimed, derived and run."""

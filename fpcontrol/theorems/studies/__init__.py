@@ -1,1 +1,0 @@
-"""Experiments that a statement lists beside those of its own module."""
