@@ -33,10 +33,11 @@ from scipy.optimize import brentq
 from fpcontrol.characteristics.flow import Labels, carry
 from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.drift import Steady
-from fpcontrol.fokker_planck import Trajectory, norm
+from fpcontrol.fokker_planck import norm
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.framework.resolution import Grid, measured, solve
+from fpcontrol.trajectory import Trajectory
 
 COMM = MPI.COMM_WORLD
 A, T = 2.0, 1.0

@@ -16,7 +16,8 @@ from plain_dolfinx import PlainDolfinx
 
 import fpcontrol as fpc
 from fpcontrol.discretization.galerkin import Galerkin, lagrange
-from fpcontrol.stepping.schemes import CrankNicolson, Stepper
+from fpcontrol.stepping.schemes import CrankNicolson
+from fpcontrol.stepping.stepper import Stepper
 
 
 def refill(case: Case, k: int) -> dict[str, Any]:

@@ -38,9 +38,10 @@ from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.optimize import minimize
 from fpcontrol.control.result import Result
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.fokker_planck import FokkerPlanck, Trajectory
+from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson
+from fpcontrol.trajectory import Trajectory
 
 __all__ = [
     "SDIRK2",

@@ -33,14 +33,16 @@ from scipy.special import xlog1py
 
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.boundary import Wall
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.distances.comparison import nonnegative
-from fpcontrol.drift import Drift, Field, sample
-from fpcontrol.fokker_planck import Trajectory, trajectory
+from fpcontrol.drift import Drift, sample
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.reference import MoserFlow
-from fpcontrol.walls import Wall, check_wall
+from fpcontrol.trajectory import Trajectory, trajectory
+from fpcontrol.typing import Array, Field
+from fpcontrol.walls import check_wall
 
 
 @dataclass(frozen=True)

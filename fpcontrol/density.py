@@ -9,9 +9,10 @@ import numpy as np
 from dolfinx import fem, geometry
 from dolfinx.mesh import Mesh
 
-from fpcontrol.discretization.galerkin import Array, Galerkin, lagrange
+from fpcontrol.discretization.galerkin import Galerkin, lagrange
 from fpcontrol.linalg.linear_solvers import LinearSolver
 from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.typing import Array
 
 # Backward Euler steps of the smoothing heat flow. Its kernel (1 + tau K/n)^-n has the variance of
 # the Gaussian for every n; at 20 steps its peak in 2-D is 5 % (n/(n-1)) above the Gaussian's.
@@ -222,3 +223,21 @@ def _point_loads(g: Galerkin, points: Array, masses: Array, reach: float) -> Arr
     parts = np.zeros((g.n_cells, d + 1))
     np.add.at(parts, cell[mine], barycentric * masses[mine][:, None])
     return g.assemble(parts.T)
+
+
+def check_density(name: str, density: fem.Function, g: Galerkin) -> None:
+    """Refuse, on all ranks, what is not a density in the space of ``g``."""
+    if not isinstance(density, fem.Function):
+        raise ValueError(f"{name} = {density!r} is not a dolfinx Function; see fpc.density.")
+    space = density.function_space
+    if space.mesh.topology is not g.mesh.topology and space.mesh._cpp_object != g.mesh._cpp_object:
+        raise ValueError(f"{name} lives on another mesh than the equation.")
+    element = space.element.basix_element
+    if element != g.space.element.basix_element or space.dofmap.index_map_bs != 1:
+        raise ValueError(
+            f"{name} is of degree {element.degree}, the equation of degree {g.degree}; "
+            f"make it with degree={g.degree} or give the equation degree={element.degree}."
+        )
+    finite = g.comm.allreduce(bool(np.isfinite(density.x.array).all()), op=MPI.LAND)
+    if not finite:
+        raise ValueError(f"{name} has values that are not finite.")

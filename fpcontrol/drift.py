@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.parallel.errors import together
+from fpcontrol.typing import Array, Field
 
 type Drift = Callable[[float, Array], Array]
-type Field = Callable[[float, Array], Array]  # (t, x) to (N,)
 
 # Of the fourth-order difference that stands in for a divergence, over the labels' extent: waves
 # of 64 periods are differentiated to 1e-9, above the round-off of 1e-11.

@@ -28,8 +28,9 @@ from mpi4py import MPI
 import numpy as np
 from petsc4py import PETSc
 
-from fpcontrol.parallel.errors import interrupts, meet, portable, together
+from fpcontrol.parallel.errors import meet, portable, together
 from fpcontrol.parallel.progress import Progress, silenced
+from fpcontrol.parallel.signals import interrupts
 
 # Seconds between two looks of rank 0 at what others ask of it, while it computes.
 LOOK = 0.02

@@ -1,67 +1,27 @@
 """The forward problem: a density carried by a drift and by noise, no flux through the walls."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
-
-from mpi4py import MPI
 
 import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 
-from fpcontrol.discretization.galerkin import Array, Galerkin, lagrange
+from fpcontrol.density import check_density
+from fpcontrol.discretization.galerkin import Galerkin, lagrange
 from fpcontrol.drift import Drift, DriftSampler, Steady, check_switches
 from fpcontrol.linalg.linear_solvers import FACTORED_ONCE, check_linear_solver
 from fpcontrol.noise import Noise, Sigma
-from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.parallel.errors import together
 from fpcontrol.parallel.progress import track
-from fpcontrol.stepping.schemes import Scheme, Stepper, check_scheme
+from fpcontrol.stepping.schemes import Scheme, check_scheme
+from fpcontrol.stepping.stepper import Stepper
+from fpcontrol.trajectory import Trajectory, check_steps, trajectory
+from fpcontrol.typing import Array
 
 METHODS = ("galerkin",)
 MAX_DOUBLINGS = 12
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """Densities at all time levels; ``trajectory[i]`` is a dolfinx Function, ``len`` is steps + 1.
-
-    Attributes:
-        space: The finite-element space.
-        times: Shape ``(steps + 1,)``.
-        levels: Degrees of freedom of this rank (owned, then ghosts), ``(steps + 1, n_local)``.
-        mass: Integral of the density over the domain, ``(steps + 1,)``.
-        minimum: Smallest degree of freedom of the density, ``(steps + 1,)``.
-        iterations: Linear iterations of the whole run.
-        time_error: Estimated relative error in time, if a tolerance was asked for.
-    """
-
-    space: fem.FunctionSpace
-    times: Array
-    levels: Array
-    mass: Array
-    minimum: Array
-    iterations: int
-    time_error: float | None = None
-
-    def __len__(self) -> int:
-        """Number of time levels, steps + 1."""
-        return len(self.times)
-
-    def __getitem__(self, i: int) -> fem.Function:
-        """Density at level ``i`` (negative from the end). Collective."""
-        density = fem.Function(self.space, name="density")
-        density.x.array[:] = self.levels[i]
-        return density
-
-    def __iter__(self) -> Iterator[fem.Function]:
-        """Densities from first to last. Collective."""
-        return (self[i] for i in range(len(self)))
-
-    @property
-    def mass_defect(self) -> float:
-        """Largest relative change of the mass."""
-        return float(np.abs(self.mass / self.mass[0] - 1.0).max())
 
 
 class FokkerPlanck:
@@ -225,47 +185,9 @@ class FokkerPlanck:
         return trajectory(g, times, levels, stepper.solver.iterations)
 
 
-def trajectory(g: Galerkin, times: Array, levels: Array, iterations: int) -> Trajectory:
-    """A trajectory with its masses and minima. Collective."""
-    owned = levels[:, : g.n_owned]
-    mass = reduced(g.comm, owned @ g.integrals)
-    low = owned.min(axis=1) if g.n_owned else np.full(len(times), np.inf)
-    return Trajectory(g.space, times, levels, mass, reduced(g.comm, low, MPI.MIN), iterations)
-
-
 def norm(g: Galerkin, u: Array) -> float:
     """L2 norm of a local array. Collective."""
     x, image = g.vector(), g.vector()
     x.array[:] = u
     g.mass.mult(x.petsc_vec, image.petsc_vec)
     return g.inner(x.array, image.array) ** 0.5
-
-
-def check_steps(steps: int, pieces: int = 1) -> int:
-    """``steps`` as an int, or a ValueError that says what is wrong with it."""
-    if not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"steps = {steps!r} must be a positive integer.")
-    if steps % pieces:
-        raise ValueError(
-            f"steps = {steps} is not a multiple of pieces = {pieces}; try "
-            f"{pieces * max(1, round(steps / pieces))}. A step must not straddle a switch."
-        )
-    return int(steps)
-
-
-def check_density(name: str, density: fem.Function, g: Galerkin) -> None:
-    """Refuse, on all ranks, what is not a density in the space of ``g``."""
-    if not isinstance(density, fem.Function):
-        raise ValueError(f"{name} = {density!r} is not a dolfinx Function; see fpc.density.")
-    space = density.function_space
-    if space.mesh.topology is not g.mesh.topology and space.mesh._cpp_object != g.mesh._cpp_object:
-        raise ValueError(f"{name} lives on another mesh than the equation.")
-    element = space.element.basix_element
-    if element != g.space.element.basix_element or space.dofmap.index_map_bs != 1:
-        raise ValueError(
-            f"{name} is of degree {element.degree}, the equation of degree {g.degree}; "
-            f"make it with degree={g.degree} or give the equation degree={element.degree}."
-        )
-    finite = g.comm.allreduce(bool(np.isfinite(density.x.array).all()), op=MPI.LAND)
-    if not finite:
-        raise ValueError(f"{name} has values that are not finite.")

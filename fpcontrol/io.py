@@ -20,11 +20,11 @@ from petsc4py import PETSc
 
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.result import Result
-from fpcontrol.discretization.galerkin import Array
-from fpcontrol.fokker_planck import Trajectory
 from fpcontrol.parallel.errors import together
 from fpcontrol.parallel.files import output_path, replacing
 from fpcontrol.reference import MoserFlow
+from fpcontrol.trajectory import Trajectory
+from fpcontrol.typing import Array
 
 
 def write(

@@ -19,9 +19,10 @@ from matplotlib.ticker import MaxNLocator
 
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.result import Result
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.parallel.files import output_path, replacing
 from fpcontrol.reference import MoserFlow
+from fpcontrol.typing import Array
 
 # Okabe and Ito's colours and viridis can be told apart with any colour vision.
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"

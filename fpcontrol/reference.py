@@ -9,10 +9,11 @@ from mpi4py import MPI
 import numpy as np
 from dolfinx import fem
 
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.density import check_density
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.discretization.neumann import solve_neumann
-from fpcontrol.fokker_planck import check_density
 from fpcontrol.noise import Noise, Sigma
+from fpcontrol.typing import Array
 
 
 class MoserFlow:

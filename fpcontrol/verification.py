@@ -10,7 +10,8 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol import density
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from problems import SELF, WORLD, bump, cube, raised
 
 import fpcontrol as fpc
 from fpcontrol.characteristics.flow import Flow, Labels, binned_l2, carry
+from fpcontrol.discretization.boundary import Wall
 from fpcontrol.discretization.galerkin import lagrange
 from fpcontrol.discretization.replica import MeshReference
 from fpcontrol.verification import difference_test, dot_test, orders, taylor_test
-from fpcontrol.walls import Wall, WallFactor, walled
+from fpcontrol.walls import WallFactor, walled
 
 RANKS = pytest.mark.parallel([1, 2, 3])
 A = 2.0  # strength of the oscillating drift (A/k) sin(kx), up to time 1

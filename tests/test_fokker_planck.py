@@ -19,7 +19,7 @@ from fpcontrol.discretization.galerkin import Galerkin, lagrange
 from fpcontrol.fokker_planck import norm
 from fpcontrol.linalg.linear_solvers import Fill, LinearSolver
 from fpcontrol.stepping.operators import Operators, choose_fill
-from fpcontrol.stepping.schemes import Stepper
+from fpcontrol.stepping.stepper import Stepper
 from fpcontrol.verification import Manufactured, l2_error, orders
 
 # Dimension, degree, cells a side: small, with every dimension and degree together.

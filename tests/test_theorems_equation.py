@@ -5,7 +5,8 @@ from typing import ClassVar
 import pytest
 from problems import SELF, WORLD, failures
 
-from fpcontrol.stepping.schemes import SDIRK4, Stepper
+from fpcontrol.stepping.schemes import SDIRK4
+from fpcontrol.stepping.stepper import Stepper
 from fpcontrol.theorems.statements import equation
 
 

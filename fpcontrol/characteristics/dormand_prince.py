@@ -7,9 +7,9 @@ from mpi4py import MPI
 import numpy as np
 from scipy.integrate import DOP853
 
-from fpcontrol.discretization.galerkin import Array
-from fpcontrol.drift import Divergence, Drift, Field
+from fpcontrol.drift import Divergence, Drift
 from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.typing import Array, Field
 
 
 class Rate:

@@ -21,12 +21,13 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
 from fpcontrol.characteristics.dormand_prince import DormandPrince, Rate
 from fpcontrol.characteristics.markers import Labels
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.discretization.replica import AnalyticReference, MeshReference
-from fpcontrol.drift import Drift, Field
-from fpcontrol.fokker_planck import Trajectory, trajectory
+from fpcontrol.drift import Drift
 from fpcontrol.parallel.errors import reduced, together
 from fpcontrol.reference import MoserFlow
+from fpcontrol.trajectory import Trajectory, trajectory
+from fpcontrol.typing import Array, Field
 from fpcontrol.walls import check_wall
 
 __all__ = ["Flow", "Labels", "binned_l2", "carry"]

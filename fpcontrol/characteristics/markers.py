@@ -11,9 +11,10 @@ import basix
 import numpy as np
 from dolfinx import fem
 
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.boundary import Wall
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.parallel.errors import reduced, together
-from fpcontrol.walls import Wall
+from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)

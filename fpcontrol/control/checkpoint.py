@@ -12,9 +12,9 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.parallel.errors import together
 from fpcontrol.parallel.files import replacing
+from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)

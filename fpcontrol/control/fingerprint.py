@@ -4,7 +4,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Array
+from fpcontrol.typing import Array
 
 # Unequal components: the mirror images and the turned images of a density on an interval, a square
 # or a cube have other moments.

@@ -9,8 +9,8 @@ import numpy as np
 from dolfinx.mesh import Mesh
 from scipy.special import expit
 
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.typing import Array
 
 # Numbers in the hidden layer of one block of points: 256 KiB, so that the few such arrays in use
 # stay in the second-level cache. Whole layers of wide networks ran at the speed of page faults.

@@ -19,13 +19,15 @@ from scipy.special import expit
 from fpcontrol.characteristics.flow import Flow, Labels
 from fpcontrol.control.fingerprint import moment
 from fpcontrol.control.network import ACTIVATIONS, Network, NetworkDrift
-from fpcontrol.discretization.galerkin import Array, Galerkin, lagrange
+from fpcontrol.density import check_density
+from fpcontrol.discretization.boundary import Wall
+from fpcontrol.discretization.galerkin import Galerkin, lagrange
 from fpcontrol.discretization.replica import AnalyticReference, LeftDomain, MeshReference, Still
-from fpcontrol.fokker_planck import check_density
 from fpcontrol.linalg.buffers import read_only
 from fpcontrol.parallel.errors import together
 from fpcontrol.reference import MoserFlow
-from fpcontrol.walls import Wall, WallFactor, walled
+from fpcontrol.typing import Array
+from fpcontrol.walls import WallFactor, walled
 
 # The classical Runge-Kutta method: stage i starts from the rate of stage i - 1, A[i] steps on.
 A, B = (0.0, 0.5, 0.5, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6)

@@ -13,13 +13,14 @@ from dolfinx import fem
 from fpcontrol.control.fingerprint import moment
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.sweeps import Observe, Sweeps
-from fpcontrol.discretization.galerkin import Array
-from fpcontrol.fokker_planck import Trajectory, check_density, trajectory
+from fpcontrol.density import check_density
 from fpcontrol.linalg.buffers import read_only
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import Scheme, check_scheme
+from fpcontrol.trajectory import Trajectory, trajectory
+from fpcontrol.typing import Array
 
 
 class Diffusion:

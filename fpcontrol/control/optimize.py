@@ -17,12 +17,13 @@ from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpo
 from fpcontrol.control.on_mesh import Diffusion
 from fpcontrol.control.result import Result
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.discretization.replica import LeftDomain
 from fpcontrol.linalg.linear_solvers import petsc_options_set
-from fpcontrol.parallel.errors import interrupts, lasting, meet, together
+from fpcontrol.parallel.errors import lasting, meet, together
 from fpcontrol.parallel.files import output_path
 from fpcontrol.parallel.progress import Progress, say
+from fpcontrol.parallel.signals import interrupts
+from fpcontrol.typing import Array
 
 # TAO's types that need values and derivatives only, with options that differ from TAO's own.
 METHODS: dict[str, dict[str, Any]] = {

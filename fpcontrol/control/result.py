@@ -11,8 +11,8 @@ from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.checkpoint import Iterate
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.tracking import Errors, TrackingProblem
-from fpcontrol.discretization.galerkin import Array
-from fpcontrol.fokker_planck import Trajectory
+from fpcontrol.trajectory import Trajectory
+from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)

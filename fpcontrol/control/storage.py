@@ -13,9 +13,9 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.parallel.errors import together
 from fpcontrol.stepping.operators import Operators
+from fpcontrol.typing import Array
 
 GIB = 2.0**30
 # Resident part of levels on disk, bytes, or a quarter of the budget if that is less: what has been

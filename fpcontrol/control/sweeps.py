@@ -14,10 +14,12 @@ import numpy as np
 
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.storage import Sizes, choose, give_back
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.noise import Noise
 from fpcontrol.parallel.errors import together
-from fpcontrol.stepping.schemes import Load, Scheme, Stepper
+from fpcontrol.stepping.schemes import Scheme
+from fpcontrol.stepping.stepper import Load, Stepper
+from fpcontrol.typing import Array
 
 Observe = Callable[[int, Array], None]
 Misfit = Callable[[int, Array], Array]

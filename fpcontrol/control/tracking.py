@@ -10,12 +10,12 @@ from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.on_characteristics import Transport
 from fpcontrol.control.on_mesh import Diffusion
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.discretization.replica import AnalyticReference
-from fpcontrol.fokker_planck import Trajectory, check_steps
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import together
 from fpcontrol.reference import MoserFlow
+from fpcontrol.trajectory import Trajectory, check_steps
+from fpcontrol.typing import Array
 
 # Options that belong to runs with noise and without.
 NOISY = ("scheme", "linear_solver", "petsc_options", "memory", "disk", "snapshots")

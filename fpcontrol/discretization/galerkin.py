@@ -24,8 +24,8 @@ from petsc4py import PETSc
 from fpcontrol.discretization import kernels
 from fpcontrol.discretization.sparsity import Matrix, Sparsity
 from fpcontrol.parallel.errors import lasting
+from fpcontrol.typing import Array
 
-type Array = np.ndarray
 MAX_DEGREE = 3
 MAX_QUADRATURE = 30  # as far as basix's tables reach
 

@@ -6,8 +6,9 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.spatial import cKDTree
 
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.parallel.errors import together
+from fpcontrol.typing import Array
 
 
 class LeftDomain(ValueError):

@@ -7,8 +7,7 @@ from petsc4py import PETSc
 from scipy import sparse
 
 from fpcontrol.discretization import kernels
-
-type Array = np.ndarray
+from fpcontrol.typing import Array
 
 
 class Sparsity:

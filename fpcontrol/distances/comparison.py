@@ -8,8 +8,9 @@ import basix
 import numpy as np
 from dolfinx import fem, geometry
 
-from fpcontrol.discretization.galerkin import MAX_DEGREE, Array, Galerkin, lagrange
+from fpcontrol.discretization.galerkin import MAX_DEGREE, Galerkin, lagrange
 from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.typing import Array
 
 # Quadrature degrees beyond twice that of the densities where the integrand is no polynomial: the
 # error for smooth positive densities is then of higher order than that of the densities.

@@ -18,7 +18,6 @@ import numpy as np
 from dolfinx import fem
 from scipy.special import xlog1py
 
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.discretization.neumann import solve_neumann
 from fpcontrol.distances.comparison import (
     EXTRA_DEGREE,
@@ -36,6 +35,7 @@ from fpcontrol.distances.optimal_transport import (
     wasserstein_of_atoms,
 )
 from fpcontrol.parallel.errors import together
+from fpcontrol.typing import Array
 
 
 def l2(

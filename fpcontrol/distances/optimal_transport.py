@@ -10,9 +10,10 @@ import basix
 import numpy as np
 from dolfinx import fem
 
-from fpcontrol.discretization.galerkin import MAX_DEGREE, Array, Galerkin
+from fpcontrol.discretization.galerkin import MAX_DEGREE, Galerkin
 from fpcontrol.distances.comparison import degree_of, nonnegative
 from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.typing import Array
 
 # Relative accuracy of the integral of |F^-1 - G^-1|^p, or else an absolute accuracy of the
 # quantiles, relative to the length of the domain: both are far below any error of discretization.

@@ -12,10 +12,11 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.discretization.sparsity import Matrix
 from fpcontrol.linalg.buffers import Recent
 from fpcontrol.linalg.linear_solvers import Fill, LinearSolver
+from fpcontrol.typing import Array
 
 # Points of a rank, at most, from which the strength of a drift is judged.
 SAMPLE = 512

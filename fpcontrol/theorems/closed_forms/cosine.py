@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import integrate, linalg, optimize
 
-from fpcontrol.discretization.galerkin import Array
+from fpcontrol.typing import Array
 
 MODES = 1 << 10
 # Peaks of width exp(-aT): what so many modes resolve at the noise that halves the error.

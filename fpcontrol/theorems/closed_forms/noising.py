@@ -19,8 +19,8 @@ from typing import Protocol
 import numpy as np
 from scipy.special import erfcx, wofz
 
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.theorems.closed_forms.profiles import Profile, nodes
+from fpcontrol.typing import Array
 
 # Images of the walls of (0, 1) in the order of their distance: x -> sign * x + shift.
 IMAGES = ((1, 0.0), (-1, 0.0), (-1, 2.0), (1, 2.0), (1, -2.0), (-1, -2.0), (-1, 4.0))

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Array
+from fpcontrol.typing import Array
 
 # Panels on either side of a singular point of a profile, and Gauss points in each: 5e3 nodes.
 PANELS, POINTS = 512, 10

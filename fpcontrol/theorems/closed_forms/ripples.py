@@ -13,10 +13,11 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.reference import MoserFlow
 from fpcontrol.theorems.closed_forms.profiles import Profile, cosine, jump, kink
 from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured
+from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)

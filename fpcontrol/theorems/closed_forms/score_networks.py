@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.theorems.closed_forms.noising import CosineSeries, entropy
+from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)

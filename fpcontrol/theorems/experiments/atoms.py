@@ -9,7 +9,6 @@ from mpi4py import MPI
 import numpy as np
 from scipy import integrate
 
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork
 from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured
@@ -21,6 +20,7 @@ from fpcontrol.theorems.runs.reversal import (
     ode_figures,
     ode_sample,
 )
+from fpcontrol.typing import Array
 
 # Coefficients of cos(j pi x): modes at both walls.
 AT_WALLS = {2: 0.5, 3: -0.3, 5: 0.15}

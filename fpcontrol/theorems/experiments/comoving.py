@@ -9,7 +9,6 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.mesh import interval
 from fpcontrol.reference import MoserFlow
@@ -24,6 +23,7 @@ from fpcontrol.theorems.closed_forms.ripples import (
 )
 from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
+from fpcontrol.typing import Array
 
 
 def limit_row(

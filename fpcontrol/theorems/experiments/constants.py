@@ -15,11 +15,12 @@ from mpi4py import MPI
 import numpy as np
 from scipy import optimize
 
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.drift import Steady
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured, solve
+from fpcontrol.typing import Array
 
 # Small against 1, as rho_1 - 1 is of this order, and large against the solver's 1e-13.
 EPSILON = 1e-4

@@ -20,7 +20,6 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.theorems.closed_forms.noising import (
     JUMP,
     Noising,
@@ -32,6 +31,7 @@ from fpcontrol.theorems.closed_forms.noising import (
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
 from fpcontrol.theorems.runs.reversed_noising import SUPPORT, reverse
+from fpcontrol.typing import Array
 
 
 def walls_or_line(

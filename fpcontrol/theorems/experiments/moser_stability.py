@@ -34,8 +34,7 @@ import numpy as np
 from scipy.linalg import solve_banded
 
 from fpcontrol.characteristics.flow import Flow, carry
-from fpcontrol.discretization.galerkin import Array
-from fpcontrol.drift import Drift, Field
+from fpcontrol.drift import Drift
 from fpcontrol.theorems.closed_forms import ripples as rippled
 from fpcontrol.theorems.closed_forms.profiles import StraightLine, nodes, uniform
 from fpcontrol.theorems.experiments.comoving import limit_row
@@ -43,6 +42,7 @@ from fpcontrol.theorems.experiments.smoothed_fields import smoothings
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured, slopes
 from fpcontrol.theorems.runs.moser_runs import GOALS, Change, flow_on_interval, response
+from fpcontrol.typing import Array, Field
 
 # Acceptance: half a percent, of either of two discretizations.
 CLOSE = 5e-3

@@ -34,7 +34,7 @@ from dolfinx.mesh import Mesh
 from scipy import integrate, sparse
 
 from fpcontrol import density
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
@@ -42,6 +42,7 @@ from fpcontrol.parallel.errors import reduced
 from fpcontrol.stepping.schemes import SDIRK2
 from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.typing import Array
 
 D = 1.0
 

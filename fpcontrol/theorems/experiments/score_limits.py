@@ -13,12 +13,12 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.typing import Array
 
 
 def _two_modes(x: Array, distance: float, mass: float) -> tuple[Array, Array]:

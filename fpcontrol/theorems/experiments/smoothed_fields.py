@@ -6,11 +6,11 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.theorems.closed_forms.profiles import StraightLine, uniform
 from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
 from fpcontrol.theorems.runs.moser_runs import GOALS, Change, flow_on_interval, response
+from fpcontrol.typing import Array
 
 
 def smoothings(

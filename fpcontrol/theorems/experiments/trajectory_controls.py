@@ -14,10 +14,10 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.characteristics.flow import Flow, carry
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.theorems.closed_forms.ripples import GOALS, LineDrift, comoving_errors, source_edges
 from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured, slopes
+from fpcontrol.typing import Array
 
 
 def _in_space(comm: MPI.Comm, drift: LineDrift, cells: int) -> tuple[Array, Array]:

@@ -22,7 +22,6 @@ import numpy as np
 
 from fpcontrol import density
 from fpcontrol.characteristics.flow import Labels, carry
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import SDIRK2
@@ -30,6 +29,7 @@ from fpcontrol.theorems.closed_forms.profiles import StraightLine, islands, node
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
 from fpcontrol.theorems.runs.moser_runs import flow_on_interval
+from fpcontrol.typing import Array
 
 
 def _times(t1: float, depth: float) -> tuple[Array, Array]:

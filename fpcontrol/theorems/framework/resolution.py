@@ -13,13 +13,14 @@ from dolfinx.mesh import DiagonalType, Mesh
 
 from fpcontrol import density
 from fpcontrol.characteristics.flow import Labels
-from fpcontrol.discretization.galerkin import Array
+from fpcontrol.discretization.boundary import Wall
 from fpcontrol.drift import Drift
-from fpcontrol.fokker_planck import FokkerPlanck, Trajectory
+from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.noise import Sigma
 from fpcontrol.stepping.schemes import Scheme
-from fpcontrol.walls import Wall
+from fpcontrol.trajectory import Trajectory
+from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.characteristics.flow import Labels, carry
-from fpcontrol.discretization.galerkin import Array
+from fpcontrol.discretization.boundary import Wall
 from fpcontrol.theorems.framework.resolution import labels_between
-from fpcontrol.walls import Wall
+from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)

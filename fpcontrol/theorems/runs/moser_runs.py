@@ -11,13 +11,14 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.mesh import interval
 from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import SDIRK2
 from fpcontrol.theorems.closed_forms.profiles import Profile, StraightLine, cosine, jump, kink
 from fpcontrol.theorems.framework.resolution import Grid
+from fpcontrol.typing import Array
 
 # Values of the exact field at points, changed: change(t, x, v), all of shape (N,) in 1-D.
 type Change = Callable[[float, Array, Array], Array]

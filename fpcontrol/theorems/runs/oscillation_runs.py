@@ -11,12 +11,14 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol import density, distances
 from fpcontrol.characteristics.flow import Flow, Labels, carry
-from fpcontrol.discretization.galerkin import Array, Galerkin
-from fpcontrol.fokker_planck import FokkerPlanck, Trajectory, norm
+from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms.ripples import source_edges
 from fpcontrol.theorems.framework.resolution import Grid, labels_between
+from fpcontrol.trajectory import Trajectory
+from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)

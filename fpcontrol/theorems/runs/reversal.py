@@ -11,12 +11,13 @@ from dolfinx import fem
 
 from fpcontrol import density, distances
 from fpcontrol.characteristics.flow import binned_l2
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.distances.optimal_transport import Distribution, pieces_of
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork, gauss_times
 from fpcontrol.theorems.framework.resolution import Grid, solve
 from fpcontrol.theorems.runs.sliding import CellwiseDrift, slide
+from fpcontrol.typing import Array
 
 BINS = (250, 1000, 4000)
 DIVISIONS, PASSES = 16, 3  # of label cells beside atoms

@@ -10,12 +10,13 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import SDIRK2
 from fpcontrol.theorems.closed_forms.noising import Noising
 from fpcontrol.theorems.framework.resolution import Grid
+from fpcontrol.typing import Array
 
 # Where the largest drift is looked for: farther out there is no mass that would feel it.
 SUPPORT = 1e-10

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Array
+from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ from dolfinx import fem
 
 from fpcontrol import density, distances
 from fpcontrol.characteristics.flow import Labels, carry
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, Scheme
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.typing import Array
 from fpcontrol.verification import Manufactured, l2_error, orders
 
 SCHEMES = (BackwardEuler(), CrankNicolson(), SDIRK2(), SDIRK4())

@@ -27,7 +27,6 @@ from fpcontrol.certificates import Certificate, certificate, tracking_certificat
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.optimize import minimize
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.drift import zero
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
@@ -37,6 +36,7 @@ from fpcontrol.theorems.closed_forms.random_drifts import Combined, Pulse, Rough
 from fpcontrol.theorems.experiments import gronwall
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid
+from fpcontrol.typing import Array
 
 # What a ratio that is reached may be above 1, of quadrature and of the run.
 ROUNDING = 1e-3

@@ -43,12 +43,12 @@ from scipy.integrate import quad
 from fpcontrol import density, verification
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, Scheme
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.typing import Array
 
 SCHEMES = (CrankNicolson(), BackwardEuler(), SDIRK2(), SDIRK4())
 

@@ -33,7 +33,6 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol import density
 from fpcontrol.characteristics.flow import Flow, Labels, carry
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.distances.measures import h_minus_1
 from fpcontrol.fokker_planck import norm
 from fpcontrol.mesh import interval, rectangle
@@ -44,6 +43,7 @@ from fpcontrol.theorems.experiments import moser_stability
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, disk, l_shape, measured
 from fpcontrol.theorems.runs.moser_runs import GOALS, Changed, distances, flow_on_interval
+from fpcontrol.typing import Array
 
 DOMAINS: dict[str, Callable[[MPI.Comm, int], Mesh]] = {
     "interval": interval,

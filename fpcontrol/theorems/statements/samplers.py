@@ -38,7 +38,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork
 from fpcontrol.theorems.experiments import atoms
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
@@ -53,6 +53,7 @@ from fpcontrol.theorems.runs.reversal import (
     sde_errors,
     stepped_atom,
 )
+from fpcontrol.typing import Array
 
 # Coefficients of cos(j pi x): a mode inside.
 INSIDE = {1: 0.3, 2: -0.5}

@@ -26,7 +26,6 @@ from mpi4py import MPI
 import numpy as np
 from scipy.special import gamma
 
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.theorems.closed_forms.noising import (
     JUMP,
     CosineHeat,
@@ -41,6 +40,7 @@ from fpcontrol.theorems.experiments import early_stops, score_limits, vacuum
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
 from fpcontrol.theorems.runs.reversed_noising import reverse
+from fpcontrol.typing import Array
 
 DATA: dict[str, Callable[[float], PiecewiseHeat | CosineHeat]] = {
     "disconnected": lambda D: PiecewiseHeat(

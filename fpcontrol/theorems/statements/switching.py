@@ -39,13 +39,14 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.discretization.galerkin import Array, Galerkin
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.stepping.schemes import SDIRK2
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
 from fpcontrol.theorems.runs.generators import STARTS, Average, Generators, Switched, distances
+from fpcontrol.typing import Array
 
 # Along characteristics, of the coarser run.
 RTOL = 1e-8

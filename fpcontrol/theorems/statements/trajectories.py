@@ -43,7 +43,6 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.characteristics.flow import carry
-from fpcontrol.discretization.galerkin import Array
 from fpcontrol.theorems.closed_forms.cosine import sup_wasserstein
 from fpcontrol.theorems.closed_forms.ripples import (
     GOALS,
@@ -60,6 +59,7 @@ from fpcontrol.theorems.experiments.trajectory_controls import (
 )
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured, slopes
+from fpcontrol.typing import Array
 
 # Closed forms along characteristics are met to this, relative.
 CLOSED_FORM = 1e-4

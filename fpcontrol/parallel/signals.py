@@ -1,0 +1,38 @@
+"""Ctrl-C, as an entry of a list that long work looks at."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_flags: list[list[int]] = []  # of the blocks of ``interrupts`` that are open
+_usual: list[Any] = []  # what Ctrl-C did before the outermost of them
+
+
+@contextmanager
+def interrupts() -> Iterator[list[int]]:
+    """Turn the first Ctrl-C into an entry of a list; the second one acts as usual.
+
+    Of blocks within blocks all get their entry: an optimization that ends early at a Ctrl-C does
+    not keep it from the ensemble around it. Outside the main thread nothing is caught.
+    """
+    mine: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield mine
+        return
+    if not _flags:
+        _usual.append(signal.signal(signal.SIGINT, _flag))
+    _flags.append(mine)
+    try:
+        yield mine
+    finally:
+        _flags.pop()
+        if not _flags:
+            signal.signal(signal.SIGINT, _usual.pop())
+
+
+def _flag(number: int, frame: Any) -> None:
+    for flags in _flags:
+        flags.append(number)
+    signal.signal(signal.SIGINT, _usual[-1])
