@@ -22,7 +22,7 @@ from bench_convergence import STRENGTH, cube
 
 import fpcontrol as fpc
 from fpcontrol.characteristics.flow import Labels, carry
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Drift
 from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.verification import Manufactured
@@ -99,7 +99,7 @@ class Problem:
             return lambda x: [density((i + 1) / LEVELS, x) for i in range(LEVELS)]
         n, steps = (18, 48) if quick else (30, 128)
         fine = self.run(3, n, S4, steps, "direct")
-        g = Galerkin(fine.space)
+        g = Elements(fine.space)
         levels = fine.levels[steps // LEVELS :: steps // LEVELS]
 
         def at(x: Array) -> list[Array]:
@@ -151,7 +151,7 @@ def jump() -> Problem:
 def relative_errors(trajectory: fpc.Trajectory, exact: Exact, known: dict[Any, Any]) -> list[float]:
     """L2 errors over L2 norms at the levels; what is known on a mesh is kept for the next run."""
     element = trajectory.space.element.basix_element
-    g = Galerkin(trajectory.space, 2 * element.degree + 6)
+    g = Elements(trajectory.space, 2 * element.degree + 6)
     key = (element.degree, g.n_cells)
     if key not in known:
         known[key] = exact(g.points)
@@ -215,7 +215,7 @@ def quadratures(problem: Problem, quick: bool) -> list[Row]:
             row
             | {
                 "quadrature": q,
-                "points": Galerkin(run.space, q).n_points,
+                "points": Elements(run.space, q).n_points,
                 "end": end,
                 "of the default's": end / ends[2 * degree],
             }

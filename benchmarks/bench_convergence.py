@@ -26,7 +26,7 @@ from dolfinx.mesh import Mesh
 
 import fpcontrol as fpc
 from fpcontrol.characteristics.flow import Flow, Labels, carry
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Drift
 from fpcontrol.fokker_planck import norm
 from fpcontrol.stepping.schemes import Scheme
@@ -88,7 +88,7 @@ def on_mesh(dim: int, degree: int, n: int) -> Row:
         "dim": dim,
         "degree": degree,
         "cells": n,
-        "dofs": equation.galerkin.index_map.size_global,
+        "dofs": equation.elements.index_map.size_global,
         "error": l2_error(last, exact) / l2_error(fem.Function(last.function_space), exact),
     }
 
@@ -107,7 +107,7 @@ class Evolution:
     sigma: float
     linear_solver: str = "direct"
 
-    def run(self, scheme: Scheme, steps: int) -> tuple[Galerkin, fpc.Trajectory]:
+    def run(self, scheme: Scheme, steps: int) -> tuple[Elements, fpc.Trajectory]:
         """Up to time 1."""
         equation = fpc.FokkerPlanck(
             self.mesh,
@@ -116,7 +116,7 @@ class Evolution:
             degree=self.start.function_space.element.basix_element.degree,
             linear_solver=self.linear_solver,
         )
-        return equation.galerkin, equation.solve(self.start, 1.0, steps, scheme=scheme)
+        return equation.elements, equation.solve(self.start, 1.0, steps, scheme=scheme)
 
     def errors(self, scheme: Scheme, steps: int, fine: fpc.Trajectory) -> Row:
         """At the end and in L2 over time, relative; and the smallest density."""

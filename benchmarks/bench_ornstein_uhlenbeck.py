@@ -32,7 +32,7 @@ from plain_dolfinx import steady_crank_nicolson
 from scipy.sparse.linalg import expm_multiply, splu
 
 import fpcontrol as fpc
-from fpcontrol.discretization.galerkin import lagrange
+from fpcontrol.discretization.elements import lagrange
 from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.verification import l2_error
 

@@ -31,7 +31,7 @@ import timing
 from scipy.optimize import brentq
 
 from fpcontrol.characteristics.flow import Labels, carry
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import norm
 from fpcontrol.stepping.schemes import SDIRK4
@@ -47,7 +47,7 @@ STEADY_DECAY = 1.2564312  # D k**2 T at which a steady drift costs most: (1 + 2 
 
 def deviation(run: Trajectory) -> float:
     """Largest L2 distance to the uniform density over time. Collective."""
-    g = Galerkin(run.space)
+    g = Elements(run.space)
     return max(norm(g, level - 1.0) for level in run.levels)
 
 

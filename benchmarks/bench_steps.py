@@ -15,14 +15,14 @@ from cases import COMM, OPTIONS, SIGMA, Case, D, cheap, cheap_plain, network
 from plain_dolfinx import PlainDolfinx
 
 import fpcontrol as fpc
-from fpcontrol.discretization.galerkin import Galerkin, lagrange
+from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.stepping.schemes import CrankNicolson
 from fpcontrol.stepping.stepper import Stepper
 
 
 def refill(case: Case, k: int) -> dict[str, Any]:
     """Drift values (fpcontrol) or drift (DOLFINx) to a matrix that is ready for products."""
-    g = Galerkin(lagrange(case.mesh, case.degree))
+    g = Elements(lagrange(case.mesh, case.degree))
     drift = cheap(case)
     v = drift(0.0, g.points)
     stepper = Stepper(g, case.dt, CrankNicolson(), D, "gmres")

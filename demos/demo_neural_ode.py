@@ -104,7 +104,7 @@ def main(options: Options) -> fpc.Result:
     fpc.plotting.tracking(result, options.out / "neural_ode.png")
     fpc.io.write_record(result, options.out / "neural_ode.json", {"options": options} | figures)
     fpc.io.write(
-        result.trajectory.on_mesh(problem.galerkin.space, range(0, problem.steps + 1, 4)),
+        result.trajectory.on_mesh(problem.elements.space, range(0, problem.steps + 1, 4)),
         options.out / "neural_ode.bp",
         reference=reference,
     )

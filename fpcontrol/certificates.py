@@ -34,7 +34,7 @@ from scipy.special import xlog1py
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.boundary import Wall
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.distances.comparison import nonnegative
 from fpcontrol.drift import Drift, sample
 from fpcontrol.noise import Noise, Sigma
@@ -135,7 +135,7 @@ def certificate(
         sigma: Noise of both.
         divergence: Of ``v_1``, ``divergence(t, x)`` to ``(N,)``, for (E2); ``v_1`` must then not
             point outward at the walls.
-        quadrature_degree: See ``Galerkin``; twice the degree and 2 more unless given, as
+        quadrature_degree: See ``Elements``; twice the degree and 2 more unless given, as
             quotients of densities are no polynomials. That of the flow for a ``MoserDrift``.
 
     Raises:
@@ -152,7 +152,7 @@ def certificate(
     if len(times) != len(rho_2.times) or not np.allclose(times, rho_2.times, rtol=1e-12):
         raise ValueError("rho_1 and rho_2 must have the same time levels.")
     degree = 2 * rho_1.space.element.basix_element.degree + 2
-    g = Galerkin(rho_1.space, degree if quadrature_degree is None else quadrature_degree)
+    g = Elements(rho_1.space, degree if quadrature_degree is None else quadrature_degree)
     walls = Wall.of(g.mesh)
     low, high = (
         reduced(g.comm, f(g.points), op)
@@ -219,7 +219,7 @@ def tracking_certificate(problem: TrackingProblem, weights: Array) -> Certificat
     Raises:
         ValueError: On all ranks, for a problem without noise: the estimates divide by it.
     """
-    g, line, controlled = problem.galerkin, problem.reference, problem.trajectory(weights)
+    g, line, controlled = problem.elements, problem.reference, problem.trajectory(weights)
     if isinstance(controlled, Flow) or not isinstance(line, MoserFlow):
         raise ValueError("sigma = 0: these estimates divide by sigma**2; use a problem with noise.")
     reference = MoserFlow(
@@ -240,7 +240,7 @@ def tracking_certificate(problem: TrackingProblem, weights: Array) -> Certificat
     )
 
 
-def _densities(g: Galerkin, a: Array, b: Array) -> tuple[Array, Array]:
+def _densities(g: Elements, a: Array, b: Array) -> tuple[Array, Array]:
     """Both at the quadrature points, ``(N,)``, the first not negative, the second positive."""
     one, other = (g.evaluate(u).ravel() for u in (a, b))
     lowest = g.comm.allreduce(float(other.min(initial=np.inf)), op=MPI.MIN)
@@ -252,7 +252,7 @@ def _densities(g: Galerkin, a: Array, b: Array) -> tuple[Array, Array]:
     return nonnegative("rho_1", one, g.comm), other
 
 
-def _distances(g: Galerkin, one: Array, other: Array) -> Array:
+def _distances(g: Elements, one: Array, other: Array) -> Array:
     """L2, L1, chi-square, KL."""
     h = one / other
     values = [(one - other) ** 2, np.abs(one - other), other * (h - 1.0) ** 2]
@@ -262,17 +262,17 @@ def _distances(g: Galerkin, one: Array, other: Array) -> Array:
     return np.array([np.sqrt(square), *rest])
 
 
-def _costs(g: Galerkin, one: Array, other: Array, delta: Array) -> Array:
+def _costs(g: Elements, one: Array, other: Array, delta: Array) -> Array:
     """Integrals over space in (E1), (E2), (E3), (E3') and (E4), for ``delta = |v_1 - v_2|**2``."""
     squares = other**2 * delta
     return _integrals(g, [squares, squares, one**2 / other * delta, other * delta, one * delta])
 
 
-def _integrals(g: Galerkin, values: list[Array]) -> Array:
+def _integrals(g: Elements, values: list[Array]) -> Array:
     return reduced(g.comm, np.array(values) @ g.quadrature_weights)
 
 
-def _highest(g: Galerkin, rho: Array) -> float:
+def _highest(g: Elements, rho: Array) -> float:
     return g.comm.allreduce(float(rho.max(initial=-np.inf)), op=MPI.MAX)
 
 

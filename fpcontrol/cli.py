@@ -14,7 +14,7 @@ from typing import Any
 from mpi4py import MPI
 
 from fpcontrol import io, theorems
-from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.files import output_path
 from fpcontrol.theorems.framework import runner as suite
 from fpcontrol.theorems.framework.checks import Row
@@ -70,7 +70,7 @@ def _main(arguments: Sequence[str] | None, comm: MPI.Comm) -> int:
     if options is None:
         return code
     try:
-        with together(comm):
+        with collective_errors(comm):
             chosen = suite.select(options.names, options.quick)
         if options.json:
             output_path(options.json, comm)
@@ -119,13 +119,13 @@ def _verify(
 ) -> int:
     start, interrupted = time.perf_counter(), False
     began = datetime.now().astimezone().isoformat(timespec="seconds")
-    say = _Printer(comm.rank == 0, len(chosen))
+    log_rank0 = _Printer(comm.rank == 0, len(chosen))
     outcomes: list[suite.Outcome] = []
-    with contextlib.closing(suite.run(chosen, comm, say.next)) as results:
+    with contextlib.closing(suite.run(chosen, comm, log_rank0.next)) as results:
         try:
             for outcome in results:
                 outcomes.append(outcome)
-                say.done(outcome)
+                log_rank0.done(outcome)
         except KeyboardInterrupt:
             interrupted = True
     record = {
@@ -144,9 +144,9 @@ def _verify(
     if options.json:
         io.write_json(record, options.json, comm)
     if options.report:
-        say.tell("drawing the page ...")
+        log_rank0.tell("drawing the page ...")
         report.write(outcomes, record, options.report, comm)
-    say.summary(outcomes, record)
+    log_rank0.summary(outcomes, record)
     if interrupted:
         return INTERRUPTED
     return 0 if record["passed"] else FAILED

@@ -9,9 +9,9 @@ import numpy as np
 from dolfinx import fem, geometry
 from dolfinx.mesh import Mesh
 
-from fpcontrol.discretization.galerkin import Galerkin, lagrange
+from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.linalg.linear_solvers import LinearSolver
-from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 # Backward Euler steps of the smoothing heat flow. Its kernel (1 + tau K/n)^-n has the variance of
@@ -26,7 +26,7 @@ def uniform(mesh: Mesh, degree: int = 2) -> fem.Function:
         mesh: Mesh of intervals, triangles or tetrahedra.
         degree: Polynomial degree, 1, 2 or 3.
     """
-    return from_nodes(Galerkin(lagrange(mesh, degree)), lambda x: np.ones(len(x)))
+    return from_nodes(Elements(lagrange(mesh, degree)), lambda x: np.ones(len(x)))
 
 
 def interpolate(
@@ -43,7 +43,7 @@ def interpolate(
     Raises:
         ValueError: On all ranks, if ``f`` is negative, not finite or zero at all nodes.
     """
-    density = from_nodes(Galerkin(lagrange(mesh, degree)), lambda x: f(x.T))
+    density = from_nodes(Elements(lagrange(mesh, degree)), lambda x: f(x.T))
     return with_floor(density, floor)
 
 
@@ -78,7 +78,7 @@ def from_points(
         ValueError: On all ranks, for negative or non-finite input, no mass, or no point inside.
     """
     d = mesh.topology.dim
-    with together(mesh.comm):
+    with collective_errors(mesh.comm):
         points = np.asarray(points, dtype=float)
         if points.ndim != 2 or points.shape[1] != d or len(points) == 0:
             raise ValueError(f"points has shape {points.shape}; (N, {d}) with N > 0 is needed.")
@@ -94,7 +94,7 @@ def from_points(
             )
         if not (np.isfinite(bandwidth) and bandwidth > 0):
             raise ValueError(f"bandwidth = {bandwidth!r} must be a positive length.")
-    g = Galerkin(lagrange(mesh, 1))
+    g = Elements(lagrange(mesh, 1))
     rho = fem.Function(g.space)
     rho.x.array[: g.n_owned] = _smoothed(g, _point_loads(g, points, masses, bandwidth), bandwidth)
     rho.x.scatter_forward()
@@ -119,16 +119,16 @@ def with_floor(density: fem.Function, floor: float) -> fem.Function:
     if not 0.0 <= floor <= 1.0:
         raise ValueError(f"floor = {floor!r} must be a fraction in [0, 1].")
     if floor > 0.0:
-        volume = Galerkin(density.function_space).volume
+        volume = Elements(density.function_space).volume
         density.x.array[:] = (1.0 - floor) * density.x.array + floor / volume
     return density
 
 
-def from_nodes(g: Galerkin, f: Callable[[Array], Array]) -> fem.Function:
+def from_nodes(g: Elements, f: Callable[[Array], Array]) -> fem.Function:
     """Density with nodal values proportional to ``f(x)``, ``x`` of shape ``(N, 3)``. Collective."""
     density = fem.Function(g.space, name="density")
     x = g.space.tabulate_dof_coordinates()
-    with together(g.comm):
+    with collective_errors(g.comm):
         values = np.asarray(f(x), dtype=float)
         if values.shape not in ((len(x),), ()):
             raise ValueError(
@@ -139,15 +139,15 @@ def from_nodes(g: Galerkin, f: Callable[[Array], Array]) -> fem.Function:
     return normalized(density, g)
 
 
-def normalized(density: fem.Function, g: Galerkin | None = None) -> fem.Function:
+def normalized(density: fem.Function, g: Elements | None = None) -> fem.Function:
     """Scale to mass 1. Collective.
 
     Raises:
         ValueError: On all ranks, if a nodal value is negative or not finite, or all are zero.
     """
-    g = g or Galerkin(density.function_space)
+    g = g or Elements(density.function_space)
     values = density.x.array[: g.n_owned]
-    with together(g.comm):
+    with collective_errors(g.comm):
         if not np.isfinite(values).all():
             raise ValueError("The density has values that are not finite.")
         if len(values) and values.min() < 0.0:
@@ -162,7 +162,7 @@ def normalized(density: fem.Function, g: Galerkin | None = None) -> fem.Function
     return density
 
 
-def _smoothed(g: Galerkin, loads: Array, bandwidth: float) -> Array:
+def _smoothed(g: Elements, loads: Array, bandwidth: float) -> Array:
     """Heat flow of point loads for the time bandwidth**2 / 2, owned entries."""
     tau = 0.5 * bandwidth**2 / HEAT_STEPS
     matrix = g.stiffness.copy()
@@ -182,7 +182,7 @@ def _smoothed(g: Galerkin, loads: Array, bandwidth: float) -> Array:
     return np.maximum(x.array[: g.n_owned], 0.0)
 
 
-def _point_loads(g: Galerkin, points: Array, masses: Array, reach: float) -> Array:
+def _point_loads(g: Elements, points: Array, masses: Array, reach: float) -> Array:
     """The dual vector of point masses, owned entries; reports points outside."""
     mesh, d, n = g.mesh, g.dimension, len(points)
     x = np.zeros((n, 3))
@@ -225,7 +225,7 @@ def _point_loads(g: Galerkin, points: Array, masses: Array, reach: float) -> Arr
     return g.assemble(parts.T)
 
 
-def check_density(name: str, density: fem.Function, g: Galerkin) -> None:
+def check_density(name: str, density: fem.Function, g: Elements) -> None:
     """Refuse, on all ranks, what is not a density in the space of ``g``."""
     if not isinstance(density, fem.Function):
         raise ValueError(f"{name} = {density!r} is not a dolfinx Function; see fpc.density.")

@@ -6,7 +6,7 @@ A drift is any callable ``drift(t, x)`` with ``x`` of shape ``(N, d)`` that retu
 - ``piece(t) -> int``: it is constant in time wherever this number is; the operator is then
   refilled (and factored) once a piece;
 - ``switches``: the times at which it jumps, which a time step must not straddle;
-- ``at_quadrature(t, galerkin) -> (N, d)``: it lives on the mesh and answers at the quadrature
+- ``at_quadrature(t, elements) -> (N, d)``: it lives on the mesh and answers at the quadrature
   points without a search.
 """
 
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Galerkin
-from fpcontrol.parallel.errors import together
+from fpcontrol.discretization.elements import Elements
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array, Field
 
 type Drift = Callable[[float, Array], Array]
@@ -86,11 +86,11 @@ class DriftSampler:
 
     Args:
         drift: The drift.
-        galerkin: The discretization that owns the points.
+        elements: The discretization that owns the points.
     """
 
-    def __init__(self, drift: Drift, galerkin: Galerkin) -> None:
-        self._drift, self._galerkin = drift, galerkin
+    def __init__(self, drift: Drift, elements: Elements) -> None:
+        self._drift, self._elements = drift, elements
         self._piece: int | None = None
         self._count, self._values = 0, np.empty(0)
 
@@ -106,16 +106,16 @@ class DriftSampler:
         piece = self._drift.piece(t) if hasattr(self._drift, "piece") else None
         if piece is None or piece != self._piece:
             self._piece, self._count = piece, self._count + 1
-            self._values = sample(self._drift, t, self._galerkin)
+            self._values = sample(self._drift, t, self._elements)
         return self._count, lambda: self._values
 
 
-def sample(drift: Drift, t: float, galerkin: Galerkin) -> Array:
+def sample(drift: Drift, t: float, elements: Elements) -> Array:
     """Drift at the quadrature points, checked on all ranks, shape ``(N, d)``. Collective."""
-    x = galerkin.points
-    with together(galerkin.comm):
+    x = elements.points
+    with collective_errors(elements.comm):
         if hasattr(drift, "at_quadrature"):
-            v = drift.at_quadrature(t, galerkin)
+            v = drift.at_quadrature(t, elements)
         else:
             v = np.asarray(drift(t, x))
         if v.shape != x.shape or v.dtype.kind not in "fiu":

@@ -28,7 +28,7 @@ from mpi4py import MPI
 import numpy as np
 from petsc4py import PETSc
 
-from fpcontrol.parallel.errors import meet, portable, together
+from fpcontrol.parallel.errors import barrier_with_timeout, collective_errors, portable
 from fpcontrol.parallel.progress import Progress, silenced
 from fpcontrol.parallel.signals import interrupts
 
@@ -100,7 +100,7 @@ def run[Case, Value](
         EnsembleError: On all ranks after all cases have run, if some raised.
         EnsembleInterrupt: On all ranks after a Ctrl-C.
     """
-    with together(comm):
+    with collective_errors(comm):
         cases = list(cases)
     groups = _checked(comm, len(cases), groups, patience)
     # Contiguous: ranks of a group are near each other on the machine.
@@ -186,7 +186,7 @@ def _outcome(
     except Exception as caught:
         error, told = caught, "".join(traceback.format_exception(caught))
     words = f"{name} raised on rank {meeting.rank} of its group, others are stuck:\n{told}"
-    meet(meeting, patience, words if error else "")
+    barrier_with_timeout(meeting, patience, words if error else "")
     if group.size > 1:  # what a member has made on the communicator itself, and dropped
         PETSc.garbage_cleanup(group)
     failed = [rank for rank, text in enumerate(meeting.allgather(told)) if text]

@@ -9,11 +9,11 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 from fpcontrol.density import check_density
-from fpcontrol.discretization.galerkin import Galerkin, lagrange
+from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.drift import Drift, DriftSampler, Steady, check_switches
 from fpcontrol.linalg.linear_solvers import FACTORED_ONCE, check_linear_solver
 from fpcontrol.noise import Noise, Sigma
-from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.progress import track
 from fpcontrol.stepping.schemes import Scheme, check_scheme
 from fpcontrol.stepping.stepper import Stepper
@@ -43,7 +43,7 @@ class FokkerPlanck:
             function of time.
         degree: Polynomial degree, 1, 2 or 3.
         method: ``"galerkin"``.
-        quadrature_degree: See ``Galerkin``.
+        quadrature_degree: See ``Elements``.
         linear_solver: ``"auto"``, ``"gmres"`` or ``"direct"``, see ``LinearSolver``. In 2-D, with
             a ``Steady`` drift, constant sigma and no options, ``"auto"`` is direct: one
             factorization serves all steps.
@@ -71,7 +71,7 @@ class FokkerPlanck:
             raise ValueError(f"drift = {drift!r} is not callable; give drift(t, x).")
         self.noise = Noise(sigma)
         self.mesh, self.drift = mesh, drift
-        self.galerkin = Galerkin(lagrange(mesh, degree), quadrature_degree)
+        self.elements = Elements(lagrange(mesh, degree), quadrature_degree)
         self._linear_solver = check_linear_solver(linear_solver)
         steady = isinstance(drift, Steady) and self.noise.steady
         if linear_solver == "auto" and steady and mesh.topology.dim == 2 and not petsc_options:
@@ -114,7 +114,7 @@ class FokkerPlanck:
         steps = check_steps(steps)
         if not (np.isfinite([t0, t1]).all() and t1 > t0):
             raise ValueError(f"t1 = {t1!r} must be finite and later than t0 = {t0!r}.")
-        check_density("start", start, self.galerkin)
+        check_density("start", start, self.elements)
         check_switches(self.drift, t0, t1, steps)
         scheme = check_scheme(scheme)
         if tolerance is None:
@@ -134,7 +134,7 @@ class FokkerPlanck:
         progress: bool,
     ) -> Trajectory:
         """Double the steps until the error that two runs imply is below the tolerance."""
-        g, before = self.galerkin, None
+        g, before = self.elements, None
         coarse = self._march(start, t0, t1, steps, scheme, progress)
         for _ in range(MAX_DOUBLINGS):
             fine = self._march(start, t0, t1, 2 * (len(coarse) - 1), scheme, progress)
@@ -163,10 +163,10 @@ class FokkerPlanck:
         progress: bool,
     ) -> Trajectory:
         """Equal steps."""
-        g = self.galerkin
+        g = self.elements
         times = np.linspace(t0, t1, steps + 1)
         dt = (t1 - t0) / steps
-        with together(g.comm):  # a schedule may raise on one rank only
+        with collective_errors(g.comm):  # a schedule may raise on one rank only
             diffusivity = [
                 [self.noise.diffusivity(t + c * dt) for c in scheme.c] for t in times[:-1]
             ]
@@ -185,7 +185,7 @@ class FokkerPlanck:
         return trajectory(g, times, levels, stepper.solver.iterations)
 
 
-def norm(g: Galerkin, u: Array) -> float:
+def norm(g: Elements, u: Array) -> float:
     """L2 norm of a local array. Collective."""
     x, image = g.vector(), g.vector()
     x.array[:] = u

@@ -20,7 +20,7 @@ from petsc4py import PETSc
 
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.result import Result
-from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.files import output_path, replacing
 from fpcontrol.reference import MoserFlow
 from fpcontrol.trajectory import Trajectory
@@ -50,7 +50,7 @@ def write(
     if isinstance(trajectory, Flow):
         raise ValueError(
             "trajectory is a Flow: densities along labels (sigma = 0), on no mesh. Write "
-            "trajectory.on_mesh(space), with a Lagrange space such as problem.galerkin.space."
+            "trajectory.on_mesh(space), with a Lagrange space such as problem.elements.space."
         )
     if not isinstance(every, int | np.integer) or every < 1:
         raise ValueError(f"every = {every!r} must be a positive integer.")
@@ -78,8 +78,8 @@ def record(result: Result) -> dict[str, Any]:
     return {
         "problem": problem.fingerprint()
         | {
-            "dofs": problem.galerkin.index_map.size_global,
-            "quadrature_degree": problem.galerkin.quadrature_degree,
+            "dofs": problem.elements.index_map.size_global,
+            "quadrature_degree": problem.elements.quadrature_degree,
             "seed": problem.drift.seed,
         }
         | problem.runs.settings(),
@@ -100,7 +100,7 @@ def record(result: Result) -> dict[str, Any]:
             name: [getattr(i, name) for i in result.history]
             for name in ("iteration", "evaluations", "value", "relative_error", "gradient_norm")
         },
-        "ranks": problem.galerkin.comm.size,
+        "ranks": problem.elements.comm.size,
         "versions": versions(),
     }
 
@@ -133,7 +133,7 @@ def write_record(
         OSError: On all ranks, if the folder cannot be written to.
     """
     content = record(result) | dict(extra or {})
-    write_json(content, path, result.problem.galerkin.comm)
+    write_json(content, path, result.problem.elements.comm)
 
 
 def write_json(content: Mapping[str, Any], path: str | os.PathLike[str], comm: MPI.Comm) -> None:
@@ -178,7 +178,7 @@ def read_points(
         ValueError: On all ranks, if a column is missing or an entry is not a number.
     """
     table = None
-    with together(comm):
+    with collective_errors(comm):
         if comm.rank == 0:
             with open(path, newline="") as file:
                 rows = list(csv.DictReader(file))

@@ -17,7 +17,7 @@ from dolfinx.io import XDMFFile
 from dolfinx.mesh import GhostMode, Mesh, MeshTags
 from numpy.typing import NDArray
 
-from fpcontrol.parallel.errors import raise_together, together
+from fpcontrol.parallel.errors import collective_errors, raise_collectively
 
 _DOMAIN = "/Xdmf/Domain"  # where XDMF keeps its grids
 # Cells by dimension, in XDMF's words ("triangle_6" and the like are curved) and in UFL's.
@@ -106,7 +106,7 @@ def read(path: str | Path, comm: MPI.Comm) -> Mesh:
         ValueError: On all ranks, if they do not hold a mesh of straight simplices that fills its
             space.
     """
-    with together(comm):
+    with collective_errors(comm):
         grid = _mesh_grid(Path(path)) if comm.rank == 0 else None
     name, topology = comm.bcast(grid)[:2]
     tdim = _TOPOLOGIES.index(topology)
@@ -137,7 +137,7 @@ def read_facet_tags(path: str | Path, mesh: Mesh, name: str | None = None) -> Me
         ValueError: On all ranks, if the file has no such tags, or tags of another mesh.
     """
     comm, dim = mesh.comm, mesh.topology.dim - 1
-    with together(comm):
+    with collective_errors(comm):
         grid = _tags_grid(Path(path), mesh, name) if comm.rank == 0 else None
     name, _, size = comm.bcast(grid)[:3]
     mesh.topology.create_entities(dim)
@@ -162,7 +162,7 @@ def _open(path: str | Path, comm: MPI.Comm) -> Iterator[XDMFFile]:
             yield file
     except RuntimeError as caught:
         error = ValueError(f"{path}: its data cannot be read: {caught}")
-    raise_together(comm, error)
+    raise_collectively(comm, error)
 
 
 def _mesh_grid(path: Path) -> _Grid:
@@ -229,7 +229,7 @@ def _checked(
     comm: MPI.Comm, dim: int, n: Sequence[int], lower: Sequence[float], upper: Sequence[float]
 ) -> tuple[list[int], NDArray[np.float64]]:
     """Counts, and the two corners as an array of shape ``(2, dim)``. Collective."""
-    with together(comm):
+    with collective_errors(comm):
         if not np.shape(n) == np.shape(lower) == np.shape(upper) == (dim,):
             raise ValueError(f"n, lower, upper must have {dim} entries: got {n}, {lower}, {upper}")
         for count in n:

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.result import Result
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.parallel.files import output_path, replacing
 from fpcontrol.reference import MoserFlow
 from fpcontrol.typing import Array
@@ -33,7 +33,7 @@ SLICE = 120  # Points along each side of the slice through a box.
 class _Canvas:
     """Where a space's functions are drawn: lines, triangles, or the middle slice in 3-D."""
 
-    def __init__(self, g: Galerkin) -> None:
+    def __init__(self, g: Elements) -> None:
         self._g, comm = g, g.comm
         self.dimension = g.dimension
         if self.dimension == 3:
@@ -121,7 +121,7 @@ def density(rho: fem.Function, path: str | os.PathLike[str], *, title: str = "")
         OSError: On all ranks, if the folder cannot be written to.
         ValueError: On all ranks, for an unknown format.
     """
-    g = Galerkin(rho.function_space)
+    g = Elements(rho.function_space)
     target = _picture_path(path, g.comm)
     canvas = _Canvas(g)
     values = canvas.values(rho.x.array)
@@ -155,7 +155,7 @@ def tracking(result: Result, path: str | os.PathLike[str], *, times: int = 5) ->
     problem, trajectory = result.problem, result.trajectory
     if not isinstance(problem.reference, MoserFlow):
         raise ValueError("tracking draws problems whose reference lives on a mesh (MoserFlow).")
-    g, over_time = problem.galerkin, result.errors.over_time
+    g, over_time = problem.elements, result.errors.over_time
     target = _picture_path(path, g.comm)
     uncontrolled = problem.errors(np.zeros_like(result.weights)).over_time
     canvas = _Canvas(g)

@@ -10,7 +10,7 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol.density import check_density
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.neumann import solve_neumann
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.typing import Array
@@ -35,7 +35,7 @@ class MoserFlow:
         t1: Last time ``T``.
         sigma: Noise, length per time**0.5, a number or a function of time; zero gives the drift
             of the continuity equation.
-        quadrature_degree: See ``Galerkin``; the equation must use the same.
+        quadrature_degree: See ``Elements``; the equation must use the same.
 
     Attributes:
         start, goal: Copies of the two densities.
@@ -63,7 +63,7 @@ class MoserFlow:
         self.noise = Noise(sigma, zero=True)
         if not isinstance(start, fem.Function):
             raise ValueError(f"start = {start!r} is not a dolfinx Function; see fpc.density.")
-        self.galerkin = g = Galerkin(start.function_space, quadrature_degree)
+        self.elements = g = Elements(start.function_space, quadrature_degree)
         check_density("start", start, g)
         check_density("goal", goal, g)
         # Copies: what is made of them below must stay theirs.
@@ -94,7 +94,7 @@ class MoserFlow:
         Raises:
             ValueError: If ``t`` is outside.
         """
-        density = fem.Function(self.galerkin.space, name="reference")
+        density = fem.Function(self.elements.space, name="reference")
         density.x.array[:] = self.coefficients(t)
         return density
 
@@ -103,11 +103,11 @@ class MoserFlow:
             raise ValueError(f"t = {t!r} is outside [0, t1 = {self.t1:g}].")
 
     def _lowest(self, u: Array) -> float:
-        values = self.galerkin.evaluate(u)
-        return self.galerkin.comm.allreduce(float(values.min(initial=np.inf)), op=MPI.MIN)
+        values = self.elements.evaluate(u)
+        return self.elements.comm.allreduce(float(values.min(initial=np.inf)), op=MPI.MIN)
 
     def _solve_potential(self) -> Array:
-        g = self.galerkin
+        g = self.elements
         slope, b, phi = g.vector(), g.vector(), g.vector()
         slope.array[:] = self._slope
         g.mass.mult(slope.petsc_vec, b.petsc_vec)
@@ -131,18 +131,18 @@ class MoserDrift:
     flow: MoserFlow
     local: ClassVar = True
 
-    def at_quadrature(self, t: float, galerkin: Galerkin) -> Array:
+    def at_quadrature(self, t: float, elements: Elements) -> Array:
         """Drift at the quadrature points of a discretization in the flow's own space, ``(N, d)``.
 
         Raises:
             ValueError: If the discretization has other points.
         """
-        own, flow = self.flow.galerkin, self.flow
-        if galerkin is not own and not np.array_equal(galerkin.points, own.points):
+        own, flow = self.flow.elements, self.flow
+        if elements is not own and not np.array_equal(elements.points, own.points):
             raise ValueError(
                 f"The Moser drift of degree {own.degree} with quadrature of degree "
-                f"{own.quadrature_degree} was asked at other points (degree {galerkin.degree}, "
-                f"quadrature {galerkin.quadrature_degree}); use the same mesh, degree and "
+                f"{own.quadrature_degree} was asked at other points (degree {elements.degree}, "
+                f"quadrature {elements.quadrature_degree}); use the same mesh, degree and "
                 "quadrature_degree for the reference and the equation."
             )
         rho = flow.coefficients(t)
@@ -156,7 +156,7 @@ class MoserDrift:
             ValueError: On this rank, if ``t`` is outside ``[0, t1]`` or a point is in no cell
                 owned by this rank (the message lists how many and the first).
         """
-        own, flow = self.flow.galerkin, self.flow
+        own, flow = self.flow.elements, self.flow
         rho, potential = flow.coefficients(t), flow._potential
         cells = own.locate(x)
         if (missing := np.flatnonzero(cells < 0)).size:

@@ -8,7 +8,7 @@ from mpi4py import MPI
 import numpy as np
 from dolfinx import fem
 
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
 
@@ -55,7 +55,7 @@ class Trajectory:
         return float(np.abs(self.mass / self.mass[0] - 1.0).max())
 
 
-def trajectory(g: Galerkin, times: Array, levels: Array, iterations: int) -> Trajectory:
+def trajectory(g: Elements, times: Array, levels: Array, iterations: int) -> Trajectory:
     """A trajectory with its masses and minima. Collective."""
     owned = levels[:, : g.n_owned]
     mass = reduced(g.comm, owned @ g.integrals)

@@ -10,7 +10,7 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol import density
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.typing import Array
 
 
@@ -201,7 +201,7 @@ class Manufactured:
 def l2_error(u: fem.Function, exact: Callable[[Array], Array]) -> float:
     """L2 norm of ``u - exact(x)``, ``x`` of shape ``(N, d)``. Collective."""
     # The square of the error is no polynomial: six degrees more than the equation's quadrature.
-    g = Galerkin(u.function_space, 2 * u.function_space.element.basix_element.degree + 6)
+    g = Elements(u.function_space, 2 * u.function_space.element.basix_element.degree + 6)
     error = g.evaluate(u.x.array).ravel() - exact(g.points)
     return g.sum(float(g.quadrature_weights @ error**2)) ** 0.5
 

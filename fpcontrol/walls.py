@@ -10,7 +10,7 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol.discretization.boundary import Wall, boundary
 from fpcontrol.drift import Divergence, Drift
-from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array, Field
 
 
@@ -28,7 +28,7 @@ def check_wall(drift: Drift, t: float, wall: Wall, comm: MPI.Comm, speed: float)
         ValueError: On all ranks; the message names the worst point.
     """
     x, normals = wall.points, wall.normals
-    with together(comm):
+    with collective_errors(comm):
         outward = np.einsum("nd,nd->n", np.asarray(drift(t, x)), normals) if len(x) else np.zeros(0)
         i = int(outward.argmax()) if len(x) else 0
         if len(x) and not outward[i] <= 1e-9 * speed:

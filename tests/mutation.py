@@ -98,7 +98,7 @@ MUTATIONS = (
     ),
     Mutation(
         "quadrature of half the degree",
-        "discretization/galerkin.py",
+        "discretization/elements.py",
         "    if asked is None:\n        return 2 * degree\n",
         "    if asked is None:\n        return degree\n",
         ("t2.entropy.kink",),

@@ -299,7 +299,7 @@ def test_drift_of_another_mesh_or_time_is_refused():
     assert "different meshes" in raised(
         ValueError, lambda: fpc.TrackingProblem(reference, strange, 0.5, 4)
     )
-    late = fpc.NetworkDrift(reference.galerkin.mesh, 2, 2, t1=2.0)
+    late = fpc.NetworkDrift(reference.elements.mesh, 2, 2, t1=2.0)
     assert "drift.t1 = 2 differs from reference.t1 = 1" in raised(
         ValueError, lambda: fpc.TrackingProblem(reference, late, 0.5, 4)
     )
@@ -411,7 +411,7 @@ def test_densities_along_labels_are_written_on_a_mesh(tmp_path):
     flow = problem.trajectory(problem.drift.weights)
     message = raised(ValueError, lambda: fpc.io.write(flow, path))
     assert "trajectory.on_mesh(space)" in message
-    fpc.io.write(flow.on_mesh(problem.galerkin.space), path)
+    fpc.io.write(flow.on_mesh(problem.elements.space), path)
     assert path.exists()
 
 

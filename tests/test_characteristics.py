@@ -17,7 +17,7 @@ from problems import SELF, WORLD, bump, cube, raised
 import fpcontrol as fpc
 from fpcontrol.characteristics.flow import Flow, Labels, binned_l2, carry
 from fpcontrol.discretization.boundary import Wall
-from fpcontrol.discretization.galerkin import lagrange
+from fpcontrol.discretization.elements import lagrange
 from fpcontrol.discretization.replica import MeshReference
 from fpcontrol.verification import difference_test, dot_test, orders, taylor_test
 from fpcontrol.walls import WallFactor, walled
@@ -355,8 +355,8 @@ class Polynomial:
 
     def __init__(self, mesh: Mesh, degree: int) -> None:
         self.degree, d = degree, mesh.topology.dim
-        self.galerkin = fpc.galerkin.Galerkin(lagrange(mesh, degree))
-        self.u = fem.Function(self.galerkin.space)
+        self.elements = fpc.elements.Elements(lagrange(mesh, degree))
+        self.u = fem.Function(self.elements.space)
         self.u.interpolate(lambda x: self.exact(x[:d].T)[0])
 
     def exact(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -392,7 +392,7 @@ def test_reference_at_moving_points_is_the_function(make, degree, monkeypatch):
     # From any cell to any other; only a re-entrant corner stops a walk.
     searched, search = [], moving._search
     monkeypatch.setattr(moving, "_search", lambda x: searched.append(len(x)) or search(x))
-    n_cells = WORLD.allreduce(polynomial.galerkin.n_cells)
+    n_cells = WORLD.allreduce(polynomial.elements.n_cells)
     far = moving.at(0.5, y, 7 * np.arange(len(y)) % n_cells)[0]
     assert (sum(searched) > 0) == (make is l_shape)
     assert far == pytest.approx(value, rel=1e-11, abs=1e-12 * size**degree)
@@ -534,7 +534,7 @@ def test_steps_converge_with_order_four_to_controlled_ones():
     errors = problem.refined(64).errors(weights)
     reference = MeshReference(problem.reference)
     distance = exact.l2_errors(reference)[-1]
-    g = problem.galerkin
+    g = problem.elements
     norm = g.sum(float(g.quadrature_weights @ reference(1.0, g.points) ** 2)) ** 0.5
     assert errors.final_error == pytest.approx(distance / norm, rel=1e-6)
 
@@ -543,7 +543,7 @@ def test_steps_converge_with_order_four_to_controlled_ones():
 def test_errors_without_control_are_those_of_the_mesh():
     problem = on_mesh(terminal_weight=0.4)
     errors = problem.errors(np.zeros_like(problem.drift.weights))
-    g, reference = problem.galerkin, problem.reference
+    g, reference = problem.elements, problem.reference
 
     def square(u: np.ndarray) -> float:
         return g.sum(float(g.quadrature_weights @ g.evaluate(u).ravel() ** 2))

@@ -9,13 +9,13 @@ import pytest
 from problems import SELF, WORLD, cube, raised
 
 import fpcontrol as fpc
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 
 L_SHAPE = Path(__file__).parents[1] / "meshes" / "l_shape.xdmf"
 
 
 def mass(rho) -> float:
-    return Galerkin(rho.function_space).integral(rho.x.array)
+    return Elements(rho.function_space).integral(rho.x.array)
 
 
 def lowest(rho) -> float:
@@ -67,7 +67,7 @@ def test_one_point_becomes_a_gaussian(dim, n):
     size = 8.0 if dim == 3 else 10.0
     mesh, centre = cube(WORLD, dim, n, size=size), np.full(dim, 0.5 * size + 0.1)
     rho = fpc.density.from_points(mesh, centre[None], bandwidth=1.0, degree=1)
-    g = Galerkin(rho.function_space, 4)
+    g = Elements(rho.function_space, 4)
     values, x = g.evaluate(rho.x.array).ravel(), g.points
     weights = values * g.quadrature_weights
     mean = np.array([g.sum(float(weights @ x[:, k])) for k in range(dim)])
@@ -116,7 +116,7 @@ def test_degrees_return_the_same_function():
     values = []
     for degree in (1, 2, 3):
         rho = fpc.density.from_points(mesh, points, bandwidth=0.15, degree=degree)
-        values.append(Galerkin(rho.function_space, 5).evaluate(rho.x.array))
+        values.append(Elements(rho.function_space, 5).evaluate(rho.x.array))
     assert values[1] == pytest.approx(values[0], abs=1e-12)
     assert values[2] == pytest.approx(values[0], abs=1e-12)
 
@@ -127,7 +127,7 @@ def test_nothing_leaks_round_the_corner_of_an_l():
     # The quarter x > 0, y < 0 is missing; the point is in the right arm, by its lower wall.
     centre, h = np.array([0.6, 0.03]), 0.4
     rho = fpc.density.from_points(mesh, centre[None], bandwidth=h)
-    g = Galerkin(rho.function_space)
+    g = Elements(rho.function_space)
     x, values = g.points, g.evaluate(rho.x.array).ravel()
     beyond = x[:, 1] < -0.5
     leaked = g.sum(float((values * g.quadrature_weights)[beyond].sum()))

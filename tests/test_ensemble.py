@@ -126,15 +126,15 @@ CASES = [(1, 2, 0.8), (2, 1, 0.5), (1, 1, 0.0), (1, 3, 0.5), (3, 1, 0.8)]
 
 @pytest.mark.parallel([1, 2, 3])
 def test_results_are_those_of_one_group(tmp_path):
-    together = quiet(everything(tmp_path), CASES, groups=1)
+    collective_errors = quiet(everything(tmp_path), CASES, groups=1)
     for groups in range(2, WORLD.size + 1):
         apart = quiet(everything(tmp_path), CASES, groups=groups)
-        for one, other in zip(together, apart, strict=True):
+        for one, other in zip(collective_errors, apart, strict=True):
             for a, b in zip(one, other, strict=True):
                 assert np.allclose(a, b, rtol=1e-9, atol=1e-12)
     if WORLD.size == 1:  # and those without an ensemble
         apart = [everything(tmp_path)(case, WORLD) for case in CASES]
-        for one, other in zip(together, apart, strict=True):
+        for one, other in zip(collective_errors, apart, strict=True):
             for a, b in zip(one, other, strict=True):
                 assert np.allclose(a, b, rtol=1e-12, atol=1e-15)
     names = [f"{dim}-{degree}-{sigma:g}" for dim, degree, sigma in CASES]
@@ -154,7 +154,7 @@ def test_what_is_dropped_in_a_group_holds_no_communicator():
         all_here.Ibarrier().Wait()  # so that the group of two takes one of the cases
         for _ in range(2200 if comm.size == 2 else 0):
             own = comm.Dup()
-            PETSc.Vec().createMPI((1, comm.size), comm=parallel.lasting(own))
+            PETSc.Vec().createMPI((1, comm.size), comm=parallel.cached_comm(own))
             own.Free()
         return comm.size
 
@@ -173,15 +173,15 @@ def test_runs_give_their_communicators_back():
 def test_lasting_communicator_is_one_for_the_same_ranks():
     half = WORLD.Split(WORLD.rank // 2, WORLD.rank)
     again = half.Dup()
-    one, other = parallel.lasting(half), parallel.lasting(again)
+    one, other = parallel.cached_comm(half), parallel.cached_comm(again)
     half.Free()
     again.Free()
     assert MPI.Comm.Compare(one, other) == MPI.IDENT
     assert one.allreduce(1) == one.size  # still there
-    assert parallel.lasting(WORLD.Dup()) == WORLD
+    assert parallel.cached_comm(WORLD.Dup()) == WORLD
     back = WORLD.Split(0, -WORLD.rank)
     if WORLD.size > 1:  # the same ranks in another order
-        assert parallel.lasting(back) != WORLD
+        assert parallel.cached_comm(back) != WORLD
     back.Free()
 
 

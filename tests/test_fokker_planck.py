@@ -15,7 +15,7 @@ from dolfinx import fem
 from problems import SELF, WORLD, bump, cube, raised, tracking
 
 import fpcontrol as fpc
-from fpcontrol.discretization.galerkin import Galerkin, lagrange
+from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.fokker_planck import norm
 from fpcontrol.linalg.linear_solvers import Fill, LinearSolver
 from fpcontrol.stepping.operators import Operators, choose_fill
@@ -222,7 +222,7 @@ def test_order_four_in_time():
         equation.solve(start, 1.0, steps, scheme=fpc.SDIRK4()).levels[-1]
         for steps in (64, 128, 256, 512)
     ]
-    errors = [norm(equation.galerkin, a - b) for a, b in itertools.pairwise(ends)]
+    errors = [norm(equation.elements, a - b) for a, b in itertools.pairwise(ends)]
     observed = orders(errors)
     print(f"errors {errors} orders {observed}")
     assert errors[-1] < 1e-10
@@ -244,7 +244,7 @@ def test_tolerance_is_kept(scheme, waves):
     start = fpc.density.uniform(mesh)
     run = equation.solve(start, 1.0, 2, scheme=scheme, tolerance=1e-3)
     exact = equation.solve(start, 1.0, 8 * (len(run) - 1), scheme=fpc.SDIRK4())
-    g = equation.galerkin
+    g = equation.elements
     gaps = [norm(g, u) for u in run.levels - exact.levels[::8]]
     worst = max(gaps) / max(norm(g, u) for u in exact.levels)
     assert 0.2 * run.time_error < worst < 1.3 * run.time_error
@@ -358,7 +358,7 @@ def compiled(form: Any) -> Any:
 @pytest.mark.parametrize(("dim", "degree", "n"), SPACES)
 def test_operators_are_those_of_compiled_forms(dim, degree, n):
     space = lagrange(cube(WORLD, dim, n, size=1.7, lower=-0.4), degree)
-    g = Galerkin(space)
+    g = Elements(space)
     u, w = ufl.TrialFunction(space), ufl.TestFunction(space)
     dx = ufl.dx(metadata={"quadrature_degree": 2 * degree})
     x = ufl.SpatialCoordinate(space.mesh)
@@ -382,7 +382,7 @@ def test_operators_are_those_of_compiled_forms(dim, degree, n):
 @pytest.mark.parallel([1, 2, 3])
 @pytest.mark.parametrize(("dim", "degree", "n"), SPACES)
 def test_derivative_in_the_drift_is_the_transpose_of_its_action(dim, degree, n):
-    g = Galerkin(lagrange(cube(WORLD, dim, n), degree))
+    g = Elements(lagrange(cube(WORLD, dim, n), degree))
     rng = np.random.default_rng(WORLD.rank)
     v = rng.standard_normal(g.points.shape)
     x = g.space.tabulate_dof_coordinates()[:, :dim]
@@ -404,7 +404,7 @@ def test_derivative_in_the_drift_is_the_transpose_of_its_action(dim, degree, n):
 @schemes()
 @pytest.mark.parametrize(("dim", "degree", "n"), THREE)
 def test_adjoint_step_is_the_transpose_of_the_step(dim, degree, n, scheme):
-    g = Galerkin(lagrange(cube(WORLD, dim, n), degree))
+    g = Elements(lagrange(cube(WORLD, dim, n), degree))
     stepper = Stepper(g, 0.1, scheme, 0.2, "direct")
     stepper.operators.set(stirring(0.3, g.points), 0.2)
     x = g.space.tabulate_dof_coordinates()[:, :dim]
@@ -422,7 +422,7 @@ def test_adjoint_step_is_the_transpose_of_the_step(dim, degree, n, scheme):
     ("steps", "speed", "levels"), [(2000, 0.0, 0), (100, 0.0, 2), (1, 0.0, 4), (2000, 200.0, 2)]
 )
 def test_fill_of_the_preconditioner_follows_diffusion_and_drift(steps, speed, levels):
-    g = Galerkin(lagrange(cube(WORLD, 2, 16), 1))
+    g = Elements(lagrange(cube(WORLD, 2, 16), 1))
     dt, D = 1.0 / steps, 0.5
     theta = dt * D * float((g.stiffness.getDiagonal() / g.mass.getDiagonal()).sum()) / 17**2
     courant = speed * (dt * theta / D) ** 0.5
@@ -440,7 +440,7 @@ def test_fill_of_the_preconditioner_follows_diffusion_and_drift(steps, speed, le
 @pytest.mark.parallel([1, 2, 3])
 @pytest.mark.parametrize("kind", ["asm", "bjacobi"])
 def test_blocks_that_options_choose_are_filled_and_counted(kind):
-    g = Galerkin(lagrange(cube(WORLD, 2, 16), 1))
+    g = Elements(lagrange(cube(WORLD, 2, 16), 1))
     least, most = (
         Operators(g, tau, 0.5, "gmres", {"pc_type": kind, "ksp_rtol": 1e-8}) for tau in (1e-6, 1.0)
     )
@@ -484,7 +484,7 @@ def test_strong_drifts_through_the_walls_take_few_iterations(steady):
 
 @pytest.mark.parallel([1, 2])
 def test_layout_of_a_preconditioner_may_change():
-    g = Galerkin(lagrange(cube(WORLD, 2, 16), 1))
+    g = Elements(lagrange(cube(WORLD, 2, 16), 1))
     operators = Operators(g, 1e-3, 0.05, "gmres")
     turn = np.stack([g.points[:, 1], -g.points[:, 0]], axis=1)
     b, x = g.vector(), g.vector()
@@ -502,7 +502,7 @@ def test_layout_of_a_preconditioner_may_change():
 
 @pytest.mark.parallel([1, 2])
 def test_fewer_operators_are_kept_where_they_take_more():
-    g = Galerkin(lagrange(cube(WORLD, 2, 16), 1))
+    g = Elements(lagrange(cube(WORLD, 2, 16), 1))
     operators, fresh = (Operators(g, 1e-3, 0.05, "gmres") for _ in range(2))
     turn = np.stack([g.points[:, 1], -g.points[:, 0]], axis=1)
     operators.set(turn, 0.05)
@@ -527,7 +527,7 @@ def test_fewer_operators_are_kept_where_they_take_more():
 
 
 def test_two_matrices_have_indices_of_their_own():
-    g = Galerkin(lagrange(cube(SELF, 2, 3), 2))
+    g = Elements(lagrange(cube(SELF, 2, 3), 2))
     first = g.matrix(g.mass_values.copy())
     before = first.mat.getValuesCSR()[2].copy()
     other = g.matrix(g.stiffness_values.copy())
@@ -755,7 +755,7 @@ def test_rank_without_cells(degree):
 
 @pytest.mark.parallel([1, 2])
 def test_breakdown_at_round_off_is_no_failure():
-    g = Galerkin(lagrange(cube(WORLD, 1, 9), 1))
+    g = Elements(lagrange(cube(WORLD, 1, 9), 1))
     # No tolerance can be met: GMRES goes on until round-off leaves it no direction.
     options = {"ksp_rtol": 1e-30, "pc_type": "none"}
 

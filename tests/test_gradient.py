@@ -260,7 +260,7 @@ def test_relative_error_is_the_trapezoid_of_l2_norms():
     problem = tracking(n=3, degree=2)
     weights = problem.drift.weights
     levels = problem.trajectory(weights).levels
-    mass = problem.galerkin.mass
+    mass = problem.elements.mass
     x, y = mass.createVecs()
 
     def square(u: np.ndarray) -> float:

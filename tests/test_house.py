@@ -58,7 +58,7 @@ def parsed(module: str) -> ast.Module:
 
 
 def test_package_is_found():
-    assert {"discretization.galerkin", "fokker_planck", "control.tracking"} <= set(MODULES)
+    assert {"discretization.elements", "fokker_planck", "control.tracking"} <= set(MODULES)
     assert imported(parsed("control.tracking")) >= {"control.on_mesh", "reference"}
 
 

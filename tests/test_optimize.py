@@ -526,7 +526,7 @@ def test_memory_of_figures_of_merit_does_not_grow_with_the_steps(scheme):
         problem = tracking(n=16, steps=steps, scheme=scheme, snapshots=3)
         weights = problem.drift.weights
         result = quiet(problem, max_iterations=1)
-        level = 8 * problem.galerkin.n_local
+        level = 8 * problem.elements.n_local
         calls = {
             "summary": result.summary,
             "record": lambda r=result: fpc.io.record(r),

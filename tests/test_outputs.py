@@ -120,7 +120,7 @@ def test_record_tells_what_was_run_and_what_came_out(tmp_path):
     parts = {"problem", "optimizer", "figures", "history", "ranks", "versions"}
     assert set(record) == parts | {"note"}
     problem, figures, history = record["problem"], record["figures"], record["history"]
-    g = result.problem.galerkin
+    g = result.problem.elements
     assert problem["dofs"] == g.index_map.size_global == 49
     assert (problem["degree"], problem["steps"], problem["pieces"]) == (2, 4, 2)
     assert (problem["width"], problem["activation"], problem["seed"]) == (2, "tanh", 3)

@@ -5,7 +5,7 @@ import pytest
 from problems import WORLD, bump, cube, raised
 
 import fpcontrol as fpc
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 
 
 def flow(dim: int = 2, degree: int = 2, n: int = 4, **options) -> fpc.MoserFlow:
@@ -27,7 +27,7 @@ def test_density_goes_from_start_to_goal_along_a_line():
 @pytest.mark.parametrize("t", [-0.1, 2.1, np.nan])
 def test_times_outside_are_refused(t):
     f = flow()
-    for call in (f.density, lambda t: f.drift(t, f.galerkin.points)):
+    for call in (f.density, lambda t: f.drift(t, f.elements.points)):
         with pytest.raises(ValueError, match=r"outside \[0, t1 = 2\]"):
             call(t)
 
@@ -36,7 +36,7 @@ def test_times_outside_are_refused(t):
 @pytest.mark.parametrize(("dim", "degree"), [(1, 3), (2, 2), (3, 1)])
 def test_drift_at_points_is_that_at_the_quadrature_points(dim, degree):
     f = flow(dim, degree, 3)
-    g = f.galerkin
+    g = f.elements
     own = f.drift.at_quadrature(0.7, g)
     assert own.shape == g.points.shape
     # Solved and evaluated the same; only the way to the reference cell differs.
@@ -50,22 +50,22 @@ def test_continuity_equation_holds_pointwise_where_it_is_known():
     start = fpc.density.interpolate(mesh, lambda x: 1.0 + 0.5 * np.cos(np.pi * x[0]), 3)
     goal = fpc.density.interpolate(mesh, lambda x: 1.0 - 0.5 * np.cos(np.pi * x[0]), 3)
     f = fpc.MoserFlow(start, goal, 2.0, 0.6)
-    x = f.galerkin.points
+    x = f.elements.points
     t, D = 0.5, 0.5 * 0.6**2
     a = 0.5 * (1.0 - t)
     exact = (0.5 * np.sin(np.pi * x) / np.pi - D * a * np.pi * np.sin(np.pi * x)) / (
         1.0 + a * np.cos(np.pi * x)
     )
-    assert np.abs(f.drift.at_quadrature(t, f.galerkin) - exact).max(initial=0.0) < 1e-5
+    assert np.abs(f.drift.at_quadrature(t, f.elements) - exact).max(initial=0.0) < 1e-5
 
 
 @pytest.mark.parallel([1, 2, 3])
 def test_points_of_other_ranks_or_outside_are_refused():
     f = flow(dim=2, degree=1)
-    points = np.vstack([f.galerkin.points[:2], [[1.5, 0.5]]])
+    points = np.vstack([f.elements.points[:2], [[1.5, 0.5]]])
     with pytest.raises(ValueError, match=r"1 of 3 points .*\[1.5 0.5\]"):
         f.drift(0.5, points)
-    everywhere = np.vstack(WORLD.allgather(f.galerkin.points))
+    everywhere = np.vstack(WORLD.allgather(f.elements.points))
     if WORLD.size > 1:
         with pytest.raises(ValueError, match=f"no cell owned by rank {WORLD.rank}"):
             f.drift(0.5, everywhere)
@@ -74,22 +74,22 @@ def test_points_of_other_ranks_or_outside_are_refused():
 @pytest.mark.parallel([1, 2])
 def test_equation_with_other_points_is_refused():
     f = flow()
-    start = bump(f.galerkin.mesh, 1, 0.3)
-    equation = fpc.FokkerPlanck(f.galerkin.mesh, f.drift, 0.5, degree=1)
+    start = bump(f.elements.mesh, 1, 0.3)
+    equation = fpc.FokkerPlanck(f.elements.mesh, f.drift, 0.5, degree=1)
     assert "degree 1, quadrature 2" in raised(ValueError, lambda: equation.solve(start, 1.0, 2))
-    equation = fpc.FokkerPlanck(f.galerkin.mesh, f.drift, 0.5, degree=2, quadrature_degree=5)
+    equation = fpc.FokkerPlanck(f.elements.mesh, f.drift, 0.5, degree=2, quadrature_degree=5)
     assert "quadrature 5" in raised(ValueError, lambda: equation.solve(f.start, 1.0, 2))
 
 
 @pytest.mark.parallel([1, 2])
 def test_without_noise_the_drift_is_that_of_the_continuity_equation():
     f, noisy = (flow(sigma=sigma) for sigma in (0.0, 0.5))
-    g = f.galerkin
+    g = f.elements
     rho = noisy.coefficients(0.7)
-    noise = 0.5 * 0.5**2 * noisy.galerkin.gradient(rho)
-    difference = noisy.drift.at_quadrature(0.7, noisy.galerkin) - f.drift.at_quadrature(0.7, g)
+    noise = 0.5 * 0.5**2 * noisy.elements.gradient(rho)
+    difference = noisy.drift.at_quadrature(0.7, noisy.elements) - f.drift.at_quadrature(0.7, g)
     assert difference == pytest.approx(
-        noise / noisy.galerkin.evaluate(rho).reshape(-1, 1), abs=1e-10
+        noise / noisy.elements.evaluate(rho).reshape(-1, 1), abs=1e-10
     )
 
 
@@ -159,8 +159,8 @@ def test_nan_on_one_rank_is_refused_on_all():
 @pytest.mark.parallel([1, 2])
 def test_reference_of_one_rank_mesh_is_usable_as_start_of_an_equation():
     f = flow(n=3)
-    equation = fpc.FokkerPlanck(f.galerkin.mesh, f.drift, 0.5)
+    equation = fpc.FokkerPlanck(f.elements.mesh, f.drift, 0.5)
     trajectory = equation.solve(f.density(0.5), 2.0, 4, t0=0.5)
-    goal = Galerkin(f.galerkin.space).evaluate(f.goal.x.array)
-    end = equation.galerkin.evaluate(trajectory[-1].x.array)
+    goal = Elements(f.elements.space).evaluate(f.goal.x.array)
+    end = equation.elements.evaluate(trajectory[-1].x.array)
     assert end == pytest.approx(goal, abs=1e-10)

@@ -11,7 +11,7 @@ from problems import tracking
 import fpcontrol as fpc
 from fpcontrol.control import storage
 from fpcontrol.control import sweeps as adjoint
-from fpcontrol.linalg.buffers import Recent
+from fpcontrol.linalg.buffers import BufferCache
 from fpcontrol.linalg.linear_solvers import LinearSolver
 
 WORLD = MPI.COMM_WORLD
@@ -112,7 +112,7 @@ def test_room_of_the_oldest_is_used_again():
         rooms.append([])
         return rooms[-1]
 
-    recent = Recent(make)
+    recent = BufferCache(make)
     assert recent.keep(2) == []
     filled: list[str] = []
 

@@ -9,7 +9,7 @@ from problems import SELF, WORLD, failures
 from scipy import integrate
 
 import fpcontrol as fpc
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import norm
 from fpcontrol.noise import Noise
@@ -75,8 +75,8 @@ SHORT = {
 @pytest.mark.parallel([2])
 @pytest.mark.parametrize("name", SHORT)
 def test_rows_are_the_same_on_all_ranks(name):
-    alone, together = SHORT[name](SELF), SHORT[name](WORLD)
-    for a, b in zip(alone.rows, together.rows, strict=True):
+    alone, collective_errors = SHORT[name](SELF), SHORT[name](WORLD)
+    for a, b in zip(alone.rows, collective_errors.rows, strict=True):
         assert a.quantity == b.quantity
         # Round-off over quantities that are differences of numbers of order 1.
         assert b.measured == pytest.approx(a.measured, rel=1e-6, abs=1e-9)
@@ -180,7 +180,7 @@ def test_disc_in_two_dimensions_agrees_with_its_radial_form():
 
     equation = fpc.FokkerPlanck(mesh, Steady(field), 2.0**0.5)
     run = equation.solve(fpc.density.uniform(mesh), 2.0 * radius / A, 20, scheme=fpc.SDIRK2())
-    g, one = Galerkin(run.space), run.levels[0]
+    g, one = Elements(run.space), run.levels[0]
     error = np.sqrt(np.pi) * max(norm(g, u - one) for u in run.levels) / norm(g, one)
     reduced = radial.errors_of_elements(WORLD, radius, A, Grid(200, 50))[0]
     # The mesh (h = 0.07) does not follow the jump of the drift at r = 0.3.

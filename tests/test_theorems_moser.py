@@ -7,7 +7,7 @@ import pytest
 from problems import SELF, WORLD, failures
 
 from fpcontrol.characteristics.flow import carry
-from fpcontrol.discretization.galerkin import Galerkin, lagrange
+from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.noise import Noise
 from fpcontrol.reference import MoserFlow
 from fpcontrol.theorems.closed_forms.profiles import (
@@ -73,8 +73,8 @@ SHORT = {
 @pytest.mark.parallel(2)
 @pytest.mark.parametrize("name", SHORT)
 def test_rows_are_the_same_on_all_ranks(name):
-    alone, together = SHORT[name](SELF), SHORT[name](WORLD)
-    for a, b in zip(alone.rows, together.rows, strict=True):
+    alone, collective_errors = SHORT[name](SELF), SHORT[name](WORLD)
+    for a, b in zip(alone.rows, collective_errors.rows, strict=True):
         assert a.quantity == b.quantity
         assert b.measured == pytest.approx(a.measured, rel=1e-6, abs=1e-9)
         assert a.passed == b.passed
@@ -117,7 +117,7 @@ def test_quantiles_invert():
 
 
 def test_domains_have_their_areas():
-    area = [Galerkin(lagrange(f(SELF, 24), 1)).volume for f in (l_shape, disk)]
+    area = [Elements(lagrange(f(SELF, 24), 1)).volume for f in (l_shape, disk)]
     assert area[0] == pytest.approx(0.75, rel=1e-12)
     assert area[1] == pytest.approx(np.pi / 4.0, rel=2e-3)  # a polygon of 96 corners
 
@@ -157,11 +157,11 @@ def test_drift_to_the_order_of_the_mesh_is_found(monkeypatch, name):
 
 
 def test_missing_noise_part_is_found(monkeypatch):
-    class Still(Noise):
+    class Frozen(Noise):
         def diffusivity(self, t):
             return 0.0
 
-    monkeypatch.setattr("fpcontrol.reference.Noise", Still)
+    monkeypatch.setattr("fpcontrol.reference.Noise", Frozen)
     assert len(failures(moser.regularity(SELF, cells=32))) == 2
 
 

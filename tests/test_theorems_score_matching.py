@@ -68,8 +68,8 @@ SHORT = {
 @pytest.mark.parallel(2)
 @pytest.mark.parametrize("name", SHORT)
 def test_rows_are_the_same_on_all_ranks(name):
-    alone, together = SHORT[name](SELF), SHORT[name](WORLD)
-    for a, b in zip(alone.rows, together.rows, strict=True):
+    alone, collective_errors = SHORT[name](SELF), SHORT[name](WORLD)
+    for a, b in zip(alone.rows, collective_errors.rows, strict=True):
         assert a.quantity == b.quantity
         # Characteristics: where the largest error of a step is, is not where it is on one rank.
         assert b.measured == pytest.approx(a.measured, rel=1e-6, abs=1e-9)

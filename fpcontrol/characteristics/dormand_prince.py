@@ -8,7 +8,7 @@ import numpy as np
 from scipy.integrate import DOP853
 
 from fpcontrol.drift import Divergence, Drift
-from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array, Field
 
 
@@ -75,7 +75,7 @@ class DormandPrince:
         self, u: Array, t: float, h: float, inside: Callable[[float], float]
     ) -> tuple[Array, float]:
         rk, k = DOP853, np.empty((13, *u.shape))
-        with together(self._comm):
+        with collective_errors(self._comm):
             for s in range(12):
                 stage = u + h * np.tensordot(rk.A[s, :s], k[:s], 1)
                 k[s] = self._rate(inside(t + rk.C[s] * h), stage[:, :-1])

@@ -21,10 +21,10 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
 from fpcontrol.characteristics.dormand_prince import DormandPrince, Rate
 from fpcontrol.characteristics.markers import Labels
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.replica import AnalyticReference, MeshReference
 from fpcontrol.drift import Drift
-from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.reference import MoserFlow
 from fpcontrol.trajectory import Trajectory, trajectory
 from fpcontrol.typing import Array, Field
@@ -99,7 +99,7 @@ class Flow:
         rho_0, squares, reference = self.labels.density, [], _field(reference)
         for t, x, log_j in zip(self.times, self.positions, self.log_jacobian, strict=True):
             r = np.asarray(reference(float(t), x))
-            with together(self.labels.comm):
+            with collective_errors(self.labels.comm):
                 if r.shape not in ((), (len(x),)):
                     raise ValueError(
                         f"reference(t, x) returned shape {r.shape} for x of shape {x.shape}; "
@@ -123,7 +123,7 @@ class Flow:
             ValueError: On all ranks, if the flows are of other labels or at other times.
         """
         mine, theirs = self.labels, other.labels
-        with together(mine.comm):
+        with collective_errors(mine.comm):
             for what in ("points", "volumes", "density"):
                 a, b = getattr(mine, what), getattr(theirs, what)
                 if a is not b and not np.array_equal(a, b):
@@ -150,17 +150,17 @@ class Flow:
         flow.
 
         Args:
-            space: Lagrange space on a mesh of the domain (``problem.galerkin.space``).
+            space: Lagrange space on a mesh of the domain (``problem.elements.space``).
             levels: Which times; all unless given.
         """
-        g, comm = Galerkin(space), self.labels.comm
+        g, comm = Elements(space), self.labels.comm
         nodes = space.tabulate_dof_coordinates()[: g.n_local, : g.dimension]
         levels = range(len(self.times)) if levels is None else levels
         u = np.empty((len(levels), g.n_local))
         for row, n in zip(u, levels, strict=True):
             parts = zip(*comm.allgather((self.positions[n], self.density[n])), strict=True)
             x, rho = (np.concatenate(part) for part in parts)
-            with together(comm):
+            with collective_errors(comm):
                 row[:] = _interpolated(x, rho, nodes)
         return trajectory(g, self.times[list(levels)], u, 0)
 
@@ -185,7 +185,7 @@ class Flow:
             raise ValueError("cell_masses needs labels from Labels.on_interval.")
         x = self.positions[level].reshape(-1, labels.per_cell)[:, [0, -1]].ravel()
         masses = (labels.volumes * labels.density).reshape(-1, labels.per_cell).sum(axis=1)
-        with together(labels.comm):
+        with collective_errors(labels.comm):
             # Ends of neighbouring cells are the same label twice: round-off between them.
             if (np.diff(x) < -1e-12 * np.ptp(labels.wall.points)).any():
                 raise ValueError("Labels have overtaken each other: use tighter tolerances.")

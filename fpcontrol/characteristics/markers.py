@@ -12,8 +12,8 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol.discretization.boundary import Wall
-from fpcontrol.discretization.galerkin import Galerkin
-from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.discretization.elements import Elements
+from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 
@@ -44,14 +44,14 @@ class Labels:
 
         Args:
             density: Density at the first time.
-            quadrature_degree: See ``Galerkin``; more labels and more accurate integrals.
+            quadrature_degree: See ``Elements``; more labels and more accurate integrals.
 
         Raises:
             ValueError: On all ranks, if the density is negative or not finite at a point.
         """
-        g = Galerkin(density.function_space, quadrature_degree)
+        g = Elements(density.function_space, quadrature_degree)
         rho = g.evaluate(density.x.array).ravel()
-        with together(g.comm):
+        with collective_errors(g.comm):
             check_values(rho)
         return cls(g.comm, g.points, g.quadrature_weights, rho, Wall.of(g.mesh))
 
@@ -86,7 +86,7 @@ class Labels:
         first, last = (n * r // comm.size for r in (comm.rank, comm.rank + 1))
         h = (upper - lower) / n
         x = lower + h * (np.arange(first, last)[:, None] + hat[order, 0]).reshape(-1, 1)
-        with together(comm):
+        with collective_errors(comm):
             rho = np.asarray(density(x), dtype=float)
             if rho.shape not in ((), (len(x),)):
                 raise ValueError(

@@ -12,7 +12,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.files import replacing
 from fpcontrol.typing import Array
 
@@ -65,9 +65,9 @@ def read_checkpoint(
         OSError: On all ranks, if there is no such file or it is no checkpoint.
         ValueError: On all ranks, if it belongs to another problem; the message says how it differs.
     """
-    comm = problem.galerkin.comm
+    comm = problem.elements.comm
     content = None
-    with together(comm):
+    with collective_errors(comm):
         if comm.rank == 0:
             try:
                 with np.load(path) as file:

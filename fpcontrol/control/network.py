@@ -9,7 +9,7 @@ import numpy as np
 from dolfinx.mesh import Mesh
 from scipy.special import expit
 
-from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 # Numbers in the hidden layer of one block of points: 256 KiB, so that the few such arrays in use
@@ -171,7 +171,7 @@ class NetworkDrift:
         self.centre, self.scale = 0.5 * (low + high), 0.5 * float((high - low).max())
         self.mesh, self.pieces, self.t1, self.seed = mesh, int(pieces), float(t1), seed
         self.network = Network(d, int(width), activation)
-        with together(mesh.comm):
+        with collective_errors(mesh.comm):
             self.weights = (
                 self._initial_weights(seed)
                 if weights is None

@@ -21,10 +21,10 @@ from fpcontrol.control.fingerprint import moment
 from fpcontrol.control.network import ACTIVATIONS, Network, NetworkDrift
 from fpcontrol.density import check_density
 from fpcontrol.discretization.boundary import Wall
-from fpcontrol.discretization.galerkin import Galerkin, lagrange
-from fpcontrol.discretization.replica import AnalyticReference, LeftDomain, MeshReference, Still
+from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.discretization.replica import AnalyticReference, Frozen, LeftDomain, MeshReference
 from fpcontrol.linalg.buffers import read_only
-from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.reference import MoserFlow
 from fpcontrol.typing import Array
 from fpcontrol.walls import WallFactor, walled
@@ -107,7 +107,7 @@ class _Path:
     squares: Array  # (steps + 1,)
 
 
-class Transport:
+class CharacteristicRuns:
     r"""Runs of the controlled continuity equation and their squared errors. Collective.
 
     Squared errors are integrals over the labels,
@@ -163,10 +163,10 @@ class Transport:
             )
         self._moving: Any = reference
         if isinstance(reference, MoserFlow):
-            self._moving, self.galerkin = MeshReference(reference), reference.galerkin
+            self._moving, self.elements = MeshReference(reference), reference.elements
         else:
-            self.galerkin = Galerkin(lagrange(drift.mesh, 2), quadrature_degree=8)
-        g = self.galerkin
+            self.elements = Elements(lagrange(drift.mesh, 2), quadrature_degree=8)
+        g = self.elements
         self.reference, self.drift, self.steps = reference, drift, steps
         self.labels = labels or self._own_labels(start, label_mesh, quadrature_degree)
         self.walled = walled(drift, g.mesh, layer)
@@ -194,7 +194,7 @@ class Transport:
                 total += later
             cost_x, cost_j = self._cost_dual(path, n, scales)
             sx, sj = total + cost_x, sj + cost_j
-        comm = self.galerkin.comm  # rank 0's sum on all, so that all bits agree
+        comm = self.elements.comm  # rank 0's sum on all, so that all bits agree
         return comm.bcast(comm.reduce(dual, root=0), root=0).ravel()
 
     def tangent(self, weights: Array, direction: Array, scales: Array) -> float:
@@ -210,7 +210,7 @@ class Transport:
                 dx, dj = dx + h * B[i] * dv, dj + h * B[i] * dd
             sx, sj = self._cost_dual(path, n + 1, scales)
             total += float(np.sum(sx * dx) + sj @ dj)
-        return self.galerkin.sum(total)
+        return self.elements.sum(total)
 
     def trajectory(self, weights: Array) -> Flow:
         """Labels and densities along them at all levels, read-only. Collective."""
@@ -225,13 +225,13 @@ class Transport:
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
-        g, labels, scaled = self.galerkin, self.labels, self.drift.scaled
+        g, labels, scaled = self.elements, self.labels, self.drift.scaled
         y, w = scaled(g.points), g.quadrature_weights
         return {
             "sigma": 0.0,
             "scheme": "characteristics",
             "layer": self.walled.factor.layer,
-            "labels": self.galerkin.comm.allreduce(len(labels.points)),
+            "labels": self.elements.comm.allreduce(len(labels.points)),
             "start_norm": float(labels.integral(labels.density**2)[0]),
             "start_moment": moment(g.comm, scaled(labels.points), labels.volumes * labels.density),
             "reference_norm": float(self.norms[self.steps // 2]),
@@ -249,13 +249,13 @@ class Transport:
     def _own_labels(
         self, start: fem.Function | None, mesh: Mesh | None, degree: int | None
     ) -> Labels:
-        g, source = self.galerkin, self._moving
+        g, source = self.elements, self._moving
         if start is not None:
             check_density("start", start, g)
-            source = MeshReference(Still(g, start.x.array))
+            source = MeshReference(Frozen(g, start.x.array))
         if degree is None:
             degree = max(2 * g.degree + 2, g.quadrature_degree)
-        fine = Galerkin(g.space if mesh is None else lagrange(mesh, 1), degree)
+        fine = Elements(g.space if mesh is None else lagrange(mesh, 1), degree)
         rho = source.at(0.0, fine.points)[0]
         return Labels(g.comm, fine.points, fine.quadrature_weights, rho, Wall.of(g.mesh))
 
@@ -263,12 +263,12 @@ class Transport:
         return n * self.drift.pieces // self.steps
 
     def _reference_norm(self, t: float) -> float:
-        g = self.galerkin
+        g = self.elements
         return g.sum(float(g.quadrature_weights @ self._reference_values(t) ** 2))
 
     def _reference_values(self, t: float) -> Array:
         """At the quadrature points of the mesh."""
-        g, r = self.galerkin, self.reference
+        g, r = self.elements, self.reference
         if isinstance(r, MoserFlow):
             return g.evaluate(r.coefficients(t)).ravel()
         return r.at(t, g.points)[0]
@@ -298,7 +298,7 @@ class Transport:
                 log_j[n + 1] = log_j[n] + h * sum(
                     b * d for b, (_, _, d) in zip(B, stages, strict=True)
                 )
-                with together(self.galerkin.comm):
+                with collective_errors(self.elements.comm):
                     self._check_inside(n + 1, x[n + 1])
         error = labels.density * np.exp(-log_j) - value
         squares = labels.integral(error**2 * np.exp(log_j))

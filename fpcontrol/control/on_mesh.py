@@ -23,7 +23,7 @@ from fpcontrol.trajectory import Trajectory, trajectory
 from fpcontrol.typing import Array
 
 
-class Diffusion:
+class MeshRuns:
     r"""Runs of the controlled Fokker-Planck equation and their squared errors. Collective.
 
     For the levels :math:`\rho_n` at weights :math:`\theta` and squares :math:`e_n =
@@ -67,15 +67,15 @@ class Diffusion:
     ) -> None:
         if not isinstance(reference, MoserFlow):
             raise ValueError(f"reference = {reference!r} must be a MoserFlow where sigma > 0.")
-        self.reference, self.galerkin = reference, reference.galerkin
+        self.reference, self.elements = reference, reference.elements
         self.noise, self.steps, self.pieces = Noise(sigma), steps, drift.pieces
         self._drift = drift
         self.start = start or reference.start
-        check_density("start", self.start, self.galerkin)
+        check_density("start", self.start, self.elements)
         self.scheme = check_scheme(scheme)
         self.times = np.linspace(0.0, drift.t1, steps + 1)
         self.sweeps = Sweeps(
-            self.galerkin,
+            self.elements,
             drift,
             self.noise,
             steps,
@@ -90,7 +90,7 @@ class Diffusion:
         self.norms = self._sum_levels(
             [self._local_norm(reference.coefficients(t)) for t in self.times]
         )
-        self._kept: _Kept | None = None
+        self._kept: _CachedRun | None = None
 
     def squares(self, weights: Array) -> Array:
         """Squared errors of all levels, ``(steps + 1,)``. Collective."""
@@ -129,8 +129,8 @@ class Diffusion:
             weights.reshape(pieces, -1), direction.reshape(pieces, -1), window
         ):
             dual = self.sweeps.stepper.apply_mass(self._misfit(n, rho, scales))
-            total += float(dual @ dot[: self.galerkin.n_owned])
-        return self.galerkin.sum(total)
+            total += float(dual @ dot[: self.elements.n_owned])
+        return self.elements.sum(total)
 
     def trajectory(self, weights: Array) -> Trajectory:
         """The controlled densities at all levels, read-only. Collective.
@@ -141,14 +141,14 @@ class Diffusion:
         if self.storage.snapshots is None:
             levels = self._window(weights)[1:, -1]
         else:
-            levels = np.empty((self.steps + 1, self.galerkin.n_local))
+            levels = np.empty((self.steps + 1, self.elements.n_local))
             self._run(weights, keep=False, levels=levels)
         assert self._kept is not None
-        return trajectory(self.galerkin, self.times, read_only(levels), self._kept.iterations)
+        return trajectory(self.elements, self.times, read_only(levels), self._kept.iterations)
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
-        g = self.galerkin
+        g = self.elements
         y, w = self._drift.scaled(g.points), g.quadrature_weights
 
         def mean(u: Array) -> float:
@@ -180,14 +180,14 @@ class Diffusion:
         return scales[n] * (rho - self.reference.coefficients(self.times[n]))
 
     def _local_norm(self, u: Array) -> float:
-        return float(self.sweeps.stepper.apply_mass(u) @ u[: self.galerkin.n_owned])
+        return float(self.sweeps.stepper.apply_mass(u) @ u[: self.elements.n_owned])
 
     def _sum_levels(self, parts: list[float] | Array) -> Array:
-        return reduced(self.galerkin.comm, np.array(parts))
+        return reduced(self.elements.comm, np.array(parts))
 
     def _observer(self, levels: Array | None = None) -> tuple[Array, Observe]:
         """This rank's squares, masses and minima ``(3, steps + 1)``, and what fills them."""
-        g, local = self.galerkin, np.zeros((3, self.steps + 1))
+        g, local = self.elements, np.zeros((3, self.steps + 1))
 
         def observe(n: int, rho: Array) -> None:
             owned = rho[: g.n_owned]
@@ -201,10 +201,10 @@ class Diffusion:
 
     def _remembered(
         self, weights: Array, window: Array | None, local: Array, iterations: int
-    ) -> "_Kept":
+    ) -> "_CachedRun":
         squares, mass = self._sum_levels(local[:2])
-        minimum = reduced(self.galerkin.comm, local[2], MPI.MIN)
-        return _Kept(weights.tobytes(), window, squares, mass, minimum, iterations)
+        minimum = reduced(self.elements.comm, local[2], MPI.MIN)
+        return _CachedRun(weights.tobytes(), window, squares, mass, minimum, iterations)
 
     def _run(self, weights: Array, keep: bool, levels: Array | None = None) -> None:
         """Forward sweep; remembers the errors, and the window if it is to be kept."""
@@ -222,7 +222,7 @@ class Diffusion:
         iterations = solver.iterations - before
         self._kept = self._remembered(weights, window, local, iterations)
 
-    def _seen(self, weights: Array) -> "_Kept":
+    def _seen(self, weights: Array) -> "_CachedRun":
         """What is remembered of the run at these weights, which is made if it is not the last."""
         if self._kept is None or self._kept.key != weights.tobytes():
             self._run(weights, keep=self.storage.snapshots is None)
@@ -237,7 +237,7 @@ class Diffusion:
 
 
 @dataclass(frozen=True)
-class _Kept:
+class _CachedRun:
     """The last forward sweep: weights, levels, what was seen of each level, iterations."""
 
     key: bytes

@@ -14,14 +14,14 @@ import numpy as np
 from petsc4py import PETSc
 
 from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpoint
-from fpcontrol.control.on_mesh import Diffusion
+from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.control.result import Result
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.replica import LeftDomain
 from fpcontrol.linalg.linear_solvers import petsc_options_set
-from fpcontrol.parallel.errors import lasting, meet, together
+from fpcontrol.parallel.errors import barrier_with_timeout, cached_comm, collective_errors
 from fpcontrol.parallel.files import output_path
-from fpcontrol.parallel.progress import Progress, say
+from fpcontrol.parallel.progress import Progress, log_rank0
 from fpcontrol.parallel.signals import interrupts
 from fpcontrol.typing import Array
 
@@ -101,15 +101,15 @@ def minimize(
     ):
         if not (np.isfinite(number) and number >= 0.0):
             raise ValueError(f"{name} = {number!r} must be finite and not negative.")
-    comm = problem.galerkin.comm
+    comm = problem.elements.comm
     target = None if checkpoint is None else output_path(checkpoint, comm)
     history: list[Iterate] = []
     if resume is not None:
         weights, history = read_checkpoint(resume, problem)
-    with together(comm):
+    with collective_errors(comm):
         start = problem.drift.check_weights(problem.drift.weights if weights is None else weights)
-    if isinstance(problem.runs, Diffusion):
-        say(str(problem.runs.storage), comm, progress)
+    if isinstance(problem.runs, MeshRuns):
+        log_rank0(str(problem.runs.storage), comm, progress)
     bar = Progress("minimize", max_iterations, comm, progress)
     run = _Run(problem, history, bar, target, checkpoint_every)
     run.limit(max_evaluations, gradient_tolerance, target_error)
@@ -119,7 +119,7 @@ def minimize(
     # One optimizer for all ranks, its vectors on rank 0 alone: optimizers of their own would round
     # differently on different ranks (BLAS does, by alignment), and after some hundred iterations
     # one rank takes a step that another refuses.
-    shared = lasting(comm)
+    shared = cached_comm(comm)
     x = PETSc.Vec().createMPI((start.size if comm.rank == 0 else 0, start.size), comm=shared)
     x.array[:] = start[: x.local_size]
     tao = PETSc.TAO().create(shared)
@@ -141,7 +141,9 @@ def minimize(
             if not isinstance(run.error, _Stop):
                 run.save_after_error()
                 # A rank that leaves alone would wait for the others when PETSc ends, for ever.
-                meet(meeting, PATIENCE, "".join(traceback.format_exception(run.error)))
+                barrier_with_timeout(
+                    meeting, PATIENCE, "".join(traceback.format_exception(run.error))
+                )
                 meeting.Free()
                 raise run.error from None
             reason = str(run.error)
@@ -203,7 +205,7 @@ class _Run:
 
     def evaluate(self, tao: PETSc.TAO, x: PETSc.Vec, gradient: PETSc.Vec) -> float:
         """Value and derivative for TAO. An exception here leaves TAO as PETSc error 101."""
-        comm = self.problem.galerkin.comm
+        comm = self.problem.elements.comm
         try:
             if comm.allreduce(bool(self.interrupted), op=MPI.LOR):
                 raise _Stop("interrupted")
@@ -239,7 +241,7 @@ class _Run:
         assert self._base is not None
         start, value, dual = self._base
         self.evaluations += 1
-        slope = self.problem.galerkin.comm.bcast(float(dual @ (x.getArray(readonly=True) - start)))
+        slope = self.problem.elements.comm.bcast(float(dual @ (x.getArray(readonly=True) - start)))
         gradient.array[:] = -3.0 * dual
         return value + max(abs(slope), 1e-6 * abs(value))
 
@@ -260,7 +262,7 @@ class _Run:
         iteration = self._first_iteration + tao.getIterationNumber()
         if iteration == self._first_iteration and self.history:
             return  # Resumed: this iterate is the last one of the history.
-        seconds = self.problem.galerkin.comm.bcast(time.monotonic() - self._clock)
+        seconds = self.problem.elements.comm.bcast(time.monotonic() - self._clock)
         self.history.append(
             Iterate(
                 iteration,
@@ -288,14 +290,14 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint, if one is wanted. Collective."""
-        self._save(self.problem.galerkin.comm)
+        self._save(self.problem.elements.comm)
 
     def save_after_error(self) -> None:
         """Write the checkpoint on rank 0, without the help of the others: they may be lost.
 
         If the file cannot be written, the error before counts, not that.
         """
-        if self.problem.galerkin.comm.rank == 0:
+        if self.problem.elements.comm.rank == 0:
             with contextlib.suppress(OSError):
                 self._save(MPI.COMM_SELF)
 

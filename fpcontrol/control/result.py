@@ -85,7 +85,7 @@ class Result:
         """Table of the figures of merit, with and without control. Collective."""
         errors, (mass, _) = self.errors, self._mass_and_minimum
         still = self.problem.errors(np.zeros_like(self.weights))
-        mean = float(mass[0]) / self.problem.galerkin.volume
+        mean = float(mass[0]) / self.problem.elements.volume
         last = self.history[-1]
         rows = [
             ("", "without control", "with control"),

@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.stepping.operators import Operators
 from fpcontrol.typing import Array
 
@@ -81,7 +81,7 @@ class Storage:
         """
         if self.directory is None:
             return np.empty(shape)
-        with together(comm):
+        with collective_errors(comm):
             room = self._mapped(shape)
         return room
 
@@ -135,7 +135,7 @@ def choose(
         ValueError: On all ranks, if the budget or a directory is none, if not even one snapshot
             fits, or if the ranks do not ask for the same.
     """
-    with together(comm):
+    with collective_errors(comm):
         directory = _checked(memory, disk, snapshots)
     asked = comm.allgather((directory is None, snapshots))
     if any(other != asked[0] for other in asked):

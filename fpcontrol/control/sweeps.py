@@ -14,9 +14,9 @@ import numpy as np
 
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.storage import Sizes, choose, give_back
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.noise import Noise
-from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.stepping.stepper import Load, Stepper
 from fpcontrol.typing import Array
@@ -34,7 +34,7 @@ class Sweeps:
     before it all stages but the last of the step that led to it: ``(stages, n_local)``.
 
     Args:
-        galerkin: The discretization.
+        elements: The discretization.
         drift: The network, for its structure; the weights are arguments of the sweeps.
         noise: Noise of the equation.
         steps: Number of steps, a multiple of the drift's pieces.
@@ -48,7 +48,7 @@ class Sweeps:
 
     def __init__(
         self,
-        galerkin: Galerkin,
+        elements: Elements,
         drift: NetworkDrift,
         noise: Noise,
         steps: int,
@@ -60,17 +60,17 @@ class Sweeps:
         disk: str | os.PathLike[str] | None,
         snapshots: int | None,
     ) -> None:
-        self.galerkin, self.network, self.scale = galerkin, drift.network, drift.scale
+        self.elements, self.network, self.scale = elements, drift.network, drift.scale
         self.pieces, self.steps = drift.pieces, steps
         self.steps_per_piece = steps // drift.pieces
-        self._y = drift.scaled(galerkin.points)
+        self._y = drift.scaled(elements.points)
         dt = drift.t1 / steps
-        with together(galerkin.comm):  # a schedule may raise on one rank only
+        with collective_errors(elements.comm):  # a schedule may raise on one rank only
             self._diffusivity = [
                 [noise.diffusivity(dt * (n + c)) for c in scheme.c] for n in range(steps)
             ]
         largest = max(d for row in self._diffusivity for d in row)
-        self.stepper = Stepper(galerkin, dt, scheme, largest, linear_solver, petsc_options)
+        self.stepper = Stepper(elements, dt, scheme, largest, linear_solver, petsc_options)
         different = {
             (n // self.steps_per_piece, d) for n in range(steps) for d in self._diffusivity[n]
         }
@@ -79,15 +79,15 @@ class Sweeps:
             Sizes(
                 steps,
                 len(different),
-                self.stepper.stages * galerkin.n_local,
+                self.stepper.stages * elements.n_local,
                 # Drift and its derivative at the points, a few layers of the network's work on
                 # blocks of them, vectors of a step.
-                4 * galerkin.points.size + 12 * galerkin.n_local,
+                4 * elements.points.size + 12 * elements.n_local,
             ),
             memory,
             disk,
             snapshots,
-            galerkin.comm,
+            elements.comm,
         )
         self._touched = 0  # bytes of levels since the last were given back
 
@@ -125,7 +125,7 @@ class Sweeps:
                 forward steps are then taken beside those of the tangent, and none is kept.
             start: Tangent of the start density, local; zero unless given.
         """
-        g, rows = self.galerkin, window[:2]
+        g, rows = self.elements, window[:2]
         dot = np.zeros(g.n_local) if start is None else start.copy()
         yield 0, rows[1, -1], dot
         dv = np.empty(0)
@@ -196,7 +196,7 @@ class Sweeps:
 
     def extended(self, rows: Array, count: int) -> Array:
         """A window with room for ``count`` more levels after two given rows."""
-        window = self.storage.window((2 + count, *rows.shape[1:]), self.galerkin.comm)
+        window = self.storage.window((2 + count, *rows.shape[1:]), self.elements.comm)
         window[:2] = rows
         return window
 
@@ -247,7 +247,7 @@ class _Reverse:
     """State of a reverse sweep: dual, adjoint stages of two steps, collection of a piece."""
 
     def __init__(self, sweeps: Sweeps, weights: Array, misfit: Misfit) -> None:
-        g = sweeps.galerkin
+        g = sweeps.elements
         self._sweeps, self._weights, self._misfit = sweeps, weights, misfit
         self._dual: Array | None = None
         self._z, self._before = np.zeros((2, sweeps.stepper.stages, g.n_local))
@@ -256,7 +256,7 @@ class _Reverse:
 
     def run(self, window: Array, last: int, first: int) -> None:
         """Go from level ``last`` back to ``first``; the window ends with level ``last``."""
-        sweeps, g, stepper = self._sweeps, self._sweeps.galerkin, self._sweeps.stepper
+        sweeps, g, stepper = self._sweeps, self._sweeps.elements, self._sweeps.stepper
         offset = len(window) - 1 - last  # row of level n is n + offset
         if self._dual is None:
             self._dual = stepper.apply_mass(self._misfit(last, window[-1, -1]))
@@ -278,5 +278,5 @@ class _Reverse:
 
     def result(self) -> Array:
         """The derivative, summed over the ranks; rank 0's sum on all, so that all bits agree."""
-        comm = self._sweeps.galerkin.comm
+        comm = self._sweeps.elements.comm
         return comm.bcast(comm.reduce(self._gradient, root=0), root=0)

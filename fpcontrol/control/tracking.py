@@ -8,11 +8,11 @@ from dolfinx import fem
 
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.network import NetworkDrift
-from fpcontrol.control.on_characteristics import Transport
-from fpcontrol.control.on_mesh import Diffusion
+from fpcontrol.control.on_characteristics import CharacteristicRuns
+from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.discretization.replica import AnalyticReference
 from fpcontrol.noise import Noise, Sigma
-from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.reference import MoserFlow
 from fpcontrol.trajectory import Trajectory, check_steps
 from fpcontrol.typing import Array
@@ -55,7 +55,7 @@ class TrackingProblem:
     ``problem.derivative(weights)`` its dual vector; the weights must be the same on all ranks.
 
     Without noise (``sigma = 0``: a neural ODE) the density is carried along characteristics, with
-    no diffusion of a mesh, and the drift is made to vanish at the walls, see ``Transport``.
+    no diffusion of a mesh, and the drift is made to vanish at the walls (``CharacteristicRuns``).
 
     Args:
         reference: What to follow, on a mesh and in a space of its own (``MoserFlow``).
@@ -69,11 +69,12 @@ class TrackingProblem:
         terminal_weight: :math:`w_T`.
         decay: Weight of the squared weights.
         options: With noise: ``scheme``, ``linear_solver``, ``petsc_options``, ``memory``
-            (GiB per rank), ``disk``, ``snapshots``, see ``Diffusion``. Without:
-            ``labels``, ``label_mesh``, ``layer``, ``quadrature_degree``, see ``Transport``.
+            (GiB per rank), ``disk``, ``snapshots``, see ``MeshRuns``. Without:
+            ``labels``, ``label_mesh``, ``layer``, ``quadrature_degree``,
+            see ``CharacteristicRuns``.
 
     Attributes:
-        runs: ``Diffusion`` or ``Transport``.
+        runs: ``MeshRuns`` or ``CharacteristicRuns``.
 
     Raises:
         ValueError: On all ranks, for an argument that is not as above.
@@ -127,12 +128,12 @@ class TrackingProblem:
                 f"{unknown[0]} = {options[unknown[0]]!r} is no option of a problem with sigma "
                 f"{'> 0' if noisy else '= 0'}; those are {allowed}."
             )
-        self.runs: Diffusion | Transport
+        self.runs: MeshRuns | CharacteristicRuns
         if noisy:
-            self.runs = Diffusion(reference, drift, sigma, self.steps, start=start, **options)  # type: ignore[arg-type]
+            self.runs = MeshRuns(reference, drift, sigma, self.steps, start=start, **options)  # type: ignore[arg-type]
         else:
-            self.runs = Transport(reference, drift, self.steps, start=start, **options)
-        self.reference, self.drift, self.galerkin = reference, drift, self.runs.galerkin
+            self.runs = CharacteristicRuns(reference, drift, self.steps, start=start, **options)
+        self.reference, self.drift, self.elements = reference, drift, self.runs.elements
         self.running_weight, self.terminal_weight = float(running_weight), float(terminal_weight)
         self.decay, self.times = float(decay), self.runs.times
         self._start, self._options = start, options
@@ -212,7 +213,7 @@ class TrackingProblem:
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
-        g, n = self.galerkin, self.drift.network
+        g, n = self.elements, self.drift.network
         return {
             "dimension": g.dimension,
             "box": np.concatenate(self.drift.box).tolist(),
@@ -230,10 +231,10 @@ class TrackingProblem:
 
     def _checked(self, weights: Array) -> Array:
         """Weights as a flat array, or an error on all ranks. Collective."""
-        with together(self.galerkin.comm):
+        with collective_errors(self.elements.comm):
             return self.drift.check_weights(weights)
 
 
 def same_mesh(drift: NetworkDrift, reference: MoserFlow) -> bool:
     """Whether the two live on one mesh."""
-    return bool(drift.mesh._cpp_object == reference.galerkin.mesh._cpp_object)
+    return bool(drift.mesh._cpp_object == reference.elements.mesh._cpp_object)

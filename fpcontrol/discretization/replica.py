@@ -6,8 +6,8 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.spatial import cKDTree
 
-from fpcontrol.discretization.galerkin import Galerkin
-from fpcontrol.parallel.errors import together
+from fpcontrol.discretization.elements import Elements
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
 
@@ -28,7 +28,7 @@ class OnMesh(Protocol):
     """What lives on a mesh: its discretization, and local coefficients at a time."""
 
     @property
-    def galerkin(self) -> Galerkin:
+    def elements(self) -> Elements:
         """The discretization."""
 
     def coefficients(self, t: float) -> Array:
@@ -36,10 +36,10 @@ class OnMesh(Protocol):
 
 
 @dataclass(frozen=True)
-class Still:
+class Frozen:
     """A finite-element function that stays as it is: local degrees of freedom."""
 
-    galerkin: Galerkin
+    elements: Elements
     values: Array
 
     def coefficients(self, t: float) -> Array:
@@ -56,11 +56,11 @@ class MeshReference:
     with the nearest middle, which takes a search. Exact for the finite-element function.
 
     Args:
-        reference: With ``galerkin`` and ``coefficients(t)``, as ``MoserFlow``.
+        reference: With ``elements`` and ``coefficients(t)``, as ``MoserFlow``.
     """
 
     def __init__(self, reference: OnMesh) -> None:
-        self.reference, self._g = reference, reference.galerkin
+        self.reference, self._g = reference, reference.elements
         g, d = self._g, self._g.dimension
         geometry = g.mesh.geometry
         nodes = geometry.dofmaps[0][: g.n_cells]
@@ -103,7 +103,7 @@ class MeshReference:
         g = self._g
         owned = self.reference.coefficients(t)[: g.n_owned]
         u = np.concatenate(g.comm.allgather(owned))
-        with together(g.comm):
+        with collective_errors(g.comm):
             cells = self._middles.query(x)[1] if cells is None else cells
             cells, hat = self._walk(np.asarray(cells), x)
         table = g.space.element.basix_element.tabulate(1, hat)[:, :, :, 0]

@@ -8,8 +8,8 @@ import basix
 import numpy as np
 from dolfinx import fem, geometry
 
-from fpcontrol.discretization.galerkin import MAX_DEGREE, Galerkin, lagrange
-from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.discretization.elements import MAX_DEGREE, Elements, lagrange
+from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 # Quadrature degrees beyond twice that of the densities where the integrand is no polynomial: the
@@ -31,7 +31,7 @@ def check_pair(a: fem.Function, b: fem.Function) -> None:
     comm = a.function_space.mesh.comm
     if MPI.Comm.Compare(comm, b.function_space.mesh.comm) not in (MPI.IDENT, MPI.CONGRUENT):
         raise ValueError("a and b live on meshes of different communicators.")
-    with together(comm):
+    with collective_errors(comm):
         dims = [f.function_space.mesh.topology.dim for f in (a, b)]
         if dims[0] != dims[1]:
             raise ValueError(f"a and b live on meshes of different dimensions, {dims}.")
@@ -60,7 +60,7 @@ def degree_of(f: fem.Function) -> int:
 def equal_mass(a: fem.Function, b: fem.Function) -> float:
     """The common mass of both. Collective."""
     # Twice the degree, which the class proposes, would be nothing at all for degree zero.
-    mass = [Galerkin(f.function_space, 2 * MAX_DEGREE).integral(f.x.array) for f in (a, b)]
+    mass = [Elements(f.function_space, 2 * MAX_DEGREE).integral(f.x.array) for f in (a, b)]
     if not math.isclose(*mass, rel_tol=MASS_RTOL):
         raise ValueError(
             f"a and b have masses {mass[0]:.12g} and {mass[1]:.12g}; they must be equal. "
@@ -71,7 +71,7 @@ def equal_mass(a: fem.Function, b: fem.Function) -> float:
 
 def at_common_points(
     a: fem.Function, b: fem.Function, extra: int, degree: int | None, tolerance: float | None
-) -> tuple[Galerkin, Array, Array]:
+) -> tuple[Elements, Array, Array]:
     """A discretization and both densities at its quadrature points, ``(N,)``. Collective."""
     check_pair(a, b)
     if tolerance is not None and not (np.isfinite(tolerance) and tolerance >= 0.0):
@@ -82,19 +82,19 @@ def at_common_points(
         degree = 2 * max(degree_of(a), degree_of(b), 1) + (extra if one_mesh else EXTRA_DEGREE)
     sizes = [mesh.topology.index_map(mesh.topology.dim).size_global for mesh in meshes]
     host = meshes[0] if one_mesh or sizes[0] >= sizes[1] else meshes[1]
-    g = Galerkin(lagrange(host, max(degree_of(a), degree_of(b), 1)), degree)
+    g = Elements(lagrange(host, max(degree_of(a), degree_of(b), 1)), degree)
     values = []
     for name, f, mesh in (("a", a, meshes[0]), ("b", b, meshes[1])):
         if mesh is host or one_mesh:
-            values.append(Galerkin(f.function_space, degree).evaluate(f.x.array).ravel())
+            values.append(Elements(f.function_space, degree).evaluate(f.x.array).ravel())
         else:
             values.append(_evaluated_between(g, name, f, tolerance))
     return g, values[0], values[1]
 
 
-def _evaluated_between(g: Galerkin, name: str, f: fem.Function, tolerance: float | None) -> Array:
+def _evaluated_between(g: Elements, name: str, f: fem.Function, tolerance: float | None) -> Array:
     """A function of another mesh at the quadrature points of ``g``, ``(N,)``. Collective."""
-    other = Galerkin(f.function_space, g.quadrature_degree)
+    other = Elements(f.function_space, g.quadrature_degree)
     if tolerance is None:
         diameter = max(
             h.mesh.h(h.dimension, np.arange(h.n_cells, dtype=np.int32)).max(initial=0.0)
@@ -117,7 +117,7 @@ def _evaluated_between(g: Galerkin, name: str, f: fem.Function, tolerance: float
     return values
 
 
-def _values_at(g: Galerkin, u: Array, x: Array, reach: float) -> Array:
+def _values_at(g: Elements, u: Array, x: Array, reach: float) -> Array:
     """Values of a local array at points ``(N, d)`` in cells of any rank. Collective.
 
     Points are handed to all ranks in blocks, and the rank that owns the cell answers. Outside the
@@ -160,7 +160,7 @@ def _values_at(g: Galerkin, u: Array, x: Array, reach: float) -> Array:
 
 
 def _deepest_cells(
-    g: Galerkin, tree: geometry.BoundingBoxTree | None, points: Array
+    g: Elements, tree: geometry.BoundingBoxTree | None, points: Array
 ) -> tuple[Array, Array]:
     """For points ``(N, 3)`` the cell of this rank that holds each best. Not collective.
 

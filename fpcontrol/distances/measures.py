@@ -34,7 +34,7 @@ from fpcontrol.distances.optimal_transport import (
     quantile_cost,
     wasserstein_of_atoms,
 )
-from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
 
@@ -281,7 +281,7 @@ def wasserstein_with_bound(
     comm = a.function_space.mesh.comm
     pieces = [pieces_of("a", a), pieces_of("b", b)]
     value = 0.0
-    with together(comm):
+    with collective_errors(comm):
         if comm.rank == 0:
             F, G = map(Distribution.of, pieces)
             value = (mass * quantile_cost(F, G, p)) ** (1.0 / p)

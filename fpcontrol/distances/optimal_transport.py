@@ -10,9 +10,9 @@ import basix
 import numpy as np
 from dolfinx import fem
 
-from fpcontrol.discretization.galerkin import MAX_DEGREE, Galerkin
+from fpcontrol.discretization.elements import MAX_DEGREE, Elements
 from fpcontrol.distances.comparison import degree_of, nonnegative
-from fpcontrol.parallel.errors import reduced, together
+from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 # Relative accuracy of the integral of |F^-1 - G^-1|^p, or else an absolute accuracy of the
@@ -30,7 +30,7 @@ def pieces_of(name: str, f: fem.Function) -> list[Array]:
         On rank 0 left ends and widths, ``(K,)``, and coefficients ``(K, degree + 1)`` of the
         density in powers of ``(x - left) / width``; on other ranks an empty list.
     """
-    g = Galerkin(f.function_space, 2 * MAX_DEGREE)
+    g = Elements(f.function_space, 2 * MAX_DEGREE)
     p = degree_of(f)
     nodes = np.linspace(0.0, 1.0, p + 1) if p else np.array([0.5])
     values = f.function_space.element.basix_element.tabulate(0, nodes[:, None])[0, :, :, 0]
@@ -191,7 +191,7 @@ def wasserstein_of_atoms(
 ) -> tuple[float, float]:
     """Distance between clusters of both densities, and the bound. Collective."""
     comm = a.function_space.mesh.comm
-    with together(comm):
+    with collective_errors(comm):
         try:
             import ot
         except ImportError as error:
@@ -208,7 +208,7 @@ def wasserstein_of_atoms(
         masses.append(m / m.sum())
         bound += mass ** (1.0 / p) * (cost / mass) ** (1.0 / q)
     value = 0.0
-    with together(comm):
+    with collective_errors(comm):
         if comm.rank == 0:
             costs = np.linalg.norm(points[0][:, None] - points[1], axis=2) ** p
             scale = max(float(costs.max()), 1e-300)  # the solver's tolerances are absolute

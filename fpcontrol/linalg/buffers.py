@@ -12,7 +12,7 @@ def read_only(values: np.ndarray) -> np.ndarray:
     return view
 
 
-class Recent[T]:
+class BufferCache[T]:
     """The values of the latest keys, each in room that is used again when its turn is over.
 
     Args:

@@ -19,7 +19,7 @@ import numpy as np
 LAST_WORDS = 1.0
 
 
-def raise_together(comm: MPI.Comm, error: Exception | None) -> None:
+def raise_collectively(comm: MPI.Comm, error: Exception | None) -> None:
     """Raise on every rank if at least one rank passes an error. Collective.
 
     The error of the lowest failing rank is raised everywhere, so that all ranks say the same.
@@ -53,7 +53,7 @@ def portable(error: Exception) -> Exception:
 
 
 @contextmanager
-def together(comm: MPI.Comm) -> Iterator[None]:
+def collective_errors(comm: MPI.Comm) -> Iterator[None]:
     """Run a block without collective calls; an error on any rank is raised on all. Collective.
 
     Args:
@@ -64,7 +64,7 @@ def together(comm: MPI.Comm) -> Iterator[None]:
         yield
     except Exception as caught:
         error = caught
-    raise_together(comm, error)
+    raise_collectively(comm, error)
 
 
 def reduced(comm: MPI.Comm, values: np.ndarray, op: MPI.Op = MPI.SUM) -> np.ndarray:
@@ -82,7 +82,7 @@ def abort(message: str) -> NoReturn:
     raise SystemExit(1)  # Abort does not come back; a type checker cannot know
 
 
-def meet(meeting: MPI.Comm, patience: float, message: str = "") -> None:
+def barrier_with_timeout(meeting: MPI.Comm, patience: float, message: str = "") -> None:
     """Wait for all ranks; a rank that failed does not wait for ever. Collective.
 
     Args:
@@ -100,17 +100,17 @@ def meet(meeting: MPI.Comm, patience: float, message: str = "") -> None:
 
 
 # Communicators that are never freed, one for every set of ranks asked for.
-_LASTING = [MPI.COMM_WORLD, MPI.COMM_SELF]
+_CACHED = [MPI.COMM_WORLD, MPI.COMM_SELF]
 
 
-def lasting(comm: MPI.Comm) -> MPI.Comm:
+def cached_comm(comm: MPI.Comm) -> MPI.Comm:
     """A communicator that stays, with the ranks of ``comm`` in the same order. Collective.
 
     The world's communicator if it has these ranks, else one that is made at the first call for
     these ranks and given back at all later ones.
     """
-    for known in _LASTING:
+    for known in _CACHED:
         if MPI.Comm.Compare(comm, known) in (MPI.IDENT, MPI.CONGRUENT):
             return known
-    _LASTING.append(comm.Dup())
-    return _LASTING[-1]
+    _CACHED.append(comm.Dup())
+    return _CACHED[-1]

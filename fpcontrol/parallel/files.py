@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mpi4py import MPI
 
-from fpcontrol.parallel.errors import raise_together, together
+from fpcontrol.parallel.errors import collective_errors, raise_collectively
 
 # In every folder that ADIOS2 has written (BP4, BP5), and hardly in one that it has not.
 BP_INDEX = "md.idx"
@@ -28,7 +28,7 @@ def output_path(path: str | os.PathLike[str], comm: MPI.Comm, *, bp: bool = Fals
             that would have to go.
     """
     target = Path(path)
-    with together(comm):
+    with collective_errors(comm):
         if comm.rank == 0:
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,8 +69,8 @@ def replacing(path: Path, comm: MPI.Comm) -> Iterator[Path]:
     except Exception as caught:
         error = caught
     try:
-        raise_together(comm, error)
-        with together(comm):
+        raise_collectively(comm, error)
+        with collective_errors(comm):
             if comm.rank == 0:
                 if path.is_dir() and beside.is_dir():  # which cannot be renamed over each other
                     _remove(old)

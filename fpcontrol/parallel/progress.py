@@ -45,7 +45,7 @@ class Progress:
         self._bar.close()
 
 
-def say(text: str, comm: MPI.Comm, shown: bool = True) -> None:
+def log_rank0(text: str, comm: MPI.Comm, shown: bool = True) -> None:
     """A line on rank 0, on stderr, above a bar that may be there."""
     if shown and comm.rank == 0 and not _silent:
         tqdm.write(text, file=sys.stderr)

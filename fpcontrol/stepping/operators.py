@@ -12,9 +12,9 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.sparsity import Matrix
-from fpcontrol.linalg.buffers import Recent
+from fpcontrol.linalg.buffers import BufferCache
 from fpcontrol.linalg.linear_solvers import Fill, LinearSolver
 from fpcontrol.typing import Array
 
@@ -54,7 +54,7 @@ class Operators:
     r"""The operators :math:`M + \tau N(v)` of a run; one is kept, more after ``keep``. Collective.
 
     Args:
-        galerkin: The discretization.
+        elements: The discretization.
         scale: :math:`\tau`, time.
         diffusivity: Largest D of the run, length**2 per time.
         linear_solver, petsc_options: See ``LinearSolver``.
@@ -66,31 +66,31 @@ class Operators:
 
     def __init__(
         self,
-        galerkin: Galerkin,
+        elements: Elements,
         scale: float,
         diffusivity: float,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._galerkin, self._scale = galerkin, scale
-        self._constant, self._diffusivity = galerkin.mass_values.copy(), 0.0
+        self._elements, self._scale = elements, scale
+        self._constant, self._diffusivity = elements.mass_values.copy(), 0.0
         self._resolution = self._mean_resolution()
-        self._stride = len(galerkin.points) // SAMPLE + 1
-        self._sampled = galerkin.sum(len(galerkin.points[:: self._stride]))
+        self._stride = len(elements.points) // SAMPLE + 1
+        self._sampled = elements.sum(len(elements.points[:: self._stride]))
         self.made = 0
         self._budget, self._most = 0.0, 1
         least = self._fill_for(0.0, diffusivity)
         self._largest = least.levels
         # Without a reference to self: what is in a cycle lives until the garbage is collected.
-        self._operators = Recent(
-            lambda: _Operator(galerkin.matrix(galerkin.mass_values.copy()), least)
+        self._operators = BufferCache(
+            lambda: _Operator(elements.matrix(elements.mass_values.copy()), least)
         )
         self._used: Hashable = None
         mass = self._operators(None, lambda operator: None)
         self.solver = LinearSolver(
             mass.matrix.mat,
             linear_solver,
-            dimension=galerkin.dimension,
+            dimension=elements.dimension,
             fill=least,
             petsc_options=petsc_options,
         )
@@ -132,7 +132,7 @@ class Operators:
         """
         self._budget, self._most = memory, most
         fitting = min(int(memory / max(self.memory, 1.0)), most)
-        capacity = self._galerkin.comm.allreduce(max(1, fitting), op=MPI.MIN)
+        capacity = self._elements.comm.allreduce(max(1, fitting), op=MPI.MIN)
         for operator in self._operators.keep(capacity):
             self.solver.forget(operator.matrix.mat)
         return capacity
@@ -141,11 +141,11 @@ class Operators:
     def memory(self) -> float:
         """Estimated bytes of one operator with its preconditioner on this rank. Collective."""
         # Several ranks have a copy in PETSc's own format, with indices.
-        entries = 8.0 if self._galerkin.comm.size == 1 else 20.0
-        return entries * self._galerkin.sparsity.size + self.solver.memory()
+        entries = 8.0 if self._elements.comm.size == 1 else 20.0
+        return entries * self._elements.sparsity.size + self.solver.memory()
 
     def _fill(self, operator: "_Operator", v: Array, diffusivity: float) -> None:
-        g = self._galerkin
+        g = self._elements
         if diffusivity != self._diffusivity:
             self._diffusivity = np.nan  # until all is written
             np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
@@ -159,17 +159,17 @@ class Operators:
     def _courant(self, v: Array) -> float:
         """Weight of a drift against mass, from its mean square at some points. Collective."""
         some = v[:: self._stride]  # all would take as long as a tenth of the filling
-        squares = self._galerkin.sum(float((some * some).sum()))
+        squares = self._elements.sum(float((some * some).sum()))
         return float(self._scale * (squares / self._sampled) ** 0.5 * self._resolution**0.5)
 
     def _fill_for(self, courant: float, diffusivity: float) -> Fill:
         """Layout of the preconditioner for a drift and a diffusivity."""
         theta = self._scale * diffusivity * self._resolution
-        return choose_fill(theta, courant, self._galerkin.dimension, self._galerkin.degree)
+        return choose_fill(theta, courant, self._elements.dimension, self._elements.degree)
 
     def _mean_resolution(self) -> float:
         """Mean of ``K_ii / M_ii``, 1 over length**2, the same on all ranks. Collective."""
-        g = self._galerkin
+        g = self._elements
         own = g.sparsity.diagonal()[: g.n_owned]  # of this rank's cells: the ratio is as good
         total = g.sum(float((g.stiffness_values[own] / g.mass_values[own]).sum()))
         return total / g.index_map.size_global

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fpcontrol.discretization import kernels
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.stepping.operators import Operators
 from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.typing import Array
@@ -34,7 +34,7 @@ class Stepper:
     (``operators.use``).
 
     Args:
-        galerkin: The discretization.
+        elements: The discretization.
         dt: Time step.
         scheme: Such as ``CrankNicolson()``.
         diffusivity: Largest ``D = sigma**2/2`` of the run, for the choice of a preconditioner.
@@ -46,19 +46,19 @@ class Stepper:
 
     def __init__(
         self,
-        galerkin: Galerkin,
+        elements: Elements,
         dt: float,
         scheme: Scheme,
         diffusivity: float,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.galerkin, self.scheme, self.dt = galerkin, scheme, dt
+        self.elements, self.scheme, self.dt = elements, scheme, dt
         self.stages = len(scheme.b)
         self._scale = scheme.gamma * dt
-        self.operators = Operators(galerkin, self._scale, diffusivity, linear_solver, petsc_options)
+        self.operators = Operators(elements, self._scale, diffusivity, linear_solver, petsc_options)
         self.solver = self.operators.solver
-        self._b, self._y, self._image = (galerkin.vector() for _ in range(3))
+        self._b, self._y, self._image = (elements.vector() for _ in range(3))
 
     def step(
         self,
@@ -104,7 +104,7 @@ class Stepper:
             out: Tangent at the end of the step, local.
             load: Sets the operator of a stage.
         """
-        sources = [self._scale * self.galerkin.advection_action(dv, u) for u in stages]
+        sources = [self._scale * self.elements.advection_action(dv, u) for u in stages]
         self._run(drho, (drho, drho), out, load, sources, None)
 
     def adjoint_step(
@@ -135,7 +135,7 @@ class Stepper:
         Returns:
             Dual at the start of the step, owned entries.
         """
-        g, scheme = self.galerkin, self.scheme
+        g, scheme = self.elements, self.scheme
         b, y, result = self._b, self._y, dual.copy()
         increments = [weight * dual for weight in scheme.b]
         for i in reversed(range(self.stages)):
@@ -162,12 +162,12 @@ class Stepper:
     def apply_mass(self, u: Array) -> Array:
         """``M u`` for a local array, owned entries. Collective."""
         self._y.set(u)
-        self.galerkin.mass.mult(self._y.petsc_vec, self._image.petsc_vec)
-        return self._image.array[: self.galerkin.n_owned].copy()
+        self.elements.mass.mult(self._y.petsc_vec, self._image.petsc_vec)
+        return self._image.array[: self.elements.n_owned].copy()
 
     def weighted_derivative(self, product: Array) -> Array:
         """Derivative in the drift's values from the sum over stages of ``u * grad z``."""
-        return self._scale * self.galerkin.advection_derivative(product)
+        return self._scale * self.elements.advection_derivative(product)
 
     def _before(self, i: int, rho: Array, increments: list[Array]) -> Array:
         """``r_i``."""
@@ -190,7 +190,7 @@ class Stepper:
         The guess for stage ``i`` is ``rho + c_i (line[0] - line[1])``. The stages but the last are
         kept in ``stages``.
         """
-        g, y, scheme, n = self.galerkin, self._y, self.scheme, self.galerkin.n_owned
+        g, y, scheme, n = self.elements, self._y, self.scheme, self.elements.n_owned
         increments: list[Array] = []
         out[:] = rho
         for i in range(self.stages):

@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.reference import MoserFlow
 from fpcontrol.theorems.closed_forms.profiles import Profile, cosine, jump, kink
 from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured
@@ -267,9 +267,9 @@ class RippledMoser:
         """Drift at points ``(N, 1)`` of this rank's cells."""
         return self.flow.drift(t, x) + self._ripple(t, x)
 
-    def at_quadrature(self, t: float, galerkin: Galerkin) -> Array:
+    def at_quadrature(self, t: float, elements: Elements) -> Array:
         """Drift at the quadrature points of the flow's own discretization."""
-        return self.flow.drift.at_quadrature(t, galerkin) + self._ripple(t, galerkin.points)
+        return self.flow.drift.at_quadrature(t, elements) + self._ripple(t, elements.points)
 
     def _ripple(self, t: float, x: Array) -> Array:
         rho, cdf = self.profile.line(t / self.flow.t1, x[:, 0])

@@ -160,5 +160,5 @@ def _with_noise(
         steps = max(grid.steps, math.ceil(0.5 * flow.noise.diffusivity(0.0) * q**2 * t1))
         rho = equation.solve(start, t1, steps, scheme=SDIRK2())
         gaps = [u - flow.coefficients(t) for t, u in zip(rho.times, rho.levels, strict=True)]
-        errors.append(max(norm(flow.galerkin, gap) for gap in gaps))
+        errors.append(max(norm(flow.elements, gap) for gap in gaps))
     return np.array(errors)

@@ -15,7 +15,7 @@ from mpi4py import MPI
 import numpy as np
 from scipy import optimize
 
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
@@ -70,7 +70,7 @@ def steady_constants(
                 v = Steady(lambda x, k=np.pi * m: EPSILON * np.sin(k * x))  # type: ignore[misc]
                 fine = Grid(g.cells * m, g.steps, g.degree)
                 run = solve(comm, v, sigma, _uniform, t1, fine, scheme=SDIRK4())
-                h = Galerkin(run.space)
+                h = Elements(run.space)
                 w = h.evaluate(run.levels[-1]).ravel() - 1.0
                 norm = math.sqrt(h.sum(float(w**2 @ h.quadrature_weights)))
                 found.append(sigma * norm / (EPSILON * math.sqrt(0.5 * t1)))

@@ -34,7 +34,7 @@ from dolfinx.mesh import Mesh
 from scipy import integrate, sparse
 
 from fpcontrol import density
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
@@ -80,7 +80,7 @@ def errors_of_elements(comm: MPI.Comm, radius: float, speed: float, grid: Grid) 
     )
     start = density.interpolate(mesh, lambda x: 2.0 * x[0], grid.degree)
     run = equation.solve(start, 2.0 * radius / speed, grid.steps, scheme=SDIRK2())
-    g = Galerkin(run.space, degree)
+    g = Elements(run.space, degree)
     r = g.points[:, 0]
     w = np.array([g.evaluate(u).ravel() for u in run.levels]) / (2.0 * r) - 1.0
     area = 2.0 * np.pi * r * g.quadrature_weights

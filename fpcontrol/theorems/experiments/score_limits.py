@@ -80,7 +80,7 @@ def mode_weights(
             start = density.interpolate(mesh, functools.partial(_first, m, q1), grid.degree)
             drift = Steady(functools.partial(_langevin, D, m, p1))
             equation = FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
-            g = equation.galerkin
+            g = equation.elements
             rho = g.evaluate(equation.solve(start, t1, grid.steps).levels[-1]).ravel()
             (q, score_q), (p, score_p) = (_two_modes(g.points[:, 0], m, a) for a in masses)
             rho = np.maximum(rho, 1e-300)

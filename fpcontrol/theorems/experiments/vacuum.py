@@ -81,7 +81,7 @@ def energies(
             row = []
             for noise in (0.0, sigma):
                 flow = flow_on_interval(comm, line, noise, grid, 4)
-                g, total = flow.galerkin, 0.0
+                g, total = flow.elements, 0.0
                 for t, dt in zip(*_times(t1, depth), strict=True):
                     v, rho = flow.drift.at_quadrature(t, g)[:, 0], g.evaluate(flow.coefficients(t))
                     total += dt * float(g.quadrature_weights @ (rho.ravel() * v**2))
@@ -220,7 +220,7 @@ def bounded_fields(
         for limit in limits:
             drift = Bounded(line, 0.5 * sigma**2, limit)
             equation = FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
-            g = equation.galerkin
+            g = equation.elements
             run = equation.solve(rho, t1, grid.steps, scheme=SDIRK2())
             y, u = g.points[:, 0], g.evaluate(run.levels[-1]).ravel()
             square = float(g.quadrature_weights @ (u - line.goal.value(y)) ** 2)

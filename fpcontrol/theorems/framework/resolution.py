@@ -85,7 +85,7 @@ def solve(
         lower: Left end.
         upper: Right end.
         scheme: ``CrankNicolson()`` unless given; an L-stable one for data with jumps.
-        quadrature_degree: See ``Galerkin``.
+        quadrature_degree: See ``Elements``.
     """
     mesh = interval(comm, grid.cells, lower, upper)
     rho = density.interpolate(mesh, lambda x: start(x[:1].T), grid.degree)

@@ -13,7 +13,7 @@ from typing import Any
 from mpi4py import MPI
 
 from fpcontrol import theorems
-from fpcontrol.parallel.errors import meet
+from fpcontrol.parallel.errors import barrier_with_timeout
 from fpcontrol.theorems import Statement
 from fpcontrol.theorems.framework.checks import Experiment, Row, Study
 
@@ -123,7 +123,7 @@ def _outcome(
     except Exception as caught:
         error = f"{type(caught).__name__}: {caught}"
     words = f"{experiment.key} raised on rank {meeting.rank}, others are stuck: {error}"
-    meet(meeting, PATIENCE, words if error else "")
+    barrier_with_timeout(meeting, PATIENCE, words if error else "")
     errors = meeting.allgather(error)
     if any(errors):
         first = next(i for i, e in enumerate(errors) if e)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mpi4py import MPI
 
-from fpcontrol.parallel.errors import together
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.files import output_path, replacing
 from fpcontrol.theorems.framework.checks import Row
 from fpcontrol.theorems.framework.runner import Outcome, verdict
@@ -84,7 +84,7 @@ def write(
         OSError: On all ranks, if the folder cannot be written to.
     """
     target = output_path(Path(folder) / "index.html", comm)
-    with replacing(target, comm) as beside, together(comm):
+    with replacing(target, comm) as beside, collective_errors(comm):
         if comm.rank == 0:
             beside.write_text(page(outcomes, record), encoding="utf-8")
     return target

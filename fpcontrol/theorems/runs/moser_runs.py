@@ -11,7 +11,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.mesh import interval
 from fpcontrol.reference import MoserFlow
@@ -35,10 +35,10 @@ class Changed:
     flow: MoserFlow
     change: Change
 
-    def at_quadrature(self, t: float, galerkin: Galerkin) -> Array:
+    def at_quadrature(self, t: float, elements: Elements) -> Array:
         """Drift at the quadrature points."""
-        base = self.flow.drift.at_quadrature(t, galerkin)
-        return self.change(t, galerkin.points, base)
+        base = self.flow.drift.at_quadrature(t, elements)
+        return self.change(t, elements.points, base)
 
     def __call__(self, t: float, x: Array) -> Array:
         """Drift at points of this rank's cells."""
@@ -62,7 +62,7 @@ def flow_on_interval(
 
 def distances(flow: MoserFlow, drift: Any, steps: int, until: float | None = None) -> Array:
     """L2 distances to the line at all time levels, absolute. Collective."""
-    g = flow.galerkin
+    g = flow.elements
     degree = {"degree": g.degree, "quadrature_degree": g.quadrature_degree}
     equation = FokkerPlanck(g.mesh, drift, flow.noise(0.0), **degree)
     run = equation.solve(flow.start, flow.t1 if until is None else until, steps)
@@ -81,7 +81,7 @@ def response(flow: MoserFlow, change: Change, steps: int) -> tuple[float, float,
         change: What is done to the field.
         steps: Time steps in each of the intervals ``(0, T/4^STAGES), ..., (T/4, T)``.
     """
-    g, D = flow.galerkin, flow.noise.diffusivity(0.0)
+    g, D = flow.elements, flow.noise.diffusivity(0.0)
     x = g.points[:, 0]
     degree = {"degree": g.degree, "quadrature_degree": g.quadrature_degree}
     equation = FokkerPlanck(g.mesh, Changed(flow, along_line(change)), flow.noise(0.0), **degree)

@@ -11,7 +11,7 @@ from dolfinx import fem
 
 from fpcontrol import density, distances
 from fpcontrol.characteristics.flow import binned_l2
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.distances.optimal_transport import Distribution, pieces_of
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork, gauss_times
@@ -48,7 +48,7 @@ def sde_density(comm: MPI.Comm, net: ScoreNetwork, grid: Grid) -> fem.Function:
 def sde_errors(comm: MPI.Comm, net: ScoreNetwork, grid: Grid) -> Array:
     """L2 distance to the data, KL of the data from the sampler, W2. Collective."""
     rho, flow = sde_density(comm, net, grid), net.flow
-    g = Galerkin(rho.function_space, 8)
+    g = Elements(rho.function_space, 8)
     r, p = g.evaluate(rho.x.array).ravel(), flow.density(0.0, g.points[:, 0])
     w = g.quadrature_weights
     l2 = math.sqrt(g.sum(float((r - p) ** 2 @ w)))
@@ -116,9 +116,9 @@ class Sample:
     @property
     def atoms(self) -> tuple[Array, Array]:
         """Places and masses of all atoms of more than 1e-6, from left to right."""
-        together = np.diff(self.positions) <= 1e-13
-        mass = np.where(together, np.diff(self.below), 0.0)
-        first = np.flatnonzero(together & ~np.append(False, together[:-1]))
+        collective_errors = np.diff(self.positions) <= 1e-13
+        mass = np.where(collective_errors, np.diff(self.below), 0.0)
+        first = np.flatnonzero(collective_errors & ~np.append(False, collective_errors[:-1]))
         if not len(first):
             return np.zeros(0), np.zeros(0)
         masses = np.add.reduceat(mass, first)

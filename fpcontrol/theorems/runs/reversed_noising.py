@@ -10,7 +10,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import SDIRK2
@@ -28,7 +28,7 @@ class Reached:
 
     Attributes:
         s: Noising time.
-        galerkin: The discretization.
+        elements: The discretization.
         values: Density, ``(N,)``.
         exact: Density of the noising process, ``(N,)``.
         energy: Integral of the squared drift over the way.
@@ -36,7 +36,7 @@ class Reached:
     """
 
     s: float
-    galerkin: Galerkin
+    elements: Elements
     values: Array
     exact: Array
     energy: float
@@ -44,12 +44,12 @@ class Reached:
 
     def integral(self, values: Array) -> float:
         """Over the domain. Collective."""
-        return self.galerkin.sum(float(self.galerkin.quadrature_weights @ values))
+        return self.elements.sum(float(self.elements.quadrature_weights @ values))
 
     @property
     def x(self) -> Array:
         """Points, ``(N,)``."""
-        return self.galerkin.points[:, 0]
+        return self.elements.points[:, 0]
 
     @property
     def defect(self) -> float:
@@ -103,7 +103,7 @@ def reverse(
         return (2.0 * D * noising.score(t1 - t, y) - noising.pull(y))[:, None]
 
     equation = FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
-    g, energy, reached = equation.galerkin, 0.0, []
+    g, energy, reached = equation.elements, 0.0, []
     for early, late in pairwise([t1, *stops]):
         n = max(1, math.ceil(math.log2(early / late) - 1e-9))
         for a, b in pairwise(np.geomspace(early, late, n + 1)):

@@ -96,13 +96,13 @@ def exactness(
         flow, still = MoserFlow(*ends, t1, sigma), MoserFlow(*ends, t1, 0.0)
 
         def bare(t: float, x: Array, v: Array) -> Array:
-            return still.drift.at_quadrature(t, still.galerkin)
+            return still.drift.at_quadrature(t, still.elements)
 
         def wrong(t: float, x: Array, v: Array) -> Array:
             return v - 2.0 * bare(t, x, v)
 
         size, start, goal = (
-            norm(flow.galerkin, u)
+            norm(flow.elements, u)
             for u in (ends[1].x.array - ends[0].x.array, *(rho.x.array for rho in ends))
         )
         exact = distances(flow, flow.drift, grid.steps).max() / max(start, goal)
@@ -259,7 +259,7 @@ def regularity(
     def energy(name: str, noise: float, n: int) -> float:
         line = StraightLine(uniform(), GOALS[name], t1)
         flow = flow_on_interval(comm, line, noise, Grid(n, 1), 10)
-        g, total = flow.galerkin, 0.0
+        g, total = flow.elements, 0.0
         for t, dt in zip(times, weights, strict=True):
             v, rho = flow.drift.at_quadrature(t, g)[:, 0], g.evaluate(flow.coefficients(t)).ravel()
             total += dt * float(g.quadrature_weights @ (rho * v**2))

@@ -38,7 +38,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork
 from fpcontrol.theorems.experiments import atoms
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
@@ -226,7 +226,7 @@ def rate_rows(
 def density_panel(comm: MPI.Comm, net: ScoreNetwork, grid: Grid, labels: Grid) -> Panel:
     """Densities of both samplers through one network, and the data. Collective."""
     rho = sde_density(comm, net, grid)
-    g = Galerkin(rho.function_space, 1)
+    g = Elements(rho.function_space, 1)
     parts = comm.allgather(np.column_stack([g.points[:, 0], g.evaluate(rho.x.array).ravel()]))
     x, sde = np.unique(np.concatenate(parts), axis=0).T
     edges = np.linspace(0.0, 1.0, 201)

@@ -39,7 +39,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.stepping.schemes import SDIRK2
@@ -160,7 +160,7 @@ def _errors(
         mesh = rectangle(comm, (grid.cells, grid.cells))
     rho_0 = density.interpolate(mesh, lambda x: STARTS[start][0](x[:dimension].T), grid.degree)
     steps = grid.steps * switched.pieces
-    g = Galerkin(rho_0.function_space)
+    g = Elements(rho_0.function_space)
     # At every switch the flux through the walls jumps: an L-stable scheme.
     one, other = (
         FokkerPlanck(mesh, drift, sigma, degree=grid.degree)

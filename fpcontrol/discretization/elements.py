@@ -23,7 +23,7 @@ from petsc4py import PETSc
 
 from fpcontrol.discretization import kernels
 from fpcontrol.discretization.sparsity import Matrix, Sparsity
-from fpcontrol.parallel.errors import lasting
+from fpcontrol.parallel.errors import cached_comm
 from fpcontrol.typing import Array
 
 MAX_DEGREE = 3
@@ -99,7 +99,7 @@ class Vector:
             self._vector.scatter_reverse(InsertMode.add)
 
 
-class Galerkin:
+class Elements:
     r"""A Lagrange space with its quadrature points, matrices and drift refill. Collective.
 
     Arrays called *local* hold owned and then ghost degrees of freedom of this rank, ghosts up to
@@ -243,7 +243,7 @@ class Galerkin:
         # What Python drops, PETSc keeps until all ranks of its communicator clean up together. A
         # mesh takes its own communicator with it: matrices on that would pile up for ever, and
         # after some hundred meshes MPI would have no communicator left.
-        comm = lasting(self.comm)
+        comm = cached_comm(self.comm)
         PETSc.garbage_cleanup(comm)
         return comm
 
