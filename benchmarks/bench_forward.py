@@ -184,9 +184,7 @@ def main() -> None:
     unit = "microseconds per dof and step"
     say = print if COMM.rank == 0 else lambda *_, **__: None
     bandwidth = triad.measure(COMM, triad.sizes(COMM.size, options.quick), rounds=3)
-    say(
-        timing.table(f"Triad ({triad.KIND}) on {COMM.size} rank(s), GB/s", bandwidth), flush=True
-    )
+    say(timing.table(f"Triad ({triad.KIND}) on {COMM.size} rank(s), GB/s", bandwidth), flush=True)
     rows: list[Row] = []
     setups: list[Row] = []
     for n, degree, dimension in meshes(options):

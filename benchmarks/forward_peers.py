@@ -83,10 +83,10 @@ class Elements:
         return function_error(self.trajectory[-1]), function_error(u)
 
 
-def measure(quick: bool, log_rank0: Callable[..., None]) -> list[Row]:
+def measure(quick: bool, say: Callable[..., None]) -> list[Row]:
     """All tools; the ones in this process in turns. One rank only: the peers are serial."""
     if COMM.size > 1:
-        log_rank0("\nOther tools run on one rank only: left out.")
+        say("\nOther tools run on one rank only: left out.")
         return []
     unknowns, steps, rounds = (900, 10, 3) if quick else (10_000, 50, 5)
     cells = round(unknowns**0.5)
@@ -157,7 +157,7 @@ def measure(quick: bool, log_rank0: Callable[..., None]) -> list[Row]:
         tool = f"FiPy {found['version']}, {scheme}"
         add(tool, run["solver"], cells**2, "FiPy", None, run["error"])
     title = f"Other tools, drift that moves, {steps} steps up to t = {T1:g}"
-    log_rank0(timing.table(title, rows), flush=True)
+    say(timing.table(title, rows), flush=True)
     check(rows, quick)
     return rows
 
