@@ -23,8 +23,8 @@ from bench_convergence import STRENGTH, cube
 import fpcontrol as fpc
 from fpcontrol.characteristics.flow import Labels, carry
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.drift import Drift
 from fpcontrol.stepping.schemes import Scheme
+from fpcontrol.typing import VectorField
 from fpcontrol.verification import Manufactured
 
 COMM = MPI.COMM_SELF
@@ -66,7 +66,7 @@ class Problem:
 
     name: str
     sigma: float
-    drift: Callable[[Any], Drift]
+    drift: Callable[[Any], VectorField]
     start: Callable[[Array], Array]
     density: Callable[[float, Array], Array] | None = None
 
@@ -126,7 +126,7 @@ def smooth() -> Problem:
 def switching() -> Problem:
     """Tanh network of width 2, through the walls at a speed of order 1."""
 
-    def drift(mesh: Any) -> Drift:
+    def drift(mesh: Any) -> VectorField:
         network = fpc.NetworkDrift(mesh, 2, PIECES, 1.0, seed=0)
         network.weights[:] *= 3.0
         return network

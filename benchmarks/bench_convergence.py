@@ -27,9 +27,9 @@ from dolfinx.mesh import Mesh
 import fpcontrol as fpc
 from fpcontrol.characteristics.flow import Flow, Labels, carry
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.drift import Drift
 from fpcontrol.fokker_planck import norm
 from fpcontrol.stepping.schemes import Scheme
+from fpcontrol.typing import VectorField
 from fpcontrol.verification import Manufactured, l2_error, orders
 
 COMM = MPI.COMM_SELF
@@ -102,7 +102,7 @@ class Evolution:
 
     name: str
     mesh: Mesh
-    drift: Drift
+    drift: VectorField
     start: fem.Function
     sigma: float
     linear_solver: str = "direct"

@@ -36,12 +36,12 @@ from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.boundary import Wall
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.distances.comparison import nonnegative
-from fpcontrol.drift import Drift, sample
+from fpcontrol.drift.sampling import sample
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.reference import MoserFlow
 from fpcontrol.trajectory import Trajectory, trajectory
-from fpcontrol.typing import Array, Field
+from fpcontrol.typing import Array, Field, VectorField
 from fpcontrol.walls import check_wall
 
 
@@ -114,8 +114,8 @@ class Certificate:
 def certificate(
     rho_1: Trajectory,
     rho_2: Trajectory,
-    v_1: Drift,
-    v_2: Drift,
+    v_1: VectorField,
+    v_2: VectorField,
     sigma: Sigma,
     *,
     divergence: Field | None = None,

@@ -10,7 +10,8 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol.density import check_density
 from fpcontrol.discretization.elements import Elements, lagrange
-from fpcontrol.drift import Drift, DriftSampler, Steady, check_switches
+from fpcontrol.drift.base import as_drift
+from fpcontrol.drift.sampling import DriftSampler, check_switches
 from fpcontrol.linalg.linear_solvers import FACTORED_ONCE, check_linear_solver
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
@@ -18,7 +19,7 @@ from fpcontrol.parallel.progress import track
 from fpcontrol.stepping.schemes import Scheme, check_scheme
 from fpcontrol.stepping.stepper import Stepper
 from fpcontrol.trajectory import Trajectory, check_steps, trajectory
-from fpcontrol.typing import Array
+from fpcontrol.typing import Array, VectorField
 
 METHODS = ("galerkin",)
 MAX_DOUBLINGS = 12
@@ -56,7 +57,7 @@ class FokkerPlanck:
     def __init__(
         self,
         mesh: Mesh,
-        drift: Drift,
+        drift: VectorField,
         sigma: Sigma,
         *,
         degree: int = 2,
@@ -67,13 +68,11 @@ class FokkerPlanck:
     ) -> None:
         if method not in METHODS:
             raise ValueError(f"method = {method!r} is unknown; choose one of {METHODS}.")
-        if not callable(drift):
-            raise ValueError(f"drift = {drift!r} is not callable; give drift(t, x).")
         self.noise = Noise(sigma)
-        self.mesh, self.drift = mesh, drift
+        self.mesh, self.drift = mesh, as_drift(drift)
         self.elements = Elements(lagrange(mesh, degree), quadrature_degree)
         self._linear_solver = check_linear_solver(linear_solver)
-        steady = isinstance(drift, Steady) and self.noise.steady
+        steady = self.drift.steady and self.noise.steady
         if linear_solver == "auto" and steady and mesh.topology.dim == 2 and not petsc_options:
             self._linear_solver = "direct"
             petsc_options = FACTORED_ONCE if mesh.comm.size == 1 else None

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from mpi4py import MPI
 
@@ -12,6 +11,7 @@ from dolfinx import fem
 from fpcontrol.density import check_density
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.neumann import solve_neumann
+from fpcontrol.drift.base import Drift, SamplePoints
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.typing import Array
 
@@ -119,7 +119,7 @@ class MoserFlow:
 
 
 @dataclass(frozen=True)
-class MoserDrift:
+class MoserDrift(Drift):
     """Drift of a ``MoserFlow``; it lives on the mesh.
 
     The equation asks it at the mesh's own quadrature points, without a search. Called as
@@ -129,21 +129,24 @@ class MoserDrift:
     """
 
     flow: MoserFlow
-    local: ClassVar = True
 
-    def at_quadrature(self, t: float, elements: Elements) -> Array:
+    @property
+    def everywhere(self) -> bool:
+        """False: a rank knows it in its own cells only."""
+        return False
+
+    def at_points(self, t: float, where: SamplePoints) -> Array:
         """Drift at the quadrature points of a discretization in the flow's own space, ``(N, d)``.
 
         Raises:
             ValueError: If the discretization has other points.
         """
         own, flow = self.flow.elements, self.flow
-        if elements is not own and not np.array_equal(elements.points, own.points):
+        if where is not own and not np.array_equal(where.points, own.points):
             raise ValueError(
                 f"The Moser drift of degree {own.degree} with quadrature of degree "
-                f"{own.quadrature_degree} was asked at other points (degree {elements.degree}, "
-                f"quadrature {elements.quadrature_degree}); use the same mesh, degree and "
-                "quadrature_degree for the reference and the equation."
+                f"{own.quadrature_degree} was asked at other points ({where}); use the "
+                "same mesh, degree and quadrature_degree for the reference and the equation."
             )
         rho = flow.coefficients(t)
         flux = own.gradient(flow._potential + flow.noise.diffusivity(t) * rho)

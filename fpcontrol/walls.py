@@ -1,7 +1,8 @@
 """Walls of a domain: points and normals there, and drifts made to vanish at them."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from mpi4py import MPI
 
@@ -9,12 +10,13 @@ import numpy as np
 from dolfinx.mesh import Mesh
 
 from fpcontrol.discretization.boundary import Wall, boundary
-from fpcontrol.drift import Divergence, Drift
+from fpcontrol.drift.base import Drift, as_drift
+from fpcontrol.drift.divergence import Divergence
 from fpcontrol.parallel.errors import collective_errors
-from fpcontrol.typing import Array, Field
+from fpcontrol.typing import Array, Field, VectorField
 
 
-def check_wall(drift: Drift, t: float, wall: Wall, comm: MPI.Comm, speed: float) -> None:
+def check_wall(drift: VectorField, t: float, wall: Wall, comm: MPI.Comm, speed: float) -> None:
     """Refuse a drift that points outward at a wall, by 1e-9 of a speed. Collective.
 
     Args:
@@ -214,19 +216,31 @@ class _Edges:
         return omega, slope, by * (2.0 * outer / total[:, None, None] - second)
 
 
-@dataclass(frozen=True)
-class Walled:
-    """A drift multiplied by a ``WallFactor``; see ``walled``."""
+class Walled(Drift):
+    """A drift multiplied by a ``WallFactor``; see ``walled``.
 
-    drift: Any
-    factor: WallFactor
-    inner: Divergence  # of the drift itself
+    Attributes:
+        drift: The drift.
+        factor: The factor.
+        inner: Divergence of the drift itself.
+    """
 
-    def __getattr__(self, name: str) -> Any:
-        """The drift's ``pieces`` and ``t1``, if it has them."""
-        if name in ("pieces", "t1"):
-            return getattr(self.drift, name)
-        raise AttributeError(name)
+    def __init__(self, drift: Drift, factor: WallFactor, inner: Divergence) -> None:
+        self.drift, self.factor, self.inner = drift, factor, inner
+
+    @property
+    def switches(self) -> Array:
+        """Of the drift."""
+        return self.drift.switches
+
+    def piece(self, t: float) -> Hashable | None:
+        """Of the drift."""
+        return self.drift.piece(t)
+
+    @property
+    def steady(self) -> bool:
+        """As the drift."""
+        return self.drift.steady
 
     def __call__(self, t: float, x: Array) -> Array:
         """Drift at points, ``(N, d)``."""
@@ -240,7 +254,7 @@ class Walled:
 
 
 def walled(
-    drift: Drift,
+    drift: VectorField,
     mesh: Mesh,
     layer: float | None = None,
     *,
@@ -263,4 +277,4 @@ def walled(
             of a ``MoserFlow``, which lives on a mesh.
     """
     factor = WallFactor(mesh, layer)
-    return Walled(drift, factor, Divergence(drift, divergence, factor.size))
+    return Walled(as_drift(drift), factor, Divergence(drift, divergence, factor.size))

@@ -37,7 +37,7 @@ def test_times_outside_are_refused(t):
 def test_drift_at_points_is_that_at_the_quadrature_points(dim, degree):
     f = flow(dim, degree, 3)
     g = f.elements
-    own = f.drift.at_quadrature(0.7, g)
+    own = f.drift.at_points(0.7, g)
     assert own.shape == g.points.shape
     # Solved and evaluated the same; only the way to the reference cell differs.
     assert f.drift(0.7, g.points) == pytest.approx(own, rel=1e-9, abs=1e-10)
@@ -56,7 +56,7 @@ def test_continuity_equation_holds_pointwise_where_it_is_known():
     exact = (0.5 * np.sin(np.pi * x) / np.pi - D * a * np.pi * np.sin(np.pi * x)) / (
         1.0 + a * np.cos(np.pi * x)
     )
-    assert np.abs(f.drift.at_quadrature(t, f.elements) - exact).max(initial=0.0) < 1e-5
+    assert np.abs(f.drift.at_points(t, f.elements) - exact).max(initial=0.0) < 1e-5
 
 
 @pytest.mark.parallel([1, 2, 3])
@@ -87,7 +87,7 @@ def test_without_noise_the_drift_is_that_of_the_continuity_equation():
     g = f.elements
     rho = noisy.coefficients(0.7)
     noise = 0.5 * 0.5**2 * noisy.elements.gradient(rho)
-    difference = noisy.drift.at_quadrature(0.7, noisy.elements) - f.drift.at_quadrature(0.7, g)
+    difference = noisy.drift.at_points(0.7, noisy.elements) - f.drift.at_points(0.7, g)
     assert difference == pytest.approx(
         noise / noisy.elements.evaluate(rho).reshape(-1, 1), abs=1e-10
     )

@@ -7,9 +7,9 @@ from mpi4py import MPI
 import numpy as np
 from scipy.integrate import DOP853
 
-from fpcontrol.drift import Divergence, Drift
+from fpcontrol.drift.divergence import Divergence
 from fpcontrol.parallel.errors import collective_errors, reduced
-from fpcontrol.typing import Array, Field
+from fpcontrol.typing import Array, Field, VectorField
 
 
 class Rate:
@@ -21,7 +21,7 @@ class Rate:
         size: Extent of the domain.
     """
 
-    def __init__(self, drift: Drift, divergence: Field | str | None, size: float) -> None:
+    def __init__(self, drift: VectorField, divergence: Field | str | None, size: float) -> None:
         self._drift, self._divergence = drift, Divergence(drift, divergence, size)
 
     def __call__(self, t: float, x: Array) -> Array:

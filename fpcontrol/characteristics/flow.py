@@ -23,11 +23,10 @@ from fpcontrol.characteristics.dormand_prince import DormandPrince, Rate
 from fpcontrol.characteristics.markers import Labels
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.replica import AnalyticReference, MeshReference
-from fpcontrol.drift import Drift
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.reference import MoserFlow
 from fpcontrol.trajectory import Trajectory, trajectory
-from fpcontrol.typing import Array, Field
+from fpcontrol.typing import Array, Field, VectorField
 from fpcontrol.walls import check_wall
 
 __all__ = ["Flow", "Labels", "binned_l2", "carry"]
@@ -232,7 +231,7 @@ def binned_l2(masses: Array, edges: Array) -> float:
 
 def carry(
     labels: Labels,
-    drift: Drift,
+    drift: VectorField,
     times: Sequence[float] | Array,
     *,
     divergence: Field | str | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 from dolfinx.mesh import Mesh
 from scipy.special import expit
 
+from fpcontrol.drift.base import Drift
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
@@ -118,7 +119,7 @@ class Network:
         return z
 
 
-class NetworkDrift:
+class NetworkDrift(Drift):
     r"""Drift :math:`v(t,x) = s\,W(t)\,\varphi(A(t) y + b(t))`, :math:`y = (x - c)/s`.
 
     ``c`` is the centre of the mesh's bounding box and ``s`` half its longest side, so that weights

@@ -167,6 +167,10 @@ class Elements:
         element_sizes = self.dimension, self.n_points, len(self.dofs)
         self._fill, self._add = kernels.advection(*element_sizes), kernels.products(*element_sizes)
 
+    def __str__(self) -> str:
+        """Degree and quadrature, for messages."""
+        return f"degree {self.degree}, quadrature {self.quadrature_degree}"
+
     @functools.cached_property
     def sparsity(self) -> Sparsity:
         """Structure of the matrices. Collective at first use."""

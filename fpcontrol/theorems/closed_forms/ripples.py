@@ -267,9 +267,9 @@ class RippledMoser:
         """Drift at points ``(N, 1)`` of this rank's cells."""
         return self.flow.drift(t, x) + self._ripple(t, x)
 
-    def at_quadrature(self, t: float, elements: Elements) -> Array:
+    def at_points(self, t: float, elements: Elements) -> Array:
         """Drift at the quadrature points of the flow's own discretization."""
-        return self.flow.drift.at_quadrature(t, elements) + self._ripple(t, elements.points)
+        return self.flow.drift.at_points(t, elements) + self._ripple(t, elements.points)
 
     def _ripple(self, t: float, x: Array) -> Array:
         rho, cdf = self.profile.line(t / self.flow.t1, x[:, 0])

@@ -28,14 +28,14 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol import density
 from fpcontrol.certificates import Certificate, certificate
-from fpcontrol.drift import Drift, Steady, zero
+from fpcontrol.drift import Steady, zero
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import CrankNicolson
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, measured
 from fpcontrol.trajectory import Trajectory
-from fpcontrol.typing import Array
+from fpcontrol.typing import Array, VectorField
 
 REACH = 0.3
 
@@ -108,7 +108,7 @@ class Worst:
 
 def _solved(
     mesh: Mesh,
-    v: Drift,
+    v: VectorField,
     sigma: float,
     t1: float,
     grid: Grid,

@@ -34,7 +34,6 @@ import numpy as np
 from scipy.linalg import solve_banded
 
 from fpcontrol.characteristics.flow import Flow, carry
-from fpcontrol.drift import Drift
 from fpcontrol.theorems.closed_forms import ripples as rippled
 from fpcontrol.theorems.closed_forms.profiles import StraightLine, nodes, uniform
 from fpcontrol.theorems.experiments.comoving import limit_row
@@ -42,7 +41,7 @@ from fpcontrol.theorems.experiments.smoothed_fields import smoothings
 from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
 from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured, slopes
 from fpcontrol.theorems.runs.moser_runs import GOALS, Change, flow_on_interval, response
-from fpcontrol.typing import Array, Field
+from fpcontrol.typing import Array, Field, VectorField
 
 # Acceptance: half a percent, of either of two discretizations.
 CLOSE = 5e-3
@@ -215,7 +214,7 @@ def ripples_without_noise(
     x, dx = nodes(line.breaks)
     size = math.sqrt(dx @ line.goal.value(x) ** 2)
 
-    def field(k: float) -> tuple[Drift, Field]:
+    def field(k: float) -> tuple[VectorField, Field]:
         def drift(t: float, x: Array) -> Array:
             y, rho = line.cdf(t, x[:, 0]), line.density(t, x[:, 0])
             return (line.speed(t, x[:, 0]) + a / k * np.sin(k * y) / rho)[:, None]

@@ -83,7 +83,7 @@ def energies(
                 flow = flow_on_interval(comm, line, noise, grid, 4)
                 g, total = flow.elements, 0.0
                 for t, dt in zip(*_times(t1, depth), strict=True):
-                    v, rho = flow.drift.at_quadrature(t, g)[:, 0], g.evaluate(flow.coefficients(t))
+                    v, rho = flow.drift.at_points(t, g)[:, 0], g.evaluate(flow.coefficients(t))
                     total += dt * float(g.quadrature_weights @ (rho.ravel() * v**2))
                 row.append(g.sum(total))
                 if noise == 0.0:

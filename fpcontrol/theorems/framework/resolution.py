@@ -14,13 +14,12 @@ from dolfinx.mesh import DiagonalType, Mesh
 from fpcontrol import density
 from fpcontrol.characteristics.flow import Labels
 from fpcontrol.discretization.boundary import Wall
-from fpcontrol.drift import Drift
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.noise import Sigma
 from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.trajectory import Trajectory
-from fpcontrol.typing import Array
+from fpcontrol.typing import Array, VectorField
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def measured[T: (float, Array)](
 
 def solve(
     comm: MPI.Comm,
-    drift: Drift,
+    drift: VectorField,
     sigma: Sigma,
     start: Callable[[Array], Array],
     t1: float,

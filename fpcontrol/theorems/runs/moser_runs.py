@@ -35,9 +35,9 @@ class Changed:
     flow: MoserFlow
     change: Change
 
-    def at_quadrature(self, t: float, elements: Elements) -> Array:
+    def at_points(self, t: float, elements: Elements) -> Array:
         """Drift at the quadrature points."""
-        base = self.flow.drift.at_quadrature(t, elements)
+        base = self.flow.drift.at_points(t, elements)
         return self.change(t, elements.points, base)
 
     def __call__(self, t: float, x: Array) -> Array:
@@ -92,7 +92,7 @@ def response(flow: MoserFlow, change: Change, steps: int) -> tuple[float, float,
         rho_h = run[-1]
         for n in range(steps):
             t = 0.5 * (run.times[n] + run.times[n + 1])
-            v = flow.drift.at_quadrature(t, g)[:, 0]
+            v = flow.drift.at_points(t, g)[:, 0]
             rho = g.evaluate(0.5 * (run.levels[n] + run.levels[n + 1])).ravel()
             line = g.evaluate(flow.coefficients(t)).ravel()
             rate = g.quadrature_weights @ (rho**2 / line * (change(t, x, v) - v) ** 2)

@@ -96,7 +96,7 @@ def exactness(
         flow, still = MoserFlow(*ends, t1, sigma), MoserFlow(*ends, t1, 0.0)
 
         def bare(t: float, x: Array, v: Array) -> Array:
-            return still.drift.at_quadrature(t, still.elements)
+            return still.drift.at_points(t, still.elements)
 
         def wrong(t: float, x: Array, v: Array) -> Array:
             return v - 2.0 * bare(t, x, v)
@@ -261,7 +261,7 @@ def regularity(
         flow = flow_on_interval(comm, line, noise, Grid(n, 1), 10)
         g, total = flow.elements, 0.0
         for t, dt in zip(times, weights, strict=True):
-            v, rho = flow.drift.at_quadrature(t, g)[:, 0], g.evaluate(flow.coefficients(t)).ravel()
+            v, rho = flow.drift.at_points(t, g)[:, 0], g.evaluate(flow.coefficients(t)).ravel()
             total += dt * float(g.quadrature_weights @ (rho * v**2))
         return g.sum(total)
 

@@ -1,0 +1,11 @@
+"""Drifts: vector fields v(t, x), with their structure in time, and an algebra that keeps it.
+
+Any callable ``drift(t, x)`` with ``x`` of shape ``(N, d)`` that returns shape ``(N, d)``, length
+per time, is a drift. A subclass of ``Drift`` says more: when it jumps, when it is constant in time,
+its divergence. Sums, multiples, maps and reversals of drifts know these facts of their parts.
+"""
+
+from fpcontrol.drift.base import Drift, Reversed, Steady, Sum, as_drift, zero
+from fpcontrol.drift.mapped import Mapped
+
+__all__ = ["Drift", "Mapped", "Reversed", "Steady", "Sum", "as_drift", "zero"]
