@@ -3,6 +3,7 @@
 import atexit as _atexit
 import os as _os
 import sys as _sys
+from importlib import metadata as _metadata
 
 # numpy's BLAS takes every core on every rank, which makes two ranks slower than one.
 if "numpy" not in _sys.modules:
@@ -39,9 +40,17 @@ from fpcontrol.control.optimize import minimize
 from fpcontrol.control.result import Result
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.fokker_planck import FokkerPlanck
+from fpcontrol.parallel.progress import announce_compilation as _announce_compilation
 from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson
 from fpcontrol.trajectory import Trajectory
+
+try:
+    __version__ = _metadata.version("fpcontrol")
+except _metadata.PackageNotFoundError:  # imported from a folder that was never installed
+    __version__ = "unknown"
+
+_announce_compilation()
 
 __all__ = [
     "SDIRK2",
@@ -54,6 +63,7 @@ __all__ = [
     "Result",
     "TrackingProblem",
     "Trajectory",
+    "__version__",
     "characteristics",
     "density",
     "distances",

@@ -296,7 +296,7 @@ def test_group_that_hangs_ends_the_run(tmp_path):
     )
     assert done.returncode != 0
     assert "raised on rank 1 of its group, others are stuck" in done.stderr
-    assert done.stderr.startswith("case ")
+    assert done.stderr.startswith("cases 0/6\ncase ")
     assert "ValueError: alone" in done.stderr
 
 

@@ -89,6 +89,7 @@ class Result:
         last = self.history[-1]
         rows = [
             ("", "without control", "with control"),
+            ("J", f"{still.value:.4g}", f"{errors.value:.4g}"),
             ("relative error", f"{still.relative_error:.4f}", f"{errors.relative_error:.4f}"),
             (
                 "relative sup error",

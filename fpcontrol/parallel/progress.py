@@ -4,9 +4,11 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mpi4py import MPI
 
+from numba.core import event
 from tqdm import tqdm
 
 LOG_SECONDS = 10.0
@@ -14,7 +16,7 @@ _silent = 0  # blocks of ``silenced`` that are open
 
 
 class Progress:
-    """A bar (terminal) or a line every ten seconds (log) on rank 0, on stderr.
+    """A bar (terminal), or a line now and every ten seconds (log), on rank 0, on stderr.
 
     Args:
         label: What it is called.
@@ -29,6 +31,8 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(total=total, desc=label, disable=not (self._shown and self._terminal))
         self._last = time.monotonic()
+        if self._shown and not self._terminal:  # a first update may take minutes
+            print(f"{label} 0/{total}", file=sys.stderr, flush=True)
 
     def update(self, text: str = "") -> None:
         """One more done; ``text`` says how things are."""
@@ -70,3 +74,25 @@ def track(items: Iterable[int], label: str, comm: MPI.Comm, shown: bool) -> Iter
         yield item
         progress.update()
     progress.close()
+
+
+class _Compilation(event.Listener):
+    """Says once that loops are being compiled, which keeps the first run waiting for seconds."""
+
+    def __init__(self) -> None:
+        self._said = MPI.COMM_WORLD.rank > 0
+
+    def on_start(self, event: Any) -> None:
+        """A function that is not on disk yet is compiled."""
+        module = event.data["dispatcher"].py_func.__module__
+        if not (self._said or _silent) and module.startswith("fpcontrol."):
+            self._said = True
+            say("compiling loops (first use only: they are kept on disk) ...", MPI.COMM_SELF)
+
+    def on_end(self, event: Any) -> None:
+        """Nothing to say."""
+
+
+def announce_compilation() -> None:
+    """Let rank 0 say on stderr, once, when numba compiles loops of this package."""
+    event.register("numba:compile", _Compilation())
