@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from mpi4py import MPI
 
-from fpcontrol.parallel.errors import meet
+from fpcontrol.parallel.errors import barrier_with_timeout
 
 # Seconds that a rank with an error waits for the others before it ends the run: they get the same
 # error within moments, or are stuck in a collective call.
@@ -49,7 +49,8 @@ def launch(main: Callable[[], Any], *, patience: float = PATIENCE) -> None:
         text = "".join(traceback.format_exception(type(error), error, below))
         name, code = f"{type(error).__name__}: {error}", 1
     sys.stdout.flush()
-    meet(meeting, patience, f"On rank {meeting.rank} alone:\n{text or name}" if name else "")
+    words = f"On rank {meeting.rank} alone:\n{text or name}" if name else ""
+    barrier_with_timeout(meeting, patience, words)
     outcomes = meeting.allgather((name, text, code))
     if meeting.rank == 0:
         print(_report(outcomes), end="", file=sys.stderr, flush=True)

@@ -87,7 +87,7 @@ class _Compilation(event.Listener):
         module = event.data["dispatcher"].py_func.__module__
         if not (self._said or _silent) and module.startswith("fpcontrol."):
             self._said = True
-            say("compiling loops (first use only: they are kept on disk) ...", MPI.COMM_SELF)
+            log_rank0("compiling loops (first use only: they are kept on disk) ...", MPI.COMM_SELF)
 
     def on_end(self, event: Any) -> None:
         """Nothing to say."""
