@@ -69,7 +69,7 @@ class MeshReference:
         parts = (
             geometry.x[nodes][:, :, :d],
             numbers.reshape(nodes.shape),
-            dofs.reshape(g.n_cells, -1),
+            dofs.reshape(g.n_cells, len(g.dofs)),  # a rank may have no cells
         )
         corners, numbers, self._dofs = (np.concatenate(g.comm.allgather(a)) for a in parts)
         self._origin = corners[:, 0]

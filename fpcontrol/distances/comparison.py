@@ -7,8 +7,10 @@ from mpi4py import MPI
 import basix
 import numpy as np
 from dolfinx import fem, geometry
+from scipy.optimize import linear_sum_assignment
 
 from fpcontrol.discretization.elements import MAX_DEGREE, Elements, lagrange
+from fpcontrol.discretization.neumann import Parts
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
@@ -67,6 +69,34 @@ def equal_mass(a: fem.Function, b: fem.Function) -> float:
             "fpc.density.normalized scales to mass 1."
         )
     return mass[0]
+
+
+def equal_masses_of_parts(a: fem.Function, b: fem.Function) -> None:
+    """Refuse masses that differ on parts of a mesh that do not touch. Collective.
+
+    Parts of two meshes are those of each other whose boxes and centres are nearest.
+
+    Raises:
+        UnequalMasses: On all ranks, with the masses of the parts.
+        ValueError: On all ranks, if two meshes are in different numbers of parts.
+    """
+    (mine, one), (theirs, two) = _masses_of_parts(a), _masses_of_parts(b)
+    if len(one) != len(two):
+        raise ValueError(
+            f"a and b live on meshes in {len(one)} and {len(two)} parts that do not touch: are "
+            "both meshes of the same domain?"
+        )
+    places = [np.hstack([parts.middles, parts.lower, parts.upper]) for parts in (mine, theirs)]
+    apart = np.abs(places[0][:, None] - places[1]).sum(axis=2)
+    mine.check_masses(MASS_RTOL, {"a": one, "b": two[linear_sum_assignment(apart)[1]]})
+
+
+def _masses_of_parts(f: fem.Function) -> tuple[Parts, Array]:
+    g = Elements(lagrange(f.function_space.mesh, 1), 2 * MAX_DEGREE)
+    values = Elements(f.function_space, 2 * MAX_DEGREE).evaluate(f.x.array)
+    cells = g.quadrature_weights.reshape(values.shape) * values
+    parts = Parts.of(g)
+    return parts, parts.sums(g.assemble(g._value.T @ cells))
 
 
 def at_common_points(

@@ -294,7 +294,8 @@ def _clustered(part: _Parts, label: Array, q: int) -> tuple[Array, Array, float]
     index = np.searchsorted(boxes, label[used])
 
     def gathered(values: Array) -> Array:
-        return reduced(part.comm, np.bincount(index, values[used], minlength=len(boxes)))
+        sums = np.bincount(index, values[used], minlength=len(boxes))
+        return reduced(part.comm, sums.astype(float))  # a rank without mass counts in integers
 
     masses = gathered(part.masses.sum(axis=1))
     moments = [gathered((part.masses * x).sum(axis=1)) for x in part.x]
