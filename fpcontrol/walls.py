@@ -9,7 +9,7 @@ from mpi4py import MPI
 import numpy as np
 from dolfinx.mesh import Mesh
 
-from fpcontrol.discretization.boundary import Wall, boundary
+from fpcontrol.discretization.boundary import Boundary, Wall
 from fpcontrol.drift.base import Drift, as_drift
 from fpcontrol.drift.divergence import Divergence
 from fpcontrol.parallel.errors import collective_errors
@@ -72,8 +72,10 @@ class WallFactor:
     def __init__(self, mesh: Mesh, layer: float | None = None) -> None:
         if layer is not None and not (np.isfinite(layer) and layer > 0.0):
             raise ValueError(f"layer = {layer!r} must be a positive length.")
-        parts = (*boundary(mesh), *vars(Wall.of(mesh)).values())
-        corners, middles, points, normals = (
+        boundary = Boundary.of(mesh)
+        wall = boundary.quadrature(4)
+        parts = boundary.corners, boundary.normals, wall.points, wall.normals
+        corners, outward, points, normals = (
             np.concatenate(mesh.comm.allgather(part)) for part in parts
         )
         self.size = float(np.ptp(points, axis=0).max())
@@ -86,7 +88,7 @@ class WallFactor:
                     "The wall factor is offered on convex domains and in two dimensions; this "
                     "mesh is neither. Use sigma > 0 on it, or a drift tangent to its walls."
                 )
-            self._walls = _Edges.of(corners, middles, self.size)
+            self._walls = _Edges.of(corners, outward, self.size)
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """``g (N,)`` and its gradient ``(N, d)`` at points ``(N, d)``."""
@@ -164,13 +166,13 @@ class _Edges:
     smallest: float
 
     @classmethod
-    def of(cls, corners: Array, middles: Array, size: float) -> Self:
+    def of(cls, corners: Array, outward: Array, size: float) -> Self:
         edges = corners[:, 1] - corners[:, 0]
         lengths = np.linalg.norm(edges, axis=1)
         tangents = edges / lengths[:, None]
         normals = np.column_stack([-tangents[:, 1], tangents[:, 0]])
         # Edges run with the domain on their left.
-        turned = np.einsum("nd,nd->n", normals, middles - corners[:, 0]) < 0.0
+        turned = np.einsum("nd,nd->n", normals, outward) > 0.0
         starts = np.where(turned[:, None], corners[:, 1], corners[:, 0])
         sign = np.where(turned, -1.0, 1.0)[:, None]
         return cls(starts, sign * tangents, sign * normals, lengths, 1e-14 * size)
