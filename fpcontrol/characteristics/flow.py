@@ -8,8 +8,9 @@ be tangent or inward at the walls, ``v.n <= 0``: an outward one piles mass up th
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +24,9 @@ from fpcontrol.characteristics.dormand_prince import DormandPrince, Rate
 from fpcontrol.characteristics.markers import Labels
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.replica import AnalyticReference, MeshReference
+from fpcontrol.drift.base import Drift, as_drift
 from fpcontrol.parallel.errors import collective_errors, reduced
+from fpcontrol.parallel.progress import Progress
 from fpcontrol.reference import MoserFlow
 from fpcontrol.trajectory import Trajectory, trajectory
 from fpcontrol.typing import Array, Field, VectorField
@@ -31,10 +34,15 @@ from fpcontrol.walls import check_wall
 
 __all__ = ["Flow", "Labels", "binned_l2", "carry"]
 
+# Steps of a call of ``carry`` unless more are asked for: smooth drifts take some hundreds.
+MAX_STEPS = 100_000
+# Levels on a mesh that are scaled by more than this, relatively, are told.
+SCALED = 0.02
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Flow:
-    """Labels carried along: results of ``carry``. The methods are collective.
+    r"""Labels carried along: results of ``carry``. To make one is collective, as its methods are.
 
     Attributes:
         labels: Where they start.
@@ -42,6 +50,9 @@ class Flow:
         positions: This rank's, ``(T, N, d)``.
         log_jacobian: This rank's, ``(T, N)``.
         steps: Accepted steps (0 if none were counted).
+        mass: Integral of the density: the same at all times by construction, ``(T,)``.
+        minimum: Smallest density at a label of any rank, ``(T,)``.
+        norms: L2 norms of the density, :math:`\|\rho\|^2 = \int\rho_0^2/J\,dy`, ``(T,)``.
     """
 
     labels: Labels
@@ -49,6 +60,24 @@ class Flow:
     positions: Array
     log_jacobian: Array
     steps: int = 0
+    mass: Array = field(init=False)
+    minimum: Array = field(init=False)
+    norms: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Mass, minimum and norms over all ranks. Collective."""
+        labels, rho = self.labels, self.density
+        mass = np.repeat(labels.integral(labels.density), len(self.times))
+        low = reduced(labels.comm, rho.min(axis=1, initial=np.inf), MPI.MIN)
+        norms = np.sqrt(labels.integral(rho * labels.density))
+        for name, values in (("mass", mass), ("minimum", low), ("norms", norms)):
+            object.__setattr__(self, name, values)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Flow: {self.labels.count} labels at {_ends(self.times)}, {self.steps} steps, "
+            f"mass {self.mass[0]:.6g}, minimum {self.minimum.min():.3g}>"
+        )
 
     @property
     def density(self) -> Array:
@@ -56,25 +85,9 @@ class Flow:
         return self.labels.density * np.exp(-self.log_jacobian)
 
     @property
-    def mass(self) -> Array:
-        """Integral of the density: the same at all times by construction, ``(T,)``."""
-        return np.repeat(self.labels.integral(self.labels.density), len(self.times))
-
-    @property
     def mass_defect(self) -> float:
         """Relative change of the mass: none, labels keep theirs."""
         return 0.0
-
-    @property
-    def minimum(self) -> Array:
-        """Smallest density at a label, ``(T,)``."""
-        low = self.density.min(axis=1, initial=np.inf)
-        return reduced(self.labels.comm, low, MPI.MIN)
-
-    @property
-    def norms(self) -> Array:
-        r"""L2 norms, :math:`\|\rho\|^2 = \int\rho_0^2/J\,dy`, ``(T,)``."""
-        return np.sqrt(self.labels.integral(self.density * self.labels.density))
 
     def l2_errors(
         self, reference: Field | MoserFlow | AnalyticReference, norms: Array | None = None
@@ -146,11 +159,16 @@ class Flow:
 
         Nodes beyond all labels get the density of the nearest one. Where the flow has spread the
         labels out or a feature is narrower than their distance, the picture is coarser than the
-        flow.
+        flow. Each level is scaled to the flow's mass, so that ``fpc.distances`` takes it (in a
+        space of degree 1, where no values between nodes are negative); factors that differ from 1
+        by more than ``SCALED`` are told in a warning.
 
         Args:
             space: Lagrange space on a mesh of the domain (``problem.elements.space``).
             levels: Which times; all unless given.
+
+        Warns:
+            UserWarning: On rank 0, for a level that the labels do not resolve.
         """
         g, comm = Elements(space), self.labels.comm
         nodes = space.tabulate_dof_coordinates()[: g.n_local, : g.dimension]
@@ -161,7 +179,20 @@ class Flow:
             x, rho = (np.concatenate(part) for part in parts)
             with collective_errors(comm):
                 row[:] = _interpolated(x, rho, nodes)
-        return trajectory(g, self.times[list(levels)], u, 0)
+        times, wanted = self.times[list(levels)], self.mass[list(levels)]
+        found = reduced(comm, u[:, : g.n_owned] @ g.integrals)
+        factors = wanted / np.where(found > 0.0, found, wanted)
+        u *= factors[:, None]
+        if comm.rank == 0 and len(times) and np.abs(np.log(factors)).max() > SCALED:
+            k = int(np.abs(np.log(factors)).argmax())
+            warnings.warn(
+                f"Between the labels the density at t = {times[k]:g} has mass {found[k]:.4g}; it "
+                f"was scaled by {factors[k]:.4g} to the flow's, {wanted[k]:.4g}. Labels are too "
+                "far apart there, or the mesh is coarser than the density: start from more labels, "
+                "or take a finer mesh.",
+                stacklevel=2,
+            )
+        return trajectory(g, times, u, 0)
 
     def cell_masses(self, level: int, edges: Array) -> Array:
         """Masses in the bins between ``edges``, at one time, of labels on an interval.
@@ -239,6 +270,8 @@ def carry(
     rtol: float = 1e-9,
     atol: float = 1e-9,
     walls: bool = True,
+    max_steps: int | None = None,
+    progress: bool = False,
 ) -> Flow:
     r"""Carry labels with a drift; Dormand-Prince 8(5,3) with error control. Collective.
 
@@ -250,22 +283,26 @@ def carry(
         labels: Where they start at ``times[0]``.
         drift: Callable ``drift(t, x)``, ``(N, d)`` to ``(N, d)``, smooth in space and the same on
             all ranks at any point of the domain: the drift of a ``MoserFlow``, which lives on a
-            mesh, is refused. One with ``pieces`` and ``t1`` (``NetworkDrift``) is constant on that
-            many equal intervals of ``[0, t1]``.
+            mesh, is refused. Its ``switches`` and ``piece`` (see ``fpc.drift.Drift``) are used.
         times: Increasing; where the result is wanted.
         divergence: ``divergence(t, x)`` to ``(N,)``. If not given: the drift's own, else
             ``"central"``, a fourth-order difference that asks the drift up to 6e-5 of the size
             beyond the walls. ``"complex"``: complex steps, exact to round-off, for drifts made of
             analytic functions only (no ``abs``, no maximum) that take complex points.
-        switches: Times at which the drift jumps, beside those of its pieces.
+        switches: Times at which the drift jumps, beside its own.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
         walls: Refuse drifts that point outward at the walls.
+        max_steps: Greatest number of steps, rejected ones included; 100 000, or 100 between two
+            times or switches if that is more, unless given.
+        progress: Show on rank 0 how far it is.
 
     Raises:
         ValueError: On all ranks, for a bad argument, drift values that are not finite or of
             another shape, or an outward drift.
-        RuntimeError: On all ranks, if the tolerances cannot be met.
+        RuntimeError: On all ranks, if the tolerances cannot be met in ``max_steps``, or if at the
+            pace of the last 300 steps they would not be: a drift that jumps in space, or often in
+            time without a word. The message has the time and the place.
 
     References:
         E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I (1993),
@@ -278,35 +315,61 @@ def carry(
         raise ValueError("times must increase.")
     if not (rtol > 0.0 and atol > 0.0):
         raise ValueError(f"rtol = {rtol!r} and atol = {atol!r} must be positive.")
+    if max_steps is not None and not (isinstance(max_steps, int | np.integer) and max_steps > 0):
+        raise ValueError(f"max_steps = {max_steps!r} must be a positive whole number, or None.")
+    drift = as_drift(drift)
     intervals, span = list(_intervals(drift, times, switches)), times[-1] - times[0]
     rate = Rate(drift, divergence, labels.size)
     if walls:
         for a, b, inside in intervals:
             for t in (a, 0.5 * (a + b), b):
                 check_wall(drift, inside(t), labels.wall, labels.comm, labels.size / span)
-    stepper = DormandPrince(labels.comm, labels.box, rate, rtol, atol)
+    meter = _Meter(Progress("characteristics, %", 100, labels.comm, progress), times[0], span)
+    most = max(MAX_STEPS, 100 * len(intervals)) if max_steps is None else int(max_steps)
+    stepper = DormandPrince(
+        labels.comm, labels.box, rate, rtol, atol, float(times[-1]), most, meter.show
+    )
     u = np.column_stack([labels.points, np.zeros(len(labels.points))])
     kept = [u]
     for a, b, inside in intervals:
         u = stepper.advance(u, a, b, inside)
         if b in times:
             kept.append(u)
+    meter.progress.close()
     levels = np.array(kept)
     return Flow(labels, times, levels[:, :, :-1], levels[:, :, -1], stepper.accepted)
 
 
+class _Meter:
+    """Percentage of the time that is done."""
+
+    def __init__(self, progress: Progress, start: float, span: float) -> None:
+        self.progress, self._start, self._span, self._shown = progress, start, span, 0
+
+    def show(self, t: float, steps: int) -> None:
+        """After a step."""
+        percent = int(100.0 * (t - self._start) / self._span)
+        self.progress.update(f"t = {t:.6g}, {steps} steps", percent - self._shown)
+        self._shown = percent
+
+
 def _intervals(
-    drift: Any, times: Array, switches: Sequence[float]
+    drift: Drift, times: Array, switches: Sequence[float]
 ) -> Iterator[tuple[float, float, Callable[[float], float]]]:
     """Intervals without a switch inside, each with times at which to ask the drift for it."""
-    pieces, first, last = getattr(drift, "pieces", 0), times[0], times[-1]
-    own = [drift.t1 * k / pieces for k in range(1, pieces)] if pieces else []
+    known = np.array([*drift.switches, *switches], dtype=float)
+    if not np.isfinite(known).all():
+        raise ValueError(f"switches = {known} must be finite times.")
     # A switch that differs from a wanted time by round-off is that time.
+    first, last = times[0], times[-1]
     margin = 1e-12 * (last - first)
-    far = [s for s in (*own, *switches) if np.abs(times - s).min() > margin]
-    stops = np.unique([*times, *(s for s in far if first < s < last)])
+    far = [s for s in known if first < s < last and np.abs(times - s).min() > margin]
+    stops = np.unique([*times, *far])
     for a, b in pairwise(stops):
-        edge = 0.5 * (b - a) if pieces else min(margin, 0.25 * (b - a))
+        # What is constant in between is asked in the middle, far from round-off of its switches.
+        edge, middle = min(margin, 0.25 * (b - a)), 0.5 * (a + b)
+        pieces = {drift.piece(t) for t in (a + edge, middle, b - edge)}
+        edge = edge if None in pieces or len(pieces) > 1 else 0.5 * (b - a)
         yield float(a), float(b), functools.partial(_clipped, a + edge, b - edge)
 
 

@@ -1,8 +1,7 @@
 """Labels: where characteristics start, with volumes and densities there."""
 
-import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from mpi4py import MPI
@@ -17,9 +16,9 @@ from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Labels:
-    r"""Where characteristics start; this rank's part.
+    r"""Where characteristics start; this rank's part. To make them is collective, the rest is not.
 
     Attributes:
         comm: Communicator the labels are distributed over.
@@ -29,6 +28,8 @@ class Labels:
         wall: Where the drift must not point outward.
         per_cell: On an interval: labels come in cells of this many, from one end of the cell to
             the other; 0 elsewhere.
+        count: Number of labels on all ranks.
+        box: Smallest and largest coordinates of labels and walls on all ranks, each ``(d,)``.
     """
 
     comm: MPI.Comm
@@ -37,6 +38,20 @@ class Labels:
     density: Array
     wall: Wall
     per_cell: int = 0
+    count: int = field(init=False)
+    box: tuple[Array, Array] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count and measure over all ranks. Collective."""
+        x = np.concatenate([self.points, self.wall.points])
+        low = reduced(self.comm, x.min(axis=0, initial=np.inf), MPI.MIN)
+        high = reduced(self.comm, x.max(axis=0, initial=-np.inf), MPI.MAX)
+        object.__setattr__(self, "box", (low, high))
+        object.__setattr__(self, "count", self.comm.allreduce(len(self.points)))
+
+    def __repr__(self) -> str:
+        low, high = (", ".join(f"{value:g}" for value in corner) for corner in self.box)
+        return f"<{type(self).__name__}: {self.count} from ({low}) to ({high})>"
 
     @classmethod
     def on_mesh(cls, density: fem.Function, quadrature_degree: int | None = None) -> Self:
@@ -98,16 +113,9 @@ class Labels:
         wall = Wall(np.array([[lower], [upper]]), np.array([[-1.0], [1.0]]))
         return cls(comm, x, np.tile(h * w[order], last - first), rho, wall, len(w))
 
-    @functools.cached_property
-    def box(self) -> tuple[Array, Array]:
-        """Smallest and largest coordinates of labels and walls. Collective at first use."""
-        x = np.concatenate([self.points, self.wall.points])
-        low = reduced(self.comm, x.min(axis=0, initial=np.inf), MPI.MIN)
-        return low, reduced(self.comm, x.max(axis=0, initial=-np.inf), MPI.MAX)
-
     @property
     def size(self) -> float:
-        """Longest side of the bounding box. Collective at first use."""
+        """Longest side of the bounding box."""
         return float((self.box[1] - self.box[0]).max())
 
     def integral(self, values: Array) -> Array:

@@ -34,11 +34,11 @@ class Progress:
         if self._shown and not self._terminal:  # a first update may take minutes
             print(f"{label} 0/{total}", file=sys.stderr, flush=True)
 
-    def update(self, text: str = "") -> None:
-        """One more done; ``text`` says how things are."""
-        self._done += 1
+    def update(self, text: str = "", more: int = 1) -> None:
+        """One more done, or as many as said; ``text`` says how things are."""
+        self._done += more
         self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update()
+        self._bar.update(more)
         now = time.monotonic()
         if self._shown and not self._terminal and now - self._last > LOG_SECONDS:
             self._last = now
