@@ -23,7 +23,8 @@ from mutation import MUTATIONS, TABLE
 from fpcontrol import cli, theorems
 from fpcontrol.theorems import Statement
 from fpcontrol.theorems.framework import runner as suite
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.report import markup
 
 WORLD = MPI.COMM_WORLD

@@ -11,7 +11,7 @@ import importlib
 import inspect
 from dataclasses import dataclass
 
-from fpcontrol.theorems.framework.checks import Experiment
+from fpcontrol.theorems.framework.experiments import Experiment
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from fpcontrol.theorems.closed_forms.noising import (
     PiecewiseHeat,
     stopped,
 )
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
 from fpcontrol.theorems.runs.reversed_noising import SUPPORT, reverse
 from fpcontrol.typing import Array

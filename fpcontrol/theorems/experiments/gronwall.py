@@ -32,7 +32,8 @@ from fpcontrol.drift import Steady, zero
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import CrankNicolson
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, measured
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array, VectorField

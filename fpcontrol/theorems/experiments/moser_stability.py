@@ -38,7 +38,8 @@ from fpcontrol.theorems.closed_forms import ripples as rippled
 from fpcontrol.theorems.closed_forms.profiles import StraightLine, nodes, uniform
 from fpcontrol.theorems.experiments.comoving import limit_row
 from fpcontrol.theorems.experiments.smoothed_fields import smoothings
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured, slopes
 from fpcontrol.theorems.runs.moser_runs import GOALS, Change, flow_on_interval, response
 from fpcontrol.typing import Array, Field, VectorField

@@ -16,7 +16,8 @@ from fpcontrol import density
 from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, measured
 from fpcontrol.typing import Array
 

@@ -26,7 +26,8 @@ from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import SDIRK2
 from fpcontrol.theorems.closed_forms.profiles import StraightLine, islands, nodes, uniform
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
 from fpcontrol.theorems.runs.moser_runs import flow_on_interval
 from fpcontrol.typing import Array

@@ -1,18 +1,21 @@
-"""What an experiment returns: rows with verdicts, and pictures as data."""
+"""What an experiment returns: a study, whose verbs make rows with verdicts, and its pictures."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from mpi4py import MPI
+import numpy as np
+
+from fpcontrol.theorems.framework.figures import Figure
 
 type Label = Literal["reconstructed", "own"]
+type Scale = Literal["linear", "log"]
 
 
 @dataclass(frozen=True)
 class Row:
-    r"""One figure and its verdict.
+    r"""One figure and its verdict, as the verbs of a ``Study`` make it.
 
     A row passes if the measured figure is finite and
 
@@ -80,12 +83,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: ``style`` is matplotlib's format without colour ("-", "o", "o--")."""
+    """One curve: ``style`` is matplotlib's format without colour ("-", "o", "o--").
 
-    x: Sequence[float]
-    y: Sequence[float]
+    ``y`` may be figures or, for a level, a number; both become lists of floats.
+    """
+
+    x: Any
+    y: Any
     label: str
     style: str = "o-"
+
+    def __post_init__(self) -> None:
+        x = np.asarray(self.x, dtype=float)
+        y = self.y.value if isinstance(self.y, Figure) else np.asarray(self.y, dtype=float)
+        object.__setattr__(self, "x", x.tolist())
+        object.__setattr__(self, "y", np.broadcast_to(y, x.shape).tolist())
 
 
 @dataclass(frozen=True)
@@ -106,14 +118,20 @@ class Panel:
     xlabel: str
     ylabel: str
     lines: tuple[Line, ...]
-    xscale: str = "linear"
-    yscale: str = "linear"
+    xscale: Scale = "linear"
+    yscale: Scale = "linear"
     shade: Shade | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Study:
-    """What came out of an experiment.
+    """What comes out of an experiment: rows, made by the verbs, and pictures.
+
+    The verbs ``equals``, ``below``, ``above`` and ``between`` take a ``Figure``, whose
+    discretization error goes into the verdict; ``exactly`` takes the bare number of an identity
+    that holds on any mesh. All take a family at once: with ``over``, the values of a parameter,
+    figures (and what they are compared with) are arrays, and each value is set into ``quantity``
+    where that has braces.
 
     Attributes:
         name: Short name of the experiment with its parameters.
@@ -125,19 +143,97 @@ class Study:
 
     name: str
     claim: str
-    label: Label
-    rows: tuple[Row, ...]
-    panels: tuple[Panel, ...] = ()
+    label: Label = "own"
+    rows: Any = field(default_factory=list)
+    panels: Any = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
         """Whether all rows pass."""
         return all(row.passed for row in self.rows)
 
+    def equals(
+        self, quantity: str, figure: Figure, predicted: Any, rel: Any, *, over: Any = None
+    ) -> None:
+        """The figure is the predicted one, to a relative tolerance.
 
-@dataclass(frozen=True)
-class Experiment:
-    """A study to run: its key (unique, such as ``t1.oscillating``), and how. Collective."""
+        Where the prediction is a computed ``Figure`` too, the errors of both count.
+        """
+        if isinstance(predicted, Figure):
+            figure = Figure(_checked(quantity, figure).value, figure.error + predicted.error)
+            predicted = predicted.value
+        self._check(quantity, figure, over, predicted=predicted, tolerance=rel)
 
-    key: str
-    run: Callable[[MPI.Comm], Study] = field(repr=False)
+    def below(
+        self, quantity: str, figure: Figure, bound: Any, *, rel: float = 0.0, over: Any = None
+    ) -> None:
+        """The figure is no larger than a bound."""
+        self._check(quantity, figure, over, bound=bound, tolerance=rel)
+
+    def above(self, quantity: str, figure: Figure, bound: Any, *, over: Any = None) -> None:
+        """The figure is no smaller than a bound: an effect that must be seen."""
+        self._check(quantity, figure, over, at_least=bound)
+
+    def between(self, quantity: str, figure: Figure, low: Any, high: Any) -> None:
+        """The figure is in an interval."""
+        self._check(quantity, figure, None, at_least=low, bound=high)
+
+    def exactly(
+        self,
+        quantity: str,
+        value: float,
+        *,
+        equals: float | None = None,
+        below: float | None = None,
+        above: float | None = None,
+        rel: float = 0.0,
+    ) -> None:
+        """An identity of the computed solution itself: no mesh is needed for the verdict."""
+        if isinstance(value, Figure):
+            raise TypeError(f"{quantity!r} has a discretization error: use equals, below or above.")
+        limits = {"predicted": equals, "bound": below, "at_least": above}
+        self._add(quantity, None, value, exact=True, tolerance=rel, **limits)
+
+    def report(self, quantity: str, figure: Any, *, over: Any = None) -> None:
+        """A figure, or a number that is known, without a verdict."""
+        if isinstance(figure, Figure):
+            self._add(quantity, over, figure.value, discretization_error=figure.error)
+        else:
+            self._add(quantity, over, figure)
+
+    def picture(
+        self,
+        title: str,
+        xlabel: str,
+        ylabel: str,
+        *lines: Line,
+        log: Literal["", "x", "y", "xy"] = "",
+        shade: Shade | None = None,
+    ) -> None:
+        """Add a picture; ``log`` names its logarithmic axes."""
+        scales: list[Scale] = ["log" if axis in log else "linear" for axis in "xy"]
+        self.panels.append(Panel(title, xlabel, ylabel, lines, *scales, shade))
+
+    def _check(self, quantity: str, figure: Figure, over: Any, **columns: Any) -> None:
+        figure = _checked(quantity, figure)
+        self._add(quantity, over, figure.value, discretization_error=figure.error, **columns)
+
+    def _add(self, quantity: str, over: Any, measured: Any, **columns: Any) -> None:
+        """One row, or one for each value of ``over``."""
+        names = [quantity] if over is None else [quantity.format(value) for value in over]
+        shape = () if over is None else (len(names),)
+        exact = columns.pop("exact", False)
+        given = {k: v for k, v in {"measured": measured, **columns}.items() if v is not None}
+        table = {k: np.broadcast_to(np.asarray(v, dtype=float), shape) for k, v in given.items()}
+        for i, name in enumerate(names):
+            cells = {k: float(v if over is None else v[i]) for k, v in table.items()}
+            self.rows.append(Row(quantity=name, exact=exact, **cells))
+
+
+def _checked(quantity: str, figure: Figure) -> Figure:
+    if not isinstance(figure, Figure):
+        raise TypeError(
+            f"{quantity!r}: a check needs a Figure, with its discretization error; use exactly() "
+            "for an identity that holds on any mesh."
+        )
+    return figure

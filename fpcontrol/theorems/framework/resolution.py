@@ -1,9 +1,10 @@
 """Runs on an interval at a resolution and at a finer one, whose difference is the error stated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Self
+from typing import Any, Self
 
 from mpi4py import MPI
 
@@ -18,6 +19,7 @@ from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.noise import Sigma
 from fpcontrol.stepping.schemes import Scheme
+from fpcontrol.theorems.framework.figures import Figure
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array, VectorField
 
@@ -57,6 +59,44 @@ def measured[T: (float, Array)](
         raise ValueError(f"order = {order!r} must be in (0, 1].")
     coarse, fine = run(grid), run(grid.finer())
     return fine, abs(fine - coarse) / (2.0**order - 1.0)  # type: ignore[return-value]
+
+
+def measure(run: Callable[[Grid], Any], grid: Grid, order: float | Array = 1.0) -> Figure:
+    """What a run returns, a number or an array, on the finer of two grids, with its error.
+
+    Where a figure is of order q in the size of cells and steps, the finer run's error is the
+    difference of the two over 2**q - 1: the difference itself for the first order, less for higher
+    ones. For lower ones it must be told.
+
+    Args:
+        run: The figures on a grid. Collective.
+        grid: The coarser of the two.
+        order: The least to be expected, at most 1; one each for an array of figures, if given so.
+
+    Raises:
+        ValueError: For another order.
+    """
+    q = np.asarray(order)
+    if not ((q > 0.0) & (q <= 1.0)).all():
+        raise ValueError(f"order = {order!r} must be in (0, 1].")
+    return Figure.refined(run(grid), run(grid.finer()), order)
+
+
+def measure_each[P](
+    run: Callable[[P, Grid], Any], values: Iterable[P], grid: Grid | Callable[[P], Grid]
+) -> Figure:
+    """``measure`` for each value of a parameter: the first axis of the figure counts them.
+
+    Args:
+        run: The figures for a value on a grid. Collective.
+        values: Of the parameter.
+        grid: The coarser grid, for all values or from each.
+    """
+    found = []
+    for value in values:
+        coarse = grid if isinstance(grid, Grid) else grid(value)
+        found.append(measure(partial(run, value), coarse))
+    return Figure.stack(found)
 
 
 def solve(

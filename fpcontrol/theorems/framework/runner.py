@@ -15,7 +15,8 @@ from mpi4py import MPI
 from fpcontrol import theorems
 from fpcontrol.parallel.errors import barrier_with_timeout
 from fpcontrol.theorems import Statement
-from fpcontrol.theorems.framework.checks import Experiment, Row, Study
+from fpcontrol.theorems.framework.checks import Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 
 # A rank whose experiment raised waits this long (seconds) for the others, which raise too within
 # moments or are stuck in a collective call that it left.

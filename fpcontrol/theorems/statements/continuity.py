@@ -49,7 +49,8 @@ import numpy as np
 from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.experiments import constants, oscillations, radial
 from fpcontrol.theorems.experiments.similarity import KAPPAS, similarity
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
 from fpcontrol.theorems.runs.oscillation_runs import (
     Ripple,

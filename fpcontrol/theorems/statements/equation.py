@@ -29,7 +29,8 @@ from fpcontrol.characteristics.flow import Labels, carry
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, Scheme
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, measured
 from fpcontrol.typing import Array
 from fpcontrol.verification import Manufactured, l2_error, orders

@@ -34,7 +34,8 @@ from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import SDIRK2, CrankNicolson
 from fpcontrol.theorems.closed_forms.random_drifts import Combined, Pulse, Rough, Waves
 from fpcontrol.theorems.experiments import gronwall
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid
 from fpcontrol.typing import Array
 

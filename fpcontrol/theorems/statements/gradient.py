@@ -46,7 +46,8 @@ from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, Scheme
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, measured
 from fpcontrol.typing import Array
 

@@ -40,7 +40,8 @@ from fpcontrol.parallel.errors import reduced
 from fpcontrol.reference import MoserFlow
 from fpcontrol.theorems.closed_forms.profiles import StraightLine, nodes, uniform
 from fpcontrol.theorems.experiments import moser_stability
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, disk, l_shape, measured
 from fpcontrol.theorems.runs.moser_runs import GOALS, Changed, distances, flow_on_interval
 from fpcontrol.typing import Array

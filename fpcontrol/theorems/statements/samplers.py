@@ -41,7 +41,8 @@ import numpy as np
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork
 from fpcontrol.theorems.experiments import atoms
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
 from fpcontrol.theorems.runs.reversal import (
     BINS,

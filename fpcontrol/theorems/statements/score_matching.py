@@ -37,7 +37,8 @@ from fpcontrol.theorems.closed_forms.noising import (
 )
 from fpcontrol.theorems.closed_forms.profiles import Profile, kink, nodes
 from fpcontrol.theorems.experiments import early_stops, score_limits, vacuum
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
 from fpcontrol.theorems.runs.reversed_noising import reverse
 from fpcontrol.typing import Array

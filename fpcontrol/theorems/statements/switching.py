@@ -43,7 +43,8 @@ from fpcontrol.discretization.elements import Elements
 from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.stepping.schemes import SDIRK2
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
 from fpcontrol.theorems.runs.generators import STARTS, Average, Generators, Switched, distances
 from fpcontrol.typing import Array

@@ -57,7 +57,8 @@ from fpcontrol.theorems.experiments.trajectory_controls import (
     standing_ripple,
     upwind_trap,
 )
-from fpcontrol.theorems.framework.checks import Experiment, Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured, slopes
 from fpcontrol.typing import Array
 
