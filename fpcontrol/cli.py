@@ -18,10 +18,12 @@ from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.files import output_path
 from fpcontrol.theorems.framework import runner as suite
 from fpcontrol.theorems.framework.checks import Row
+from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.report import page as report
 from fpcontrol.theorems.report.markup import plain
 
 COLUMNS = 108
+OPTIONS = {"--help", "--version", "--quick", "--list", "--json", "--report"}
 HEAD = ("quantity", "predicted", "measured", "bound", "disc. error", "tolerance", "verdict")
 FAILED, BAD_ARGUMENTS, INTERRUPTED = 1, 2, 130  # as shells and argparse have it
 
@@ -36,6 +38,10 @@ prediction or bound reports a figure (verdict -)."""
 EPILOG = """\
 statements:
 {statements}
+
+An experiment can be run with parameters of one's own, as --list shows them:
+  fpcontrol verify t1.oscillating --a 3 --t1 0.7 --frequencies 1,3,9
+All experiments that are chosen must have them; a whole key then chooses that experiment alone.
 
 exit codes: 0 all checks pass; 1 one fails; 2 bad arguments; 130 stopped by Ctrl-C.
 On several ranks: mpirun -n 2 python -m mpi4py -m fpcontrol verify"""
@@ -62,8 +68,10 @@ def main(arguments: Sequence[str] | None = None, comm: MPI.Comm = MPI.COMM_WORLD
 def _main(arguments: Sequence[str] | None, comm: MPI.Comm) -> int:
     options = code = None
     if comm.rank == 0:
+        known, own = _split(sys.argv[1:] if arguments is None else arguments)
         try:
-            options = _parser().parse_args(arguments)
+            options = _parser().parse_args(known)
+            options.own = own
         except SystemExit as parsed:  # help or bad arguments, already printed
             code = int(parsed.code or 0)
     options, code = comm.bcast((options, code))
@@ -71,7 +79,11 @@ def _main(arguments: Sequence[str] | None, comm: MPI.Comm) -> int:
         return code
     try:
         with collective_errors(comm):
-            chosen = suite.select(options.names, options.quick)
+            chosen = suite.select(options.names, options.quick, options.own)
+        if options.list:
+            if comm.rank == 0:
+                print("\n".join(listing(chosen, bool(options.names))))
+            return 0
         if options.json:
             output_path(options.json, comm)
         if options.report:
@@ -84,10 +96,29 @@ def _main(arguments: Sequence[str] | None, comm: MPI.Comm) -> int:
     return _verify(chosen, options, comm)
 
 
+def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Arguments that argparse knows, and the experiments' own parameters: --name value."""
+    known: list[str] = []
+    own: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if not word.startswith("--") or name in OPTIONS:
+            known.append(word)
+        elif equals or (rest and not rest[0].startswith("--")):
+            own[name[2:].replace("-", "_")] = value if equals else rest.pop(0)
+        else:
+            known.append(word)  # without a value: no parameter, and argparse says what there is
+    return known, own
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fpcontrol", description="Controlled Fokker-Planck equations on bounded domains."
     )
+    version = io.versions()["fpcontrol"]
+    parser.add_argument("--version", action="version", version=f"fpcontrol {version}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     width = max(len(s.name) for s in theorems.STATEMENTS)
     verify = commands.add_parser(
@@ -107,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
         "t1.oscillating; all unless given",
     )
     verify.add_argument("--quick", action="store_true", help="a subset, in a minute or two")
+    verify.add_argument(
+        "--list", action="store_true", help="list the experiments and their parameters; run none"
+    )
     verify.add_argument("--json", metavar="FILE", help="write rows and verdicts to this file")
     verify.add_argument(
         "--report", metavar="DIR", help="write a page with pictures, DIR/index.html"
@@ -115,23 +149,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(
-    chosen: Sequence[tuple[theorems.Statement, Any]], options: argparse.Namespace, comm: MPI.Comm
+    chosen: Sequence[tuple[theorems.Statement, Experiment]],
+    options: argparse.Namespace,
+    comm: MPI.Comm,
 ) -> int:
     start, interrupted = time.perf_counter(), False
     began = datetime.now().astimezone().isoformat(timespec="seconds")
-    log_rank0 = _Printer(comm.rank == 0, len(chosen))
+    say = _Printer(comm.rank == 0, len(chosen))
     outcomes: list[suite.Outcome] = []
-    with contextlib.closing(suite.run(chosen, comm, log_rank0.next)) as results:
+    with contextlib.closing(suite.run(chosen, comm, say.next)) as results:
         try:
             for outcome in results:
                 outcomes.append(outcome)
-                log_rank0.done(outcome)
+                say.done(outcome)
         except KeyboardInterrupt:
             interrupted = True
     record = {
         "command": "fpcontrol verify",
         "names": options.names,
         "quick": options.quick,
+        "parameters": options.own,
         "began": began,
         "seconds": time.perf_counter() - start,
         "ranks": comm.size,
@@ -144,12 +181,34 @@ def _verify(
     if options.json:
         io.write_json(record, options.json, comm)
     if options.report:
-        log_rank0.tell("drawing the page ...")
+        say.tell("drawing the page ...")
         report.write(outcomes, record, options.report, comm)
-    log_rank0.summary(outcomes, record)
+    say.summary(outcomes, record)
     if interrupted:
         return INTERRUPTED
     return 0 if record["passed"] else FAILED
+
+
+def listing(
+    chosen: Sequence[tuple[theorems.Statement, Experiment]], whole: bool = False
+) -> list[str]:
+    """Experiments with their parameters and defaults; if ``whole``, what each parameter is."""
+    lines, shown = [], None
+    for statement, experiment in chosen:
+        if statement is not shown:
+            shown = statement
+            lines += [f"{statement.name}: {statement.title}", ""]
+        lines += _wrapped(f"{experiment.key}: {experiment.title}", COLUMNS, "  ", "      ")
+        given = [p for p in experiment.parameters if p.reader]
+        if not whole:
+            defaults = " ".join(f"--{p.name} {p.shown}".strip() for p in given)
+            lines += _wrapped(defaults, COLUMNS, "      ")
+            continue
+        for p in given:
+            text = f"{p.text} [{p.shown}]" if p.shown else p.text
+            lines += _wrapped(f"--{p.name:<16} {text}", COLUMNS, "      ", " " * 25)
+        lines.append("")
+    return lines
 
 
 class _Printer:

@@ -237,15 +237,15 @@ import sys
 sys.path.insert(0, {tests!r})
 from mpi4py import MPI
 from fpcontrol import cli, theorems
-from fpcontrol.theorems import suite
-from fpcontrol.theorems.study import Experiment
+from fpcontrol.theorems.framework import runner
+from fpcontrol.theorems.framework.experiments import Experiment
 
 def alone(comm):
     if comm.rank == 1:
         raise ValueError("rank one only")
     comm.barrier()
 
-suite.PATIENCE = 0.5
+runner.PATIENCE = 0.5
 theorems.Statement.experiments = lambda self, quick: [Experiment("t1.alone", alone)]
 cli.main(["verify", "t1"])
 """

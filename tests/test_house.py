@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "fpcontrol"
 # From the bottom to the top, by folder or by module beside them: a module may import those of its
 # own layer and of lower ones.
 LAYERS = [
-    {"typing", "parallel", "linalg", "noise"},
+    {"typing", "quadrature", "noising", "parallel", "linalg", "noise"},
     {"discretization"},
     {"stepping"},
     {"mesh", "density", "drift", "walls"},

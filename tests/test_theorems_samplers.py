@@ -1,4 +1,4 @@
-"""One network through both samplers: the checks pass, and fail for defects; events of labels."""
+"""One network through both samplers: other parameters; the events of labels."""
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_parameters_pass(name):
     assert not failures(OTHERS[name](SELF))
@@ -142,86 +143,13 @@ def test_loss_agrees_with_sampling(smooth):
     assert abs(sampled.mean() - net.loss(20)) < 4.0 * deviation
 
 
-# -- defects ---------------------------------------------------------------------------------------
-
-
-def test_reverse_process_of_half_the_drift_is_seen(monkeypatch):
-    call = ScoreNetwork.__call__
-    monkeypatch.setattr(ScoreNetwork, "loss", lambda self, *args: 1e9)  # (E4) aside
-    monkeypatch.setattr(ScoreNetwork, "__call__", lambda self, s, x: 0.5 * call(self, s, x))
-    study = samplers.same_network(SELF, **FEW, **ELEMENTS)
-    assert "SDE: rate in L2, n=8 to 16" in failures(study)
-
-
-def test_loss_of_half_the_size_is_seen(monkeypatch):
-    loss = ScoreNetwork.loss
-    monkeypatch.setattr(ScoreNetwork, "loss", lambda self, *args: 0.5 * loss(self, *args))
-    study = samplers.continuous_score(SELF, **FEW, **ELEMENTS)
-    assert "SDE: KL against D J, n=8" in failures(study)
-
-
-@pytest.mark.parametrize("factor", [1 / 1.2, 1.001])
-def test_loss_that_is_off_is_seen(monkeypatch, factor):
-    loss = ScoreNetwork.loss
-    monkeypatch.setattr(ScoreNetwork, "loss", lambda self, *args: factor * loss(self, *args))
-    study = samplers.same_network(SELF, **FEW, **ELEMENTS)
-    assert "J by parts, n=8" in failures(study)
-
-
-def test_bound_of_the_ode_that_is_too_small_is_seen(monkeypatch):
-    monkeypatch.setattr(samplers, "ode_bound", lambda net: 0.4 * reversal.ode_bound(net))
-    study = samplers.same_network(SELF, **FEW, **ELEMENTS)
-    assert "ODE: farthest label, n=8" in failures(study)
-
-
-def test_atoms_of_too_little_mass_are_seen(monkeypatch):
-    right = reversal.Sample.atom_at
-    monkeypatch.setattr(
-        reversal.Sample, "atom_at", lambda self, x: (right(self, x)[0], 0.95 * right(self, x)[1])
-    )
-    study = samplers.same_network(SELF, **FEW, **ELEMENTS)
-    assert "ODE: atom nearest to the mode, n=16" in failures(study)
-
-
-def test_ode_at_another_speed_is_seen(monkeypatch):
-    def faster(x, drift):
-        return slide(x, CellwiseDrift(drift.nodes, drift.times, 2 * drift.left, 2 * drift.right))
-
-    monkeypatch.setattr(reversal, "slide", faster)
-    assert not atoms.atom_at_a_mode(SELF, **FEW).passed
-    study = samplers.continuous_score(SELF, **FEW, **ELEMENTS)
-    assert "ODE: rate in L2, n=8 to 16" in failures(study)
-
-
-def test_smoothed_jumps_make_no_atoms(monkeypatch):
-    ends = ScoreNetwork.ends
-
-    def mollified(self, s):
-        left, right = ends(self, s)
-        at_nodes = np.concatenate([[0.0], 0.5 * (left[1:] + right[:-1]), [0.0]])
-        return at_nodes[:-1], at_nodes[1:]
-
-    monkeypatch.setattr(ScoreNetwork, "ends", mollified)
-    study = samplers.same_network(SELF, **FEW, **ELEMENTS)
-    assert "ODE: growth of the L2 error from 250 to 4000 bins, n=8" in failures(study)
-
-
-def test_noise_in_the_ode_is_seen(monkeypatch):
-    # What a mesh does to an atom: it becomes a bump of the width of a cell.
-    def diffusive(x, drift):
-        return 0.99 * slide(x, drift) + 0.01 * x
-
-    monkeypatch.setattr(reversal, "slide", diffusive)
-    assert not atoms.atom_at_a_mode(SELF, **FEW).passed
-
-
 def test_elements_beside_the_jumps_lose_accuracy(monkeypatch):
     # The trap: cells that are no multiple of the network's.
     flow = HeatFlow(samplers.INSIDE)
     net, off = ScoreNetwork(flow, 8), ScoreNetwork(flow, 8)
-    good = reversal.sde_errors(SELF, net, Grid(64, 16))[0]
-    fine = reversal.sde_errors(SELF, net, Grid(256, 32))[0]
+    good = reversal.sde_figures(SELF, (), net, Grid(64, 16))[0]
+    fine = reversal.sde_figures(SELF, (), net, Grid(256, 32))[0]
     monkeypatch.setattr(reversal.math, "ceil", lambda z: 67 / 8)  # 67 cells
     monkeypatch.setattr(reversal, "Grid", lambda n, steps, degree: Grid(round(n), steps, degree))
-    bad = reversal.sde_errors(SELF, off, Grid(64, 16))[0]
+    bad = reversal.sde_figures(SELF, (), off, Grid(64, 16))[0]
     assert abs(bad - fine) > 20.0 * abs(good - fine)

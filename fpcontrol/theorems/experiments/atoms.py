@@ -10,8 +10,9 @@ import numpy as np
 from scipy import integrate
 
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
-from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.theorems.framework.checks import Line, Study
+from fpcontrol.theorems.framework.figures import Figure
+from fpcontrol.theorems.framework.resolution import Grid, measure_each
 from fpcontrol.theorems.runs.reversal import (
     BINS,
     DIVISIONS,
@@ -43,11 +44,11 @@ def atom_at_a_mode(
 
     .. math:: d = Dn\int_0^T\log\frac{p_s(1/2)}{p_s(1/2 - 1/n)}\,ds .
 
+    All ranks do the same.
+
     Args:
-        comm: Communicator; all ranks do the same.
         amplitude: A, in (0, 1).
-        D: Diffusivity of the noising.
-        t1: How long it lasts.
+        t1: How long the noising lasts.
         networks: Numbers of cells n, even, ascending.
         bins: Many.
         labels: Label cells and steps of the ODE.
@@ -56,48 +57,49 @@ def atom_at_a_mode(
         ValueError: If labels from beyond the next cell arrive, or n is odd.
     """
     flow, labels = HeatFlow({2: -amplitude}, D, t1), labels or Grid(2000, 50)
-    rows, masses, exact = [], [], []
-    for n in networks:
-        half, h = np.array(0.5), 1.0 / n
-
-        def speed(s: float, half: Array = half, h: float = h) -> float:
-            return D / h * math.log(flow.density(s, half) / flow.density(s, half - h))
-
-        reach = integrate.quad(speed, 0.0, t1, epsabs=1e-14)[0]
-        if n % 2 or reach > h:
-            raise ValueError(f"n = {n!r} must be even, and amplitude = {amplitude:g} smaller.")
-        mass = 2.0 * float(flow.cumulative(t1, half) - flow.cumulative(t1, half - reach))
-        net = ScoreNetwork(flow, n)
-        value, gap = measured(partial(ode_figures, net, (bins,)), labels)
-        _, _, total, atom, l2 = value
-        # Nested cells may round the ends of an atom alike: a divided cell at each is added.
-        error = gap[3] + 2.0 * DIVISIONS**-PASSES / labels.cells
-        rows += [
-            Row(f"mass of the atom, n={n}", atom, mass, None, None, error, 1e-3),
-            Row(f"mass outside it in atoms, n={n}", total - atom, 0.0, None, None, gap[2], 1e-6),
-            Row(
-                f"L2 error over root of {bins} bins, n={n}",
-                l2 / math.sqrt(bins),
-                mass,
-                discretization_error=gap[4] / math.sqrt(bins),
-                tolerance=0.02,  # the rest of the density is 1e-3 of the atom's at this width
-            ),
-        ]
-        masses.append(float(atom))
-        exact.append(mass)
-    panel = Panel(
+    study = Study(
+        f"atom at a mode, D={D:g}, T={t1:g}",
+        "The reverse ODE gathers mass of order 1/n in one point: no density, at any n.",
+    )
+    exact = [_mass_within_reach(flow, n) for n in networks]
+    nets = [ScoreNetwork(flow, n) for n in networks]
+    _, _, total, atom, l2 = measure_each(partial(ode_figures, (bins,)), nets, labels).T
+    # Nested cells may round the ends of an atom alike: a divided cell at each is added.
+    atom = Figure(atom.value, atom.error + 2.0 * DIVISIONS**-PASSES / labels.cells)
+    outside = Figure((total - atom).value, total.error)
+    study.equals("mass of the atom, n={}", atom, exact, 1e-3, over=networks)
+    study.equals("mass outside it in atoms, n={}", outside, 0.0, 1e-6, over=networks)
+    study.equals(
+        f"L2 error over root of {bins} bins, n={{}}",
+        l2 / math.sqrt(bins),
+        exact,
+        0.02,  # the rest of the density is 1e-3 of the atom's at this width
+        over=networks,
+    )
+    study.picture(
         "The atom of the reverse ODE at the mode",
         "n",
         "mass",
-        (
-            Line(tuple(networks), exact, "closed form", "-"),
-            Line(tuple(networks), masses, "labels", "o"),
-        ),
-        "log",
-        "log",
+        Line(networks, exact, "closed form", "-"),
+        Line(networks, atom, "labels", "o"),
+        log="xy",
     )
-    claim = "The reverse ODE gathers mass of order 1/n in one point: no density, at any n."
-    return Study(f"atom at a mode, D={D:g}, T={t1:g}", claim, "own", tuple(rows), (panel,))
+    return study
+
+
+def _mass_within_reach(flow: HeatFlow, n: int) -> float:
+    """Mass at T of labels that arrive at the mode."""
+    half, h = np.array(0.5), 1.0 / n
+
+    def speed(s: float) -> float:
+        return flow.D / h * math.log(flow.density(s, half) / flow.density(s, half - h))
+
+    reach = integrate.quad(speed, 0.0, flow.t1, epsabs=1e-14)[0]
+    if n % 2 or reach > h:
+        amplitude = -flow.cosines[2]
+        raise ValueError(f"n = {n!r} must be even, and amplitude = {amplitude:g} smaller.")
+    below = flow.cumulative(flow.t1, half) - flow.cumulative(flow.t1, half - reach)
+    return 2.0 * float(below)
 
 
 def modes_at_walls(
@@ -111,34 +113,33 @@ def modes_at_walls(
 ) -> Study:
     r"""Trap: with modes at the walls the atoms are there, and little is to be seen inside.
 
+    All ranks do the same.
+
     Args:
-        comm: Communicator; all ranks do the same.
         cosines: Data, see ``HeatFlow``, with modes at both walls.
-        D: Diffusivity of the noising.
-        t1: How long it lasts.
+        t1: How long the noising lasts.
         networks: Numbers of cells n, ascending.
         labels: Label cells and steps of the ODE.
     """
-    flow, labels = HeatFlow(cosines or AT_WALLS, D, t1), labels or Grid(4000, 100)
-    rows = []
-    for n in networks:
+    flow = HeatFlow(cosines or AT_WALLS, D, t1)
+    study = Study(
+        f"trap: modes at walls, D={D:g}, T={t1:g}",
+        "Outward drifts make atoms at the walls, which are no effect of the network's jumps.",
+    )
 
-        def figures(g: Grid, n: int = n) -> Array:
-            sample = ode_sample(ScoreNetwork(flow, n), g)
-            places, masses = sample.atoms
-            walls = masses[(places < 1e-12) | (places > 1.0 - 1e-12)].sum()
-            whole, inner = (growth_of(sample, *ends) for ends in ((0.0, 1.0), (0.05, 0.95)))
-            return np.array([walls, walls / masses.sum(), whole, inner])
+    def figures(n: int, at: Grid) -> Array:
+        sample = ode_sample(ScoreNetwork(flow, n), at)
+        places, masses = sample.atoms
+        walls = masses[(places < 1e-12) | (places > 1.0 - 1e-12)].sum()
+        whole, inner = (growth_of(sample, *ends) for ends in ((0.0, 1.0), (0.05, 0.95)))
+        return np.array([walls, walls / masses.sum(), whole, inner])
 
-        value, gap = measured(figures, labels)
-        rows += [
-            Row(f"mass of atoms at the walls, n={n}", value[0], discretization_error=gap[0]),
-            Row(f"their share of all atoms, n={n}", value[1], None, None, 0.75, gap[1]),
-            Row(f"growth of the L2 error with bins, n={n}", value[2], None, None, 1.5, gap[2]),
-            Row(f"growth of it inside, n={n}", value[3], bound=1.4, discretization_error=gap[3]),
-        ]
-    claim = "Outward drifts make atoms at the walls, which are no effect of the network's jumps."
-    return Study(f"trap: modes at walls, D={D:g}, T={t1:g}", claim, "own", tuple(rows))
+    walls, share, whole, inner = measure_each(figures, networks, labels or Grid(4000, 100)).T
+    study.report("mass of atoms at the walls, n={}", walls, over=networks)
+    study.above("their share of all atoms, n={}", share, 0.75, over=networks)
+    study.above("growth of the L2 error with bins, n={}", whole, 1.5, over=networks)
+    study.below("growth of it inside, n={}", inner, 1.4, over=networks)
+    return study
 
 
 def growth_of(sample: Sample, lower: float, upper: float) -> float:

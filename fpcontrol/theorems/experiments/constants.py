@@ -18,16 +18,12 @@ from scipy import optimize
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
 from fpcontrol.stepping.schemes import SDIRK4
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
-from fpcontrol.theorems.framework.resolution import Grid, measured, solve
-from fpcontrol.typing import Array
+from fpcontrol.theorems.framework.checks import Line, Study
+from fpcontrol.theorems.framework.figures import Figure
+from fpcontrol.theorems.framework.resolution import Grid, measure_each, solve
 
 # Small against 1, as rho_1 - 1 is of this order, and large against the solver's 1e-13.
 EPSILON = 1e-4
-
-
-def _uniform(x: Array) -> Array:
-    return np.ones(len(x))
 
 
 def worst_decay() -> float:
@@ -50,43 +46,42 @@ def steady_constants(
     r"""Steady drifts reach :math:`0.9025/\sigma` at the best wavenumber, uniformly in sigma.
 
     Args:
-        comm: Communicator.
-        t1: Last time.
         sigmas: Noises.
         grid: Cells to a half period of the drift, and steps.
     """
-    grid = grid or Grid(8, 6, degree=3)
+    study = Study(
+        f"constants of steady drifts, T={t1:g}",
+        r"Uniformly over all drifts the L2 error is of order $\|\delta\|/\sigma$.",
+    )
     worst = worst_decay()
-    top, rows, values = ratio(worst), [], []
+    top, largest = ratio(worst), []
     for sigma in sigmas:
         D = 0.5 * sigma**2
         best = max(1, round(math.sqrt(worst / (D * t1)) / np.pi))
         modes = range(max(1, best - 1), best + 2)
+
+        def constant(m: int, at: Grid, sigma: float = sigma) -> float:
+            v = Steady(lambda x: EPSILON * np.sin(np.pi * m * x))
+            fine = Grid(at.cells * m, at.steps, at.degree)
+            run = solve(comm, v, sigma, lambda x: np.ones(len(x)), t1, fine, scheme=SDIRK4())
+            g = Elements(run.space)
+            w = g.evaluate(run.levels[-1]).ravel() - 1.0
+            norm = math.sqrt(g.sum(float(w**2 @ g.quadrature_weights)))
+            return sigma * norm / (EPSILON * math.sqrt(0.5 * t1))
+
+        found = measure_each(constant, modes, grid or Grid(8, 6, degree=3))
         exact = [ratio(D * (np.pi * m) ** 2 * t1) for m in modes]
-
-        def constants(g: Grid, sigma: float = sigma, modes: Sequence[int] = modes) -> Array:
-            found = []
-            for m in modes:
-                v = Steady(lambda x, k=np.pi * m: EPSILON * np.sin(k * x))  # type: ignore[misc]
-                fine = Grid(g.cells * m, g.steps, g.degree)
-                run = solve(comm, v, sigma, _uniform, t1, fine, scheme=SDIRK4())
-                h = Elements(run.space)
-                w = h.evaluate(run.levels[-1]).ravel() - 1.0
-                norm = math.sqrt(h.sum(float(w**2 @ h.quadrature_weights)))
-                found.append(sigma * norm / (EPSILON * math.sqrt(0.5 * t1)))
-            return np.array(found)
-
-        value, gap = measured(constants, grid)
-        for m, c, e, p in zip(modes, value, gap, exact, strict=True):
-            rows += [Row(f"sigma |w| / |dv|, sigma={sigma:g}, m={m}", c, p, None, None, e, 1e-3)]
-        quantity = f"largest sigma |w| / |dv|, sigma={sigma:g}"
-        values.append(float(value.max()))
-        e = float(gap[value.argmax()])
-        rows += [Row(quantity, values[-1], None, top, None, e, 1e-3)]
-    lines = (
-        Line(tuple(sigmas), tuple(top / s for s in sigmas), "0.9025 / sigma", "-"),
-        Line(tuple(sigmas), tuple(v / s for v, s in zip(values, sigmas, strict=True)), "best", "o"),
+        where = f"sigma={sigma:g}"
+        study.equals(f"sigma |w| / |dv|, {where}, m={{}}", found, exact, 1e-3, over=modes)
+        study.below(f"largest sigma |w| / |dv|, {where}", found.max(), top, rel=1e-3)
+        largest.append(found.max())
+    s = np.array(sigmas)
+    study.picture(
+        "Steady drifts",
+        "sigma",
+        "largest |w| / |dv|",
+        Line(s, top / s, "0.9025 / sigma", "-"),
+        Line(s, Figure.stack(largest) / s, "best", "o"),
+        log="xy",
     )
-    panel = Panel("Steady drifts", "sigma", "largest |w| / |dv|", lines, "log", "log")
-    claim = r"Uniformly over all drifts the L2 error is of order $\|\delta\|/\sigma$."
-    return Study(f"constants of steady drifts, T={t1:g}", claim, "own", tuple(rows), (panel,))
+    return study

@@ -11,8 +11,9 @@ from fpcontrol import density
 from fpcontrol.characteristics.flow import Labels
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.theorems.closed_forms import cosine
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
-from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.theorems.framework.checks import Line, Study
+from fpcontrol.theorems.framework.figures import Figure
+from fpcontrol.theorems.framework.resolution import Grid, measure_each
 from fpcontrol.theorems.runs.oscillation_runs import Ripple, carried, carried_twice, sup_error
 
 # Acceptance: half a percent on figures of the Galerkin method, where kh is 0.2 or less.
@@ -32,47 +33,38 @@ def blow_up_family(
     Their Lipschitz constants are n: :math:`\sqrt{\cosh nT - 1}` against :math:`1/(\sqrt2 Dn^3)`.
 
     Args:
-        comm: Communicator.
-        t1: Last time.
-        sigma: Noise.
         numbers: Values of n, ascending.
         grid: Cells to a half period.
     """
-    grid = grid or Grid(16, 10)
-    rows: list[Row] = []
-    with_noise, without = [], []
-    for n in numbers:
-        v = Ripple(float(n), float(n * n))
-
-        def run(g: Grid, v: Ripple = v, n: int = n) -> float:
-            return sup_error(interval(comm, g.cells * n * n, 0.0, np.pi), v, sigma, t1, g)
-
-        error, gap = measured(run, grid)
-        exact = cosine.sup_l2(v.kappa(sigma), n * t1)
-        rows += [Row(f"sup L2 error, n={n}, sigma={sigma:g}", error, exact, None, None, gap, CLOSE)]
-        (l2, w2), (dl2, dw2) = carried_twice(comm, v, 32 * n * n, t1, np.pi)
-        c2 = cosine.sup_wasserstein(0.0, n * t1)
-        rows += [
-            Row(
-                f"sup L2 error, n={n}, sigma=0",
-                l2,
-                cosine.sup_l2(0.0, n * t1),
-                discretization_error=dl2,
-                tolerance=1e-4,
-            ),
-            Row(f"sup n^2 W2, n={n}, sigma=0", w2, c2, None, None, dw2, 1e-4),
-        ]
-        with_noise.append(error)
-        without.append(l2)
-    lines = (
-        Line(tuple(numbers), without, "sigma=0", "o-"),
-        Line(tuple(numbers), with_noise, f"sigma={sigma:g}", "o-"),
+    study = Study(
+        f"blow-up family, sigma={sigma:g}, T={t1:g}",
+        "A drift that vanishes uniformly: exploding L2 error without noise, vanishing with it.",
     )
-    title = r"$v_n = n^{-1}\sin(n^2x)$"
-    panel = Panel(title, "n", "sup relative L2 error", lines, "log", "log")
-    claim = "A drift that vanishes uniformly: exploding L2 error without noise, vanishing with it."
-    name = f"blow-up family, sigma={sigma:g}, T={t1:g}"
-    return Study(name, claim, "own", tuple(rows), (panel,))
+
+    def drift(n: int) -> Ripple:
+        return Ripple(float(n), float(n * n))
+
+    def run(n: int, at: Grid) -> float:
+        return sup_error(interval(comm, at.cells * n * n, 0.0, np.pi), drift(n), sigma, t1, at)
+
+    noisy = measure_each(run, numbers, grid or Grid(16, 10))
+    runs = [carried_twice(comm, drift(n), 32 * n * n, t1, np.pi) for n in numbers]
+    l2, w2 = Figure.stack(runs).T
+    exact = [cosine.sup_l2(drift(n).kappa(sigma), n * t1) for n in numbers]
+    flat = [cosine.sup_l2(0.0, n * t1) for n in numbers]
+    c2 = [cosine.sup_wasserstein(0.0, n * t1) for n in numbers]
+    study.equals(f"sup L2 error, n={{}}, sigma={sigma:g}", noisy, exact, CLOSE, over=numbers)
+    study.equals("sup L2 error, n={}, sigma=0", l2, flat, 1e-4, over=numbers)
+    study.equals("sup n^2 W2, n={}, sigma=0", w2, c2, 1e-4, over=numbers)
+    study.picture(
+        r"$v_n = n^{-1}\sin(n^2x)$",
+        "n",
+        "sup relative L2 error",
+        Line(numbers, l2, "sigma=0"),
+        Line(numbers, noisy, f"sigma={sigma:g}"),
+        log="xy",
+    )
+    return study
 
 
 def product_form(
@@ -87,37 +79,35 @@ def product_form(
     r"""The same on the unit square, where the solution is a product: error² = (1 + e²)² - 1.
 
     Args:
-        comm: Communicator.
-        a: Lipschitz constant of the drifts.
-        t1: Last time.
-        sigma: Noise.
-        frequencies: Numbers of periods m, ascending.
         grid: Cells to a period; cubic elements do with eight.
     """
-    grid = grid or Grid(8, 5, degree=3)
-    rows = []
+    study = Study(
+        f"product form on the square, sigma={sigma:g}, a={a:g}, T={t1:g}",
+        r"In two dimensions the error at $\sigma=0$ is $\sqrt{\cosh^2 aT - 1}$ at every k.",
+    )
+    drifts = {m: Ripple(a, 2.0 * np.pi * m) for m in frequencies}
 
     def square(e: float) -> float:
         return math.sqrt((1.0 + e * e) ** 2 - 1.0)
 
-    for m in frequencies:
-        v = Ripple(a, 2.0 * np.pi * m)
+    def noisy(m: int, at: Grid) -> float:
+        mesh = rectangle(comm, (at.cells * m, at.cells * m))
+        return sup_error(mesh, drifts[m], sigma, t1, at)
 
-        def run(g: Grid, v: Ripple = v, m: int = m) -> float:
-            return sup_error(rectangle(comm, (g.cells * m, g.cells * m)), v, sigma, t1, g)
+    def without(m: int, cells: int, rtol: float) -> float:
+        mesh = rectangle(comm, (cells * m, cells * m))
+        labels = Labels.on_mesh(density.uniform(mesh, 1), 8)
+        return carried(labels, drifts[m], t1, rtol)[0]
 
-        error, gap = measured(run, grid)
-        exact = square(cosine.sup_l2(v.kappa(sigma), a * t1))
-        rows += [Row(f"sup L2 error, m={m}, sigma={sigma:g}", error, exact, None, None, gap, CLOSE)]
-        few, more = (
-            carried(
-                Labels.on_mesh(density.uniform(rectangle(comm, (c * m, c * m)), 1), 8), v, t1, rtol
-            )[0]
-            for c, rtol in ((6, 1e-7), (9, 1e-9))
-        )
-        exact = square(cosine.sup_l2(0.0, a * t1))
-        gap = abs(more - few)
-        rows += [Row(f"sup L2 error, m={m}, sigma=0", more, exact, None, None, gap, 1e-4)]
-    claim = r"In two dimensions the error at $\sigma=0$ is $\sqrt{\cosh^2 aT - 1}$ at every k."
-    name = f"product form on the square, sigma={sigma:g}, a={a:g}, T={t1:g}"
-    return Study(name, claim, "own", tuple(rows))
+    study.equals(
+        f"sup L2 error, m={{}}, sigma={sigma:g}",
+        measure_each(noisy, frequencies, grid or Grid(8, 5, degree=3)),
+        [square(cosine.sup_l2(v.kappa(sigma), a * t1)) for v in drifts.values()],
+        CLOSE,
+        over=frequencies,
+    )
+    few, more = ([without(m, *how) for m in frequencies] for how in ((6, 1e-7), (9, 1e-9)))
+    exact = square(cosine.sup_l2(0.0, a * t1))
+    found = Figure.refined(few, more)
+    study.equals("sup L2 error, m={}, sigma=0", found, exact, 1e-4, over=frequencies)
+    return study

@@ -25,7 +25,6 @@ volumes in the disc (exponential fitting, another integrator of time): an indepe
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 from mpi4py import MPI
 
@@ -40,8 +39,9 @@ from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.stepping.schemes import SDIRK2
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
-from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.theorems.framework.checks import Line, Study
+from fpcontrol.theorems.framework.figures import Figure
+from fpcontrol.theorems.framework.resolution import Grid, measure_each
 from fpcontrol.typing import Array
 
 D = 1.0
@@ -160,7 +160,6 @@ def unbounded_differences(
     r"""Drifts that vanish in L2, and densities that part without end.
 
     Args:
-        comm: Communicator.
         radii: Values of l, descending; small enough for Al/D to be 5 or more.
         exponent: Of the speed :math:`A = l^{-\mathrm{exponent}}`, between 2 and 3: above 2 the
             density's error grows, below 3 the drift vanishes.
@@ -176,67 +175,59 @@ def unbounded_differences(
                 f"{radius ** (1.0 - exponent) / D:.3g} must be 5 or more for a core to form; use "
                 "smaller radii or a larger exponent."
             )
-    grid = grid or Grid(100, 60)
-    rows, l2, l1, cost, calm, cores = [], [], [], [], [], []
-    for radius in radii:
-        speed = radius**-exponent
-        cost.append(math.sqrt(2.0 * np.pi * speed * radius**3))
+    study = Study(
+        f"unbounded differences on the disc, exponent {exponent:g}",
+        r"In 2-D $v_l \to 0$ in L2 with $|v_l|_\infty\to\infty$: L1 convergence, L2 divergence.",
+    )
+    grid, where = grid or Grid(100, 60), [f"l={radius:g}" for radius in radii]
+    l = np.array(radii)  # noqa: E741  # as in the statement
+    A = l**-exponent
+    cost = np.sqrt(2.0 * np.pi * A * l**3)
+    cores = math.sqrt(np.pi / 8.0) * A * l**2 / D
+    # Control: the speed of the first radius for all. (E3') with |dv| <= A, of which the
+    # exponential must leave something to say.
+    slow = np.minimum(radii[0] ** -exponent, 10.0 * D / radii[0])
 
-        def run(g: Grid, radius: float = radius, speed: float = speed) -> Array:
-            return errors_of_elements(comm, radius, speed, g)
+    def run(of: tuple[float, float], at: Grid) -> Array:
+        return errors_of_elements(comm, *of, at)
 
-        (error, absolute), (error_gap, small_gap) = measured(run, grid)
-        half, whole = (error_of_volumes(radius, speed, n * grid.cells) for n in (4, 8))
-        volumes = 2.0 * whole - half  # extrapolated
-        pinsker = math.sqrt(np.pi / (2.0 * D)) * cost[-1]
-        cores.append(math.sqrt(np.pi / 8.0) * speed * radius**2 / D)
-        name = f"l={radius:g}"
-        rows += [
-            Row(f"norm of the drift in L2(L2), {name}", cost[-1]),
-            Row(
-                f"sup L2 error against finite volumes, {name}",
-                error,
-                volumes,
-                discretization_error=error_gap + abs(volumes - whole),
-                tolerance=1e-3,  # between two discretizations that share but the equation
-            ),
-            Row(
-                f"sup L2 error over that of the core, {name}",
-                error / cores[-1],
-                gathered(radius * speed / D),
-                discretization_error=error_gap / cores[-1],
-                # Terms of the next order, of which those known have coefficients near 1.
-                tolerance=1e-3 + 2.0 * (radius * speed / D) ** -1.5,
-            ),
-            Row(
-                f"sup L2 error against its core's, {name}", error, None, None, cores[-1], error_gap
-            ),
-            Row(f"sup L1 error against Pinsker, {name}", absolute, None, pinsker, None, small_gap),
-        ]
-        # Control: the speed of the first radius for all. (E3') with |dv| <= A, of which the
-        # exponential must leave something to say.
-        slow = min(radii[0] ** -exponent, 10.0 * D / radii[0])
-        (bounded, _), (gap, _) = measured(partial(run, radius=radius, speed=slow), grid)
-        e3 = math.sqrt(np.pi * radius**2 * math.expm1(2.0 * slow * radius / D))
-        quantity = f"control: sup L2 error at bounded speed against (E3'), {name}"
-        rows += [Row(quantity, bounded, None, e3, None, gap)]
-        l2.append(error)
-        l1.append(absolute)
-        calm.append(bounded)
-    panel = Panel(
+    def volumes(cells: int) -> Array:
+        return np.array([error_of_volumes(*of, cells) for of in zip(l, A, strict=True)])
+
+    l2, l1 = measure_each(run, zip(l, A, strict=True), grid).T
+    calm, _ = measure_each(run, [(radius, slow) for radius in l], grid).T
+    half, whole = volumes(4 * grid.cells), volumes(8 * grid.cells)
+    z = l * A / D
+    study.report("norm of the drift in L2(L2), {}", cost, over=where)
+    study.equals(
+        "sup L2 error against finite volumes, {}",
+        l2,
+        Figure(2.0 * whole - half, whole - half),  # extrapolated
+        1e-3,  # between two discretizations that share but the equation
+        over=where,
+    )
+    study.equals(
+        "sup L2 error over that of the core, {}",
+        l2 / cores,
+        [gathered(at) for at in z],
+        # Terms of the next order, of which those known have coefficients near 1.
+        1e-3 + 2.0 * z**-1.5,
+        over=where,
+    )
+    study.above("sup L2 error against its core's, {}", l2, cores, over=where)
+    pinsker = math.sqrt(np.pi / (2.0 * D)) * cost
+    study.below("sup L1 error against Pinsker, {}", l1, pinsker, over=where)
+    e3 = np.sqrt(np.pi * l**2 * np.expm1(2.0 * slow * l / D))
+    study.below("control: sup L2 error at bounded speed against (E3'), {}", calm, e3, over=where)
+    study.picture(
         "Unit disc: the drift vanishes in L2, the density does not follow",
         "l",
         "norm",
-        (
-            Line(tuple(radii), tuple(cost), "|v| in L2(L2)", "s--"),
-            Line(tuple(radii), l2, "sup L2 error", "o"),
-            Line(tuple(radii), cores, r"$\sqrt{\pi/8}\,A l^2/D$", "-"),
-            Line(tuple(radii), l1, "sup L1 error", "v-"),
-            Line(tuple(radii), calm, "sup L2 error, bounded speed", "^--"),
-        ),
-        "log",
-        "log",
+        Line(l, cost, "|v| in L2(L2)", "s--"),
+        Line(l, l2, "sup L2 error", "o"),
+        Line(l, cores, r"$\sqrt{\pi/8}\,A l^2/D$", "-"),
+        Line(l, l1, "sup L1 error", "v-"),
+        Line(l, calm, "sup L2 error, bounded speed", "^--"),
+        log="xy",
     )
-    claim = r"In 2-D $v_l \to 0$ in L2 with $|v_l|_\infty\to\infty$: L1 convergence, L2 divergence."
-    name = f"unbounded differences on the disc, exponent {exponent:g}"
-    return Study(name, claim, "own", tuple(rows), (panel,))
+    return study

@@ -13,16 +13,17 @@ the L2 error there is without it, :math:`\kappa = \kappa_h(aT)`, the noise is
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 from mpi4py import MPI
 
 import numpy as np
 
 from fpcontrol.theorems.closed_forms import cosine
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Shade, Study
-from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.theorems.framework.checks import Line, Shade, Study
+from fpcontrol.theorems.framework.figures import Figure
+from fpcontrol.theorems.framework.resolution import Grid, measure_each
 from fpcontrol.theorems.runs.oscillation_runs import Ripple, on_unit_interval, resolving
+from fpcontrol.typing import Array
 
 # Acceptance: half a percent on figures of the Galerkin method.
 CLOSE = 5e-3
@@ -45,8 +46,6 @@ def similarity(
     some noises at some frequencies, around the one that halves the error.
 
     Args:
-        comm: Communicator.
-        a: Lipschitz constant of the drifts.
         t1: Last time; aT at most 6.
         kappas: Ascending.
         shares: Noises over the one that halves the error.
@@ -57,81 +56,75 @@ def similarity(
         ValueError: If aT is larger.
     """
     half, flat = cosine.half_kappa(a * t1), cosine.sup_l2(0.0, a * t1)
-    rows, errors, shifts = [], [], []
-    for kappa in kappas:
-        exact = cosine.sup_l2(kappa, a * t1), cosine.sup_wasserstein(kappa, a * t1)
-        for factor in (1, 2):
-            v = Ripple(factor * a, 2.0 * np.pi * factor)
-            sigma = math.sqrt(2.0 * kappa * v.a) / v.k
-            run = partial(on_unit_interval, comm, v, sigma, t1 / factor, factor)
-            found, gaps = measured(run, grid or resolving(kappa, a * t1))
-            where = f"kappa={kappa:g}, a={v.a:g}, m={factor}"
-            rows += [
-                Row(f"sup {name}, {where}", float(value), p, None, None, float(e), CLOSE)
-                for name, value, p, e in zip(("L2 error", "k W2"), found, exact, gaps, strict=True)
-            ]
-        errors.append(float(found[0]))
-        shifts.append(float(found[1]))
-    runs: dict[str, list[tuple[float, float]]] = {"below half": [], "half": [], "above half": []}
-    for m in frequencies:
-        v = Ripple(a, 2.0 * np.pi * m)
-        for share in shares:
-            kappa = half * share**2
-            sigma, exact_share = (
-                math.sqrt(2.0 * kappa * a) / v.k,
-                cosine.sup_l2(kappa, a * t1) / flat,
-            )
-            run = partial(on_unit_interval, comm, v, sigma, t1, m)
-            found, gaps = measured(run, grid or resolving(kappa, a * t1))
-            value, gap = float(found[0]) / flat, float(gaps[0]) / flat
-            quantity = f"error over that at sigma=0, m={m}, sigma={sigma:.4g} ({share:.2g} sigma_c)"
-            rows += [Row(quantity, value, exact_share, None, None, gap, CLOSE)]
-            side = (
-                "half"
-                if abs(value - 0.5) <= 0.5 * CLOSE
-                else ("below half", "above half")[value > 0.5]
-            )
-            runs[side].append((v.k, sigma))
-    claim = (
+    study = Study(
+        f"similarity in kappa, a={a:g}, T={t1:g}",
         r"The L2 error is a function of $\kappa = Dk^2/a$ and $aT$, and so is $kW_2$. Noise of "
         rf"$\sigma_c = \sqrt{{2\kappa_h(aT)\,a}}/k$ halves it, here {math.sqrt(2.0 * half):.3g} "
-        r"$\sqrt{a}/k$."
+        r"$\sqrt{a}/k$.",
     )
-    name = f"similarity in kappa, a={a:g}, T={t1:g}"
-    panels = (_curves(a * t1, kappas, errors, shifts), _phases(a, t1, half, runs))
-    return Study(name, claim, "own", tuple(rows), panels)
+
+    def runs(kappas: Sequence[float], factor: int, m: int) -> Figure:
+        """The figures for drifts of m periods at (factor a, T/factor)."""
+        v = Ripple(factor * a, 2.0 * np.pi * m)
+
+        def run(kappa: float, at: Grid) -> Array:
+            sigma = math.sqrt(2.0 * kappa * v.a) / v.k
+            return on_unit_interval(comm, v, sigma, t1 / factor, m, at)
+
+        return measure_each(run, kappas, lambda kappa: grid or resolving(kappa, a * t1)).T
+
+    exact_l2 = [cosine.sup_l2(kappa, a * t1) for kappa in kappas]
+    exact_w2 = [cosine.sup_wasserstein(kappa, a * t1) for kappa in kappas]
+    for factor in (1, 2):
+        l2, w2 = runs(kappas, factor, factor)
+        how = f"kappa={{:g}}, a={factor * a:g}, m={factor}"
+        study.equals(f"sup L2 error, {how}", l2, exact_l2, CLOSE, over=kappas)
+        study.equals(f"sup k W2, {how}", w2, exact_w2, CLOSE, over=kappas)
+    _draw_curves(study, a * t1, kappas, l2, w2)
+
+    around = [half * share**2 for share in shares]
+    exact = [cosine.sup_l2(kappa, a * t1) / flat for kappa in around]
+    places: dict[str, list[tuple[float, float]]] = {"below half": [], "half": [], "above half": []}
+    for m in frequencies:
+        error = runs(around, 1, m)[0] / flat
+        sigmas = np.sqrt(2.0 * np.array(around) * a) / (2.0 * np.pi * m)
+        where = [
+            f"m={m}, sigma={sigma:.4g} ({share:.2g} sigma_c)"
+            for share, sigma in zip(shares, sigmas, strict=True)
+        ]
+        study.equals("error over that at sigma=0, {}", error, exact, CLOSE, over=where)
+        for value, sigma in zip(error.value, sigmas, strict=True):
+            side = ("below half", "above half")[int(value > 0.5)]
+            side = "half" if abs(value - 0.5) <= 0.5 * CLOSE else side
+            places[side].append((2.0 * np.pi * m, float(sigma)))
+    _draw_phases(study, a, t1, half, places)
+    return study
 
 
-def _curves(
-    at: float, kappas: Sequence[float], errors: Sequence[float], shifts: Sequence[float]
-) -> Panel:
-    z = np.geomspace(min(kappas), max(kappas), 60).tolist()
-    return Panel(
+def _draw_curves(study: Study, at: float, kappas: Sequence[float], l2: Figure, w2: Figure) -> None:
+    z = np.geomspace(min(kappas), max(kappas), 60)
+    study.picture(
         "One curve for all frequencies and noises",
         r"$\kappa = D k^2 / a$",
         "largest over time",
-        (
-            Line(z, [cosine.sup_l2(kappa, at) for kappa in z], "L2 error, closed form", "-"),
-            Line(tuple(kappas), errors, "L2 error, measured", "o"),
-            Line(z, [cosine.sup_wasserstein(kappa, at) for kappa in z], "k W2, closed form", "-"),
-            Line(tuple(kappas), shifts, "k W2, measured", "o"),
-            Line(
-                z, [1.0 / (math.sqrt(2.0) * kappa) for kappa in z], r"$1/(\sqrt{2}\,\kappa)$", "--"
-            ),
-        ),
-        "log",
-        "log",
+        Line(z, [cosine.sup_l2(kappa, at) for kappa in z.tolist()], "L2 error, closed form", "-"),
+        Line(kappas, l2, "L2 error, measured", "o"),
+        Line(z, [cosine.sup_wasserstein(q, at) for q in z.tolist()], "k W2, closed form", "-"),
+        Line(kappas, w2, "k W2, measured", "o"),
+        Line(z, 1.0 / (math.sqrt(2.0) * z), r"$1/(\sqrt{2}\,\kappa)$", "--"),
+        log="xy",
     )
 
 
-def _phases(
+def _draw_phases(
+    study: Study,
     a: float,
     t1: float,
     half: float,
-    runs: Mapping[str, Sequence[tuple[float, float]]],
-) -> Panel:
+    places: Mapping[str, Sequence[tuple[float, float]]],
+) -> None:
     """The plane of frequency and noise, shaded by the closed form, and what was run."""
-    ks, sigmas = np.array([point for points in runs.values() for point in points]).T
+    ks, sigmas = np.array([point for points in places.values() for point in points]).T
     k = np.geomspace(ks.min() / 1.5, 1.5 * ks.max(), 60)
     sigma = np.geomspace(sigmas.min() / 2.0, 2.0 * sigmas.max(), 60)
     # Of kappa alone: on a line, from a ninth of what halves it on; 1 without noise.
@@ -145,11 +138,9 @@ def _phases(
         np.interp(np.sqrt(kappa), np.sqrt([0.0, *line]), [1.0, *ratio]).tolist(),
         "error over that without noise",
     )
-    lines = [
-        Line(k.tolist(), (np.sqrt(2.0 * half * a) / k).tolist(), r"$\sigma_c$, closed form", "-")
-    ]
-    for (label, points), style in zip(runs.items(), ("v", "D", "^"), strict=True):
+    lines = [Line(k, np.sqrt(2.0 * half * a) / k, r"$\sigma_c$, closed form", "-")]
+    for (label, points), style in zip(places.items(), ("v", "D", "^"), strict=True):
         if points:
             x, y = zip(*points, strict=True)
             lines.append(Line(x, y, f"measured: {label}", style))
-    return Panel("Where noise helps", "k", r"$\sigma$", tuple(lines), "log", "log", shade)
+    study.picture("Where noise helps", "k", r"$\sigma$", *lines, log="xy", shade=shade)

@@ -211,8 +211,9 @@ class Study:
         shade: Shade | None = None,
     ) -> None:
         """Add a picture; ``log`` names its logarithmic axes."""
-        scales: list[Scale] = ["log" if axis in log else "linear" for axis in "xy"]
-        self.panels.append(Panel(title, xlabel, ylabel, lines, *scales, shade))
+        xscale: Scale = "log" if "x" in log else "linear"
+        yscale: Scale = "log" if "y" in log else "linear"
+        self.panels.append(Panel(title, xlabel, ylabel, lines, xscale, yscale, shade))
 
     def _check(self, quantity: str, figure: Figure, over: Any, **columns: Any) -> None:
         figure = _checked(quantity, figure)

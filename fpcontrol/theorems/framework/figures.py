@@ -26,9 +26,9 @@ class Figure:
 
     __array_ufunc__ = None  # array * figure is left to the figure
 
-    def __post_init__(self) -> None:
-        value = np.asarray(self.value, dtype=float)
-        error = np.broadcast_to(np.abs(np.asarray(self.error, dtype=float)), value.shape)
+    def __init__(self, value: Any, error: Any) -> None:
+        value = np.asarray(value, dtype=float)
+        error = np.broadcast_to(np.abs(np.asarray(error, dtype=float)), value.shape)
         object.__setattr__(self, "value", value)
         object.__setattr__(self, "error", error)
 

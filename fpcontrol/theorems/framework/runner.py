@@ -5,7 +5,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -54,14 +54,23 @@ def _begins(name: str, key: str) -> bool:
     return _DOT.split(key)[: len(words)] == words
 
 
-def select(names: Sequence[str], quick: bool) -> list[tuple[Statement, Experiment]]:
+def select(
+    names: Sequence[str], quick: bool, own: Mapping[str, str] | None = None
+) -> list[tuple[Statement, Experiment]]:
     """Experiments of the statements named, or whose keys begin with a name; all without names.
 
     Names and keys are compared word by word, as dots part them: ``t5.with`` is not the beginning of
     ``t5.without``.
 
+    Args:
+        names: Of statements or experiments.
+        quick: Whether to choose from the quick ones.
+        own: Parameters of one's own, as typed. All chosen experiments must have them; a name that
+            is a whole key then chooses that experiment alone.
+
     Raises:
-        ValueError: For a name that is neither; the message lists what there is.
+        ValueError: For a name that is neither, or a parameter that an experiment has not; the
+            message lists what there is.
     """
     statements = theorems.STATEMENTS
     asked = {_DOT.split(name)[0] for name in names}
@@ -77,11 +86,18 @@ def select(names: Sequence[str], quick: bool) -> list[tuple[Statement, Experimen
             + ", ".join(keys or [s.name for s in statements])
             + (" (some need a run without --quick)." if keys and quick else ".")
         )
+    whole = {e.key for found in listed.values() for e in found}
+
+    def meant(name: str, statement: Statement, key: str) -> bool:
+        if own and name in whole:
+            return name == key
+        return name == statement.name or _begins(name, key)
+
     return [
-        (s, e)
+        (s, e.with_values(own) if own else e)
         for s in statements
         for e in listed.get(s.name, [])
-        if not names or any(n == s.name or _begins(n, e.key) for n in names)
+        if not names or any(meant(n, s, e.key) for n in names)
     ]
 
 

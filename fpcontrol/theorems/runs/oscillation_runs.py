@@ -12,17 +12,19 @@ from dolfinx.mesh import Mesh
 from fpcontrol import density, distances
 from fpcontrol.characteristics.flow import Flow, Labels, carry
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.drift import Drift
 from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms.ripples import source_edges
+from fpcontrol.theorems.framework.figures import Figure
 from fpcontrol.theorems.framework.resolution import Grid, labels_between
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)
-class Ripple:
+class Ripple(Drift):
     """The steady drift ``(a/k) sin(k x_i)`` in every coordinate."""
 
     a: float
@@ -110,13 +112,12 @@ def carried(labels: Labels, drift: Ripple, t1: float, rtol: float) -> tuple[floa
 
 def carried_twice(
     comm: MPI.Comm, drift: Ripple, cells: int, t1: float, upper: float = 1.0
-) -> tuple[Array, Array]:
-    """``carried`` on an interval, and by how much half the cells and 100 times rtol differ."""
+) -> Figure:
+    """``carried`` on an interval; half the cells and 100 times rtol give the errors."""
 
-    def run(n: int, rtol: float, each: int) -> Array:
+    def run(n: int, rtol: float, each: int) -> tuple[float, float]:
         edges = [0.0, upper, *source_edges(drift.a * t1, drift.k, each, upper)]
         labels = labels_between(comm, edges, n, lambda x: np.ones(len(x)), walls=(0.0, upper))
-        return np.array(carried(labels, drift, t1, rtol))
+        return carried(labels, drift, t1, rtol)
 
-    few, more = run(cells // 2, 1e-8, 1), run(cells, 1e-10, 2)
-    return more, np.abs(more - few)
+    return Figure.refined(run(cells // 2, 1e-8, 1), run(cells, 1e-10, 2))

@@ -15,6 +15,7 @@ from fpcontrol.discretization.elements import Elements
 from fpcontrol.distances.optimal_transport import Distribution, pieces_of
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork, gauss_times
+from fpcontrol.theorems.framework.figures import Figure
 from fpcontrol.theorems.framework.resolution import Grid, solve
 from fpcontrol.theorems.runs.sliding import CellwiseDrift, slide
 from fpcontrol.typing import Array
@@ -24,13 +25,7 @@ DIVISIONS, PASSES = 16, 3  # of label cells beside atoms
 
 
 def sde_density(comm: MPI.Comm, net: ScoreNetwork, grid: Grid) -> fem.Function:
-    """Density of the reverse SDE at the data's end. Collective.
-
-    Args:
-        comm: Communicator.
-        net: The network.
-        grid: Cells, made a multiple of the network's, and steps.
-    """
+    """Density of the reverse SDE at the data's end, with a node at every jump. Collective."""
     flow, n = net.flow, net.n
     aligned = Grid(n * math.ceil(grid.cells / n), grid.steps, grid.degree)
     run = solve(
@@ -45,8 +40,8 @@ def sde_density(comm: MPI.Comm, net: ScoreNetwork, grid: Grid) -> fem.Function:
     return run[-1]
 
 
-def sde_errors(comm: MPI.Comm, net: ScoreNetwork, grid: Grid) -> Array:
-    """L2 distance to the data, KL of the data from the sampler, W2. Collective."""
+def sde_figures(comm: MPI.Comm, bins: Sequence[int], net: ScoreNetwork, grid: Grid) -> Array:
+    """L2 distance to the data, KL of the data from the sampler, W2, and L2 in bins. Collective."""
     rho, flow = sde_density(comm, net, grid), net.flow
     g = Elements(rho.function_space, 8)
     r, p = g.evaluate(rho.x.array).ravel(), flow.density(0.0, g.points[:, 0])
@@ -54,7 +49,8 @@ def sde_errors(comm: MPI.Comm, net: ScoreNetwork, grid: Grid) -> Array:
     l2 = math.sqrt(g.sum(float((r - p) ** 2 @ w)))
     kl = g.sum(float((p * np.log(p / r) - p + r) @ w))
     data = density.interpolate(g.mesh, lambda x: flow.density(0.0, x[0]), grid.degree)
-    return np.array([l2, kl, distances.wasserstein(rho, data)])
+    w2 = distances.wasserstein(rho, data)
+    return np.array([l2, kl, w2, *binned_errors(comm, rho, flow, bins)])
 
 
 def binned_error(masses: Array, flow: HeatFlow, edges: Array) -> float:
@@ -62,9 +58,7 @@ def binned_error(masses: Array, flow: HeatFlow, edges: Array) -> float:
     return binned_l2(masses - np.diff(flow.cumulative(0.0, edges)), edges)
 
 
-def sde_binned_errors(
-    comm: MPI.Comm, rho: fem.Function, flow: HeatFlow, bins: Sequence[int]
-) -> Array:
+def binned_errors(comm: MPI.Comm, rho: fem.Function, flow: HeatFlow, bins: Sequence[int]) -> Array:
     """Such distances of a density on a mesh, for several numbers of equal bins. Collective."""
     pieces, errors = pieces_of("rho", rho), np.zeros(len(bins))
     if comm.rank == 0:
@@ -116,9 +110,9 @@ class Sample:
     @property
     def atoms(self) -> tuple[Array, Array]:
         """Places and masses of all atoms of more than 1e-6, from left to right."""
-        collective_errors = np.diff(self.positions) <= 1e-13
-        mass = np.where(collective_errors, np.diff(self.below), 0.0)
-        first = np.flatnonzero(collective_errors & ~np.append(False, collective_errors[:-1]))
+        joined = np.diff(self.positions) <= 1e-13
+        mass = np.where(joined, np.diff(self.below), 0.0)
+        first = np.flatnonzero(joined & ~np.append(False, joined[:-1]))
         if not len(first):
             return np.zeros(0), np.zeros(0)
         masses = np.add.reduceat(mass, first)
@@ -161,7 +155,7 @@ def ode_sample(net: ScoreNetwork, grid: Grid) -> Sample:
     return Sample(x, flow.cumulative(flow.t1, y), flow)
 
 
-def ode_figures(net: ScoreNetwork, bins: Sequence[int], grid: Grid) -> Array:
+def ode_figures(bins: Sequence[int], net: ScoreNetwork, grid: Grid) -> Array:
     """W2, farthest label, mass in all atoms, that at the data's mode, L2 errors in so many bins."""
     sample = ode_sample(net, grid)
     masses = sample.atoms[1].sum()
@@ -171,8 +165,8 @@ def ode_figures(net: ScoreNetwork, bins: Sequence[int], grid: Grid) -> Array:
     )
 
 
-def stepped_atom(net: ScoreNetwork, place: float) -> tuple[float, float]:
-    """Mass of the atom at a node by explicit Euler steps, which know of no events, and its error.
+def stepped_atom(net: ScoreNetwork, place: float) -> Figure:
+    """Mass of the atom at a node by explicit Euler steps, which know of no events.
 
     Labels chatter about a node where they meet. The outermost of them are found among 64 labels a
     cell, then among a thousand between neighbours. The error is of first order in the step and is
@@ -182,8 +176,7 @@ def stepped_atom(net: ScoreNetwork, place: float) -> tuple[float, float]:
         ValueError: If no label ends at the place.
     """
     found = np.array([_stepped_mass(net, place, steps) for steps in (1000, 2000, 4000)])
-    first, second = 2.0 * found[1:] - found[:-1]
-    return float(second), float(abs(second - first))
+    return Figure.refined(*(2.0 * found[1:] - found[:-1]))
 
 
 def _stepped_mass(net: ScoreNetwork, place: float, steps: int) -> float:

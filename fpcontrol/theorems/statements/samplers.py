@@ -41,17 +41,17 @@ import numpy as np
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork
 from fpcontrol.theorems.experiments import atoms
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Study
 from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
+from fpcontrol.theorems.framework.figures import Figure
+from fpcontrol.theorems.framework.resolution import Grid, measure_each
 from fpcontrol.theorems.runs.reversal import (
     BINS,
     ode_bound,
     ode_figures,
     ode_sample,
-    sde_binned_errors,
     sde_density,
-    sde_errors,
+    sde_figures,
     stepped_atom,
 )
 from fpcontrol.typing import Array
@@ -74,10 +74,8 @@ def same_network(
     r"""Piecewise-constant scores: rates of the SDE, atoms of the ODE.
 
     Args:
-        comm: Communicator.
         cosines: Data, see ``HeatFlow``; modes inside.
-        D: Diffusivity of the noising.
-        t1: How long it lasts.
+        t1: How long the noising lasts.
         networks: Numbers of cells n, ascending.
         growth: Least factor of the ODE's L2 error from 250 to 4000 bins (4 for atoms alone).
         grid: Cells and steps of the SDE's density.
@@ -89,93 +87,111 @@ def same_network(
     flow = HeatFlow(cosines or INSIDE, D, t1)
     least = check_networks(networks, flow.cosines)
     grid, labels = grid or elements(flow), labels or Grid(4000, 100)
-    rows: list[Row] = []
-    l2, kl, w2, lines = [], [], [], []
-    for n in networks:
-        net = ScoreNetwork(flow, n)
-        sde, gap = measured(partial(sde_errors, comm, net), grid)
-        loss, loss_row = loss_and_check(net)
-        rows += [
-            Row(f"SDE: L2 error, n={n}", sde[0], discretization_error=gap[0]),
-            loss_row,
-            Row(f"SDE: KL against D J, n={n}", sde[1], bound=D * loss, discretization_error=gap[1]),
-        ]
-        l2.append((sde[0], gap[0] / sde[0]))
-        kl.append((sde[1], gap[1] / sde[1]))
-
-        def in_bins(at: Grid, net: ScoreNetwork = net) -> Array:
-            return sde_binned_errors(comm, sde_density(comm, net, at), flow, BINS)
-
-        binned, apart = measured(in_bins, grid)
-        rise = binned[-1] / binned[0]
-        quantity = f"control, SDE: growth of the L2 error from {BINS[0]} to {BINS[-1]} bins, n={n}"
-        error = rise * float((apart / binned)[[0, -1]].sum())
-        # Errors oscillate with the cells: bins of 1/250 average over a quarter of one at n = 64.
-        rows += [
-            Row(quantity, rise, bound=1.1, discretization_error=error),
-            Row(f"SDE: W2, n={n}", sde[2], discretization_error=gap[2]),
-        ]
-
-        ode, gap = measured(partial(ode_figures, net, BINS), labels)
-        first, last = ode[4], ode[-1]
-        error = (gap[4] / first + gap[-1] / last) * last / first
-        quantity = f"ODE: growth of the L2 error from {BINS[0]} to {BINS[-1]} bins, n={n}"
-        rows += [
-            Row(f"ODE: L2 error in {b} bins, n={n}", v, discretization_error=e)
-            for b, v, e in zip(BINS, ode[4:], gap[4:], strict=True)
-        ]
-        rows += [
-            Row(quantity, last / first, at_least=growth, discretization_error=error),
-            Row(f"ODE: mass in atoms, n={n}", ode[2], discretization_error=gap[2]),
-            atom_row(net, labels, ode[3], gap[3]),
-            Row(f"ODE: W2, n={n}", ode[0], discretization_error=gap[0]),
-            Row(f"ODE: farthest label, n={n}", ode[1], None, ode_bound(net), None, gap[1]),
-        ]
-        w2.append((ode[0], gap[0] / ode[0]))
-        lines += [
-            Line(BINS, tuple(ode[4:]), f"ODE, n={n}", "o-"),
-            Line(BINS, tuple(binned), f"SDE, n={n}", "s--"),
-        ]
-    # Acceptance: rates 2 +- 0.2 in L2 and, twice that, 4 +- 0.4 in KL.
-    rows += rate_rows("SDE: rate in L2", networks, l2, 2.0, least)
-    rows += rate_rows("SDE: rate in KL", networks, kl, 4.0, least)
-    rows += rate_rows("ODE: rate in W2", networks, w2, None, least)
-    growing = Panel(
-        "L2 error of the same networks, as bins get narrow",
-        "bins",
-        "L2 error",
-        tuple(lines),
-        "log",
-        "log",
-    )
-    claim = (
+    nets = [ScoreNetwork(flow, n) for n in networks]
+    study = Study(
+        f"the same network through both samplers, D={D:g}, T={t1:g}",
         r"One score network: the SDE's L2 error falls as $n^{-2}$, the ODE has atoms at every n: "
-        r"its L2 error grows with the number of bins, and only $W_2\to0$."
+        r"its L2 error grows with the number of bins, and only $W_2\to0$.",
     )
-    panels = (density_panel(comm, ScoreNetwork(flow, networks[0]), grid, labels), growing)
-    name = f"the same network through both samplers, D={D:g}, T={t1:g}"
-    return Study(name, claim, "own", tuple(rows), panels)
+    few, many = BINS[0], BINS[-1]
+
+    l2, kl, w2, *sde_binned = measure_each(partial(sde_figures, comm, BINS), nets, grid).T
+    study.report("SDE: L2 error, n={}", l2, over=networks)
+    loss = check_loss(study, nets)
+    study.below("SDE: KL against D J, n={}", kl, D * loss, over=networks)
+    # Errors oscillate with the cells: bins of 1/250 average over a quarter of one at n = 64.
+    rise = f"growth of the L2 error from {few} to {many} bins, n={{}}"
+    study.below(f"control, SDE: {rise}", sde_binned[-1] / sde_binned[0], 1.1, over=networks)
+    study.report("SDE: W2, n={}", w2, over=networks)
+
+    w2, farthest, mass, atom, *ode_binned = measure_each(partial(ode_figures, BINS), nets, labels).T
+    for bins, error in zip(BINS, ode_binned, strict=True):
+        study.report(f"ODE: L2 error in {bins} bins, n={{}}", error, over=networks)
+    study.above(f"ODE: {rise}", ode_binned[-1] / ode_binned[0], growth, over=networks)
+    study.report("ODE: mass in atoms, n={}", mass, over=networks)
+    for net, figure in zip(nets, atom, strict=True):
+        check_atom(study, net, labels, figure)
+    study.report("ODE: W2, n={}", w2, over=networks)
+    bounds = [ode_bound(net) for net in nets]
+    study.below("ODE: farthest label, n={}", farthest, bounds, over=networks)
+
+    # Acceptance: rates 2 +- 0.2 in L2 and, twice that, 4 +- 0.4 in KL.
+    check_rates(study, "SDE: rate in L2", networks, l2, 2.0, least)
+    check_rates(study, "SDE: rate in KL", networks, kl, 4.0, least)
+    check_rates(study, "ODE: rate in W2", networks, w2, None, least)
+    draw_densities(study, comm, nets[0], grid, labels)
+    lines = [
+        Line(BINS, [error.value[i] for error in errors], f"{name}, n={n}", style)
+        for i, n in enumerate(networks)
+        for name, errors, style in (("ODE", ode_binned, "o-"), ("SDE", sde_binned, "s--"))
+    ]
+    title = "L2 error of the same networks, as bins get narrow"
+    study.picture(title, "bins", "L2 error", *lines, log="xy")
+    return study
 
 
-def loss_and_check(net: ScoreNetwork) -> tuple[float, Row]:
-    """Score-matching loss, and its comparison with the form that knows no score."""
-    steps = math.ceil(25.0 * net.flow.decay)
-    loss, other = net.loss(steps), net.implicit_loss(2 * steps, 10)
-    error = abs(loss - net.loss(2 * steps, 10)) + abs(other - net.implicit_loss(steps))
-    return loss, Row(f"J by parts, n={net.n}", loss, other, None, None, error, 1e-4)
+def continuous_score(
+    comm: MPI.Comm,
+    *,
+    cosines: Mapping[int, float] | None = None,
+    D: float = 0.1,
+    t1: float = 1.0,
+    networks: Sequence[int] = (8, 16, 32, 64),
+    grid: Grid | None = None,
+    labels: Grid | None = None,
+) -> Study:
+    r"""Control: piecewise-linear, continuous scores converge in L2 through both samplers.
 
+    The derivative of the score's error is of first order in 1/n, and averages out along the flow
+    save near the modes, where labels do not pass cells: a rate between 1 and 2.
 
-def atom_row(net: ScoreNetwork, labels: Grid, mass: float, error: float) -> Row:
-    """The atom nearest to the mode, against small steps.
+    Args:
+        cosines: Data, see ``HeatFlow``.
+        t1: How long the noising lasts.
+        networks: Numbers of cells n, ascending.
+        grid: Cells and steps of the SDE's density.
+        labels: Label cells and steps of the ODE.
 
-    A report where it is at no node, or made of too few of the 64 labels a cell of ``stepped_atom``.
+    Raises:
+        ValueError: For networks that do not resolve the data.
     """
-    quantity = f"ODE: atom nearest to the mode, n={net.n}"
-    place, _ = ode_sample(net, labels.finer()).atom_at(net.flow.mode)
-    if abs(net.n * place - round(net.n * place)) > 1e-9 or 16.0 * net.n * mass < 1.0:
-        return Row(quantity, mass, discretization_error=error)
-    stepped, more = stepped_atom(net, place)
-    return Row(quantity, mass, stepped, None, None, error + more, 0.02)
+    flow = HeatFlow(cosines or INSIDE, D, t1)
+    least = check_networks(networks, flow.cosines)
+    grid, labels = grid or elements(flow), labels or Grid(4000, 100)
+    nets = [ScoreNetwork(flow, n, smooth=True) for n in networks]
+    study = Study(
+        f"control: continuous scores, D={D:g}, T={t1:g}",
+        "Networks that are accurate in the derivative of the score converge through both.",
+    )
+    l2, kl, _ = measure_each(partial(sde_figures, comm, ()), nets, grid).T
+    study.report("SDE: L2 error, n={}", l2, over=networks)
+    study.below("SDE: KL against D J, n={}", kl, D * check_loss(study, nets), over=networks)
+
+    _, _, mass, _, coarse, fine = measure_each(partial(ode_figures, BINS[1:]), nets, labels).T
+    few, many = BINS[1:]
+    study.report(f"ODE: L2 error in {many} bins, n={{}}", fine, over=networks)
+    study.equals("ODE: mass in atoms, n={}", mass, 0.0, 1e-6, over=networks)
+    study.equals(
+        f"ODE: growth of the L2 error from {few} to {many} bins, n={{}}",
+        fine / coarse,
+        1.0,
+        0.03,  # what bins of 1/1000 hide of cells of 1/64
+        over=networks,
+    )
+    check_rates(study, "SDE: rate in L2", networks, l2, 2.0, least)
+    check_rates(study, "ODE: rate in L2", networks, fine, None, least)
+    study.picture(
+        "Continuous scores: both samplers converge",
+        "n",
+        "L2 error",
+        Line(networks, fine, "ODE", "o-"),
+        Line(networks, l2, "SDE", "s-"),
+        log="xy",
+    )
+    return study
+
+
+# -- parts of both ---------------------------------------------------------------------------------
 
 
 def elements(flow: HeatFlow) -> Grid:
@@ -198,137 +214,82 @@ def check_networks(networks: Sequence[int], cosines: Mapping[int, float]) -> int
     return least
 
 
-def rate_rows(
+def check_loss(study: Study, nets: Sequence[ScoreNetwork]) -> Array:
+    """Compare the score-matching losses, which it returns, with the form that knows no score."""
+    losses, others = [], []
+    for net in nets:
+        steps = math.ceil(25.0 * net.flow.decay)
+        loss, other = net.loss(steps), net.implicit_loss(2 * steps, 10)
+        losses.append(Figure(np.array(loss), loss - net.loss(2 * steps, 10)))
+        others.append(Figure(np.array(other), other - net.implicit_loss(steps)))
+    found = Figure.stack(losses)
+    study.equals("J by parts, n={}", found, Figure.stack(others), 1e-4, over=[n.n for n in nets])
+    return found.value
+
+
+def check_atom(study: Study, net: ScoreNetwork, labels: Grid, mass: Figure) -> None:
+    """The atom nearest to the mode, against small steps.
+
+    A report where it is at no node, or made of too few of the 64 labels a cell of ``stepped_atom``.
+    """
+    quantity = f"ODE: atom nearest to the mode, n={net.n}"
+    place, _ = ode_sample(net, labels.finer()).atom_at(net.flow.mode)
+    at_node = abs(net.n * place - round(net.n * place)) <= 1e-9
+    if at_node and 16.0 * net.n * float(mass) >= 1.0:
+        study.equals(quantity, mass, stepped_atom(net, place), 0.02)
+    else:
+        study.report(quantity, mass)
+
+
+def check_rates(
+    study: Study,
     quantity: str,
     networks: Sequence[int],
-    errors: Sequence[tuple[float, float]],
+    errors: Figure,
     rate: float | None,
     least: int,
-) -> list[Row]:
-    """Rates between neighbours, to a tenth, from errors with relative accuracies.
+) -> None:
+    """Rates between neighbours, to a tenth.
 
     Without a rate they must be at least 1, the order of the bound of ``ode_bound``. Those from
     fewer than ``least`` cells are reported.
     """
-    values, accuracies = np.array(errors).T
-    rows = []
-    for i, slope in enumerate(slopes(np.array(networks, dtype=float), values)):
-        e = accuracies[i : i + 2].sum() / math.log(networks[i + 1] / networks[i])
+    for i, slope in enumerate(errors.slopes(networks)):
         where = f"{quantity}, n={networks[i]} to {networks[i + 1]}"
         if networks[i] < least:
-            rows += [Row(where, -slope, discretization_error=e)]
+            study.report(where, -slope)
         elif rate is None:
-            rows += [Row(where, -slope, at_least=1.0, discretization_error=e)]
+            study.above(where, -slope, 1.0)
         else:
-            rows += [Row(where, -slope, rate, None, None, e, 0.1)]
-    return rows
+            study.equals(where, -slope, rate, 0.1)
 
 
-def density_panel(comm: MPI.Comm, net: ScoreNetwork, grid: Grid, labels: Grid) -> Panel:
+def draw_densities(
+    study: Study, comm: MPI.Comm, net: ScoreNetwork, grid: Grid, labels: Grid
+) -> None:
     """Densities of both samplers through one network, and the data. Collective."""
     rho = sde_density(comm, net, grid)
     g = Elements(rho.function_space, 1)
     parts = comm.allgather(np.column_stack([g.points[:, 0], g.evaluate(rho.x.array).ravel()]))
     x, sde = np.unique(np.concatenate(parts), axis=0).T
     edges = np.linspace(0.0, 1.0, 201)
-    middle = 0.5 * (edges[1:] + edges[:-1])
     ode = ode_sample(net, labels).masses(edges) / np.diff(edges)
-    return Panel(
+    study.picture(
         f"One network with {net.n} cells",
         "x",
         "density",
-        (
-            Line(tuple(middle), tuple(ode), "reverse ODE, 200 bins", "-"),
-            Line(tuple(x), tuple(sde), "reverse SDE", "-"),
-            Line(tuple(x), tuple(net.flow.density(0.0, x)), "data", "--"),
-        ),
+        Line(0.5 * (edges[1:] + edges[:-1]), ode, "reverse ODE, 200 bins", "-"),
+        Line(x, sde, "reverse SDE", "-"),
+        Line(x, net.flow.density(0.0, x), "data", "--"),
     )
-
-
-def continuous_score(
-    comm: MPI.Comm,
-    *,
-    cosines: Mapping[int, float] | None = None,
-    D: float = 0.1,
-    t1: float = 1.0,
-    networks: Sequence[int] = (8, 16, 32, 64),
-    grid: Grid | None = None,
-    labels: Grid | None = None,
-) -> Study:
-    r"""Control: piecewise-linear, continuous scores converge in L2 through both samplers.
-
-    The derivative of the score's error is of first order in 1/n, and averages out along the flow
-    save near the modes, where labels do not pass cells: a rate between 1 and 2.
-
-    Args:
-        comm: Communicator.
-        cosines: Data, see ``HeatFlow``.
-        D: Diffusivity of the noising.
-        t1: How long it lasts.
-        networks: Numbers of cells n, ascending.
-        grid: Cells and steps of the SDE's density.
-        labels: Label cells and steps of the ODE.
-
-    Raises:
-        ValueError: For networks that do not resolve the data.
-    """
-    flow = HeatFlow(cosines or INSIDE, D, t1)
-    least = check_networks(networks, flow.cosines)
-    grid, labels = grid or elements(flow), labels or Grid(4000, 100)
-    rows: list[Row] = []
-    sde_l2, ode_l2 = [], []
-    for n in networks:
-        net = ScoreNetwork(flow, n, smooth=True)
-        sde, gap = measured(partial(sde_errors, comm, net), grid)
-        loss, loss_row = loss_and_check(net)
-        rows += [
-            Row(f"SDE: L2 error, n={n}", sde[0], discretization_error=gap[0]),
-            loss_row,
-            Row(f"SDE: KL against D J, n={n}", sde[1], bound=D * loss, discretization_error=gap[1]),
-        ]
-        sde_l2.append((sde[0], gap[0] / sde[0]))
-        ode, gap = measured(partial(ode_figures, net, BINS[1:]), labels)
-        coarse, fine = ode[4:]
-        rows += [
-            Row(f"ODE: L2 error in {BINS[-1]} bins, n={n}", fine, discretization_error=gap[-1]),
-            Row(f"ODE: mass in atoms, n={n}", ode[2], 0.0, None, None, gap[2], 1e-6),
-            Row(
-                f"ODE: growth of the L2 error from {BINS[1]} to {BINS[-1]} bins, n={n}",
-                fine / coarse,
-                1.0,
-                discretization_error=(gap[-1] / fine + gap[-2] / coarse),
-                tolerance=0.03,  # what bins of 1/1000 hide of cells of 1/64
-            ),
-        ]
-        ode_l2.append((fine, gap[-1] / fine))
-    rows += rate_rows("SDE: rate in L2", networks, sde_l2, 2.0, least)
-    rows += rate_rows("ODE: rate in L2", networks, ode_l2, None, least)
-    panel = Panel(
-        "Continuous scores: both samplers converge",
-        "n",
-        "L2 error",
-        (
-            Line(tuple(networks), [v for v, _ in ode_l2], "ODE", "o-"),
-            Line(tuple(networks), [v for v, _ in sde_l2], "SDE", "s-"),
-        ),
-        "log",
-        "log",
-    )
-    claim = "Networks that are accurate in the derivative of the score converge through both."
-    name = f"control: continuous scores, D={D:g}, T={t1:g}"
-    return Study(name, claim, "own", tuple(rows), (panel,))
 
 
 def experiments(quick: bool) -> list[Experiment]:
-    """What ``fpcontrol verify`` runs for this statement.
-
-    Args:
-        quick: Fewer networks, fewer labels.
-    """
+    """Fewer networks and labels if quick."""
     n = (8, 16) if quick else (8, 16, 32, 64)
     labels = Grid(2000, 50) if quick else Grid(8000, 200)
     return [
-        Experiment(key, partial(study, networks=n, labels=labels))
+        Experiment(key, study, networks=n, labels=labels)
         for key, study in (
             ("t1.samplers", same_network),
             ("t1.samplers.continuous", continuous_score),
