@@ -9,7 +9,9 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 from fpcontrol.density import check_density
-from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.discretization.base import Discretization, StageDrift
+from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.drift.base import as_drift
 from fpcontrol.drift.sampling import DriftSampler, check_switches
 from fpcontrol.linalg.linear_solvers import FACTORED_ONCE, check_linear_solver
@@ -17,11 +19,10 @@ from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.progress import track
 from fpcontrol.stepping.schemes import Scheme, check_scheme
-from fpcontrol.stepping.stepper import Stepper
+from fpcontrol.stepping.stepper import make_stepper
 from fpcontrol.trajectory import Trajectory, check_steps, trajectory
 from fpcontrol.typing import Array, VectorField
 
-METHODS = ("galerkin",)
 MAX_DOUBLINGS = 12
 
 
@@ -32,7 +33,7 @@ class FokkerPlanck:
         \partial_t\rho = \nabla\cdot(D\nabla\rho - v\rho),\qquad
         (D\nabla\rho - v\rho)\cdot n = 0,\qquad D = \sigma^2/2
 
-    Continuous finite elements in space (``galerkin``); the mass is constant to round-off. The
+    Continuous finite elements in space (``Galerkin``); the mass is constant to round-off. The
     density is of order ``degree + 1`` in L2 on smooth data; positivity is not enforced
     (``Trajectory.minimum`` reports it). Collective.
 
@@ -42,9 +43,9 @@ class FokkerPlanck:
             inside the steps only. ``fpc.drift.Steady(f)`` for one that does not depend on time.
         sigma: Noise of the SDE ``dX = v dt + sigma dW``, length per time**0.5; a number, or a
             function of time.
-        degree: Polynomial degree, 1, 2 or 3.
-        method: ``"galerkin"``.
-        quadrature_degree: See ``Elements``.
+        discretization: ``Galerkin(degree=2)`` unless given.
+        degree: Short form of ``discretization=Galerkin(degree, quadrature_degree)``.
+        quadrature_degree: See ``degree``.
         linear_solver: ``"auto"``, ``"gmres"`` or ``"direct"``, see ``LinearSolver``. In 2-D, with
             a ``Steady`` drift, constant sigma and no options, ``"auto"`` is direct: one
             factorization serves all steps.
@@ -60,17 +61,17 @@ class FokkerPlanck:
         drift: VectorField,
         sigma: Sigma,
         *,
-        degree: int = 2,
-        method: str = "galerkin",
+        discretization: Discretization | None = None,
+        degree: int | None = None,
         quadrature_degree: int | None = None,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
     ) -> None:
-        if method not in METHODS:
-            raise ValueError(f"method = {method!r} is unknown; choose one of {METHODS}.")
+        discretization = check_discretization(discretization, degree, quadrature_degree)
         self.noise = Noise(sigma)
         self.mesh, self.drift = mesh, as_drift(drift)
-        self.elements = Elements(lagrange(mesh, degree), quadrature_degree)
+        self.discretization, self.system = discretization, discretization.on(mesh)
+        self.elements = self.system.elements
         self._linear_solver = check_linear_solver(linear_solver)
         steady = self.drift.steady and self.noise.steady
         if linear_solver == "auto" and steady and mesh.topology.dim == 2 and not petsc_options:
@@ -170,17 +171,18 @@ class FokkerPlanck:
                 [self.noise.diffusivity(t + c * dt) for c in scheme.c] for t in times[:-1]
             ]
         largest = max(max(row) for row in diffusivity)
-        stepper = Stepper(g, dt, scheme, largest, self._linear_solver, self._petsc_options)
-        sampler = DriftSampler(self.drift, g)
+        stepper = make_stepper(
+            self.system, dt, scheme, largest, self._linear_solver, self._petsc_options
+        )
+        sampler = DriftSampler(self.drift, self.system)
         levels = np.empty((steps + 1, g.n_local))
         levels[0] = start.x.array
         for n in track(range(steps), "forward", g.comm, progress):
 
-            def load(i: int, n: int = n) -> None:
-                drift = sampler.at(times[n] + scheme.c[i] * dt)
-                stepper.operators.use(*drift, diffusivity[n][i])
+            def drive(i: int, n: int = n) -> StageDrift:
+                return StageDrift(*sampler.at(times[n] + scheme.c[i] * dt), diffusivity[n][i])
 
-            stepper.step(levels[n], levels[max(n - 1, 0)], levels[n + 1], load=load)
+            stepper.step(levels[n], levels[max(n - 1, 0)], levels[n + 1], drive)
         return trajectory(g, times, levels, stepper.solver.iterations)
 
 

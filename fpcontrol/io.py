@@ -80,7 +80,7 @@ def record(result: Result) -> dict[str, Any]:
         | {
             "dofs": problem.elements.index_map.size_global,
             "quadrature_degree": problem.elements.quadrature_degree,
-            "seed": problem.drift.seed,
+            "seed": getattr(problem.drift, "seed", None),
         }
         | problem.runs.settings(),
         "optimizer": dict(result.optimizer),

@@ -9,7 +9,7 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol.density import check_density
-from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.discretization.neumann import Parts, potential
 from fpcontrol.drift.base import Drift, SamplePoints
 from fpcontrol.noise import Noise, Sigma
@@ -67,7 +67,9 @@ class MoserFlow:
         self.noise = Noise(sigma, zero=True)
         if not isinstance(start, fem.Function):
             raise ValueError(f"start = {start!r} is not a dolfinx Function; see fpc.density.")
-        self.elements = g = Elements(start.function_space, quadrature_degree)
+        degree = start.function_space.element.basix_element.degree
+        self.system = Galerkin(degree, quadrature_degree).of(start.function_space)
+        self.elements = g = self.system.elements
         check_density("start", start, g)
         check_density("goal", goal, g)
         # Copies: what is made of them below must stay theirs.

@@ -2,15 +2,19 @@ r"""Networks of limited width whose weights, piecewise constant in time, are the
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from mpi4py import MPI
+from typing import Any
 
 import numpy as np
 from dolfinx.mesh import Mesh
 from scipy.special import expit
 
-from fpcontrol.drift.base import Drift
-from fpcontrol.parallel.errors import collective_errors, reduced
+from fpcontrol.control.parametric import (
+    ParametricDrift,
+    PiecewiseConstant,
+    SmoothField,
+    bounding_box,
+    centre_and_scale,
+)
 from fpcontrol.typing import Array
 
 # Numbers in the hidden layer of one block of points: 256 KiB, so that the few such arrays in use
@@ -20,19 +24,31 @@ BLOCK = 2**15
 
 @dataclass(frozen=True)
 class Activation:
-    """A function and its derivative, the latter from ``z`` and the function's value there."""
+    """A function with its derivatives, those from ``z`` and the function's value there.
+
+    Attributes:
+        value: The function.
+        slope: Its first derivative.
+        curvature: Its second derivative; ``None`` where there is none.
+    """
 
     value: Callable[[Array], Array]
     slope: Callable[[Array, Array], Array]
+    curvature: Callable[[Array, Array], Array] | None
 
 
 ACTIVATIONS = {
-    "tanh": Activation(np.tanh, lambda z, p: 1.0 - p * p),
-    "relu": Activation(lambda z: np.maximum(z, 0.0), lambda z, p: (z > 0.0).astype(float)),
-    "softplus": Activation(lambda z: np.logaddexp(0.0, z), lambda z, p: expit(z)),
-    "sigmoid": Activation(expit, lambda z, p: p * (1.0 - p)),
-    "sin": Activation(np.sin, lambda z, p: np.cos(z)),
+    "tanh": Activation(np.tanh, lambda z, p: 1.0 - p * p, lambda z, p: -2.0 * p * (1.0 - p * p)),
+    "relu": Activation(lambda z: np.maximum(z, 0.0), lambda z, p: (z > 0.0).astype(float), None),
+    "softplus": Activation(
+        lambda z: np.logaddexp(0.0, z), lambda z, p: expit(z), lambda z, p: expit(z) * expit(-z)
+    ),
+    "sigmoid": Activation(
+        expit, lambda z, p: p * (1.0 - p), lambda z, p: p * (1.0 - p) * (1.0 - 2.0 * p)
+    ),
+    "sin": Activation(np.sin, lambda z, p: np.cos(z), lambda z, p: -p),
 }
+SMOOTH = tuple(name for name, a in ACTIVATIONS.items() if a.curvature)
 
 
 @dataclass(frozen=True)
@@ -119,7 +135,89 @@ class Network:
         return z
 
 
-class NetworkDrift(Drift):
+class NetworkField(SmoothField):
+    r"""A network in coordinates of order 1: :math:`v(\theta, x) = s\,f_\theta((x - c)/s)`.
+
+    Args:
+        network: The network :math:`f_\theta`.
+        centre: ``c``, ``(d,)``.
+        scale: ``s``, a length.
+    """
+
+    def __init__(self, network: Network, centre: Array, scale: float) -> None:
+        self.network, self.centre, self.scale = network, centre, scale
+        self.size = network.size
+        self._last: tuple[Array, Array] | None = None
+
+    def values(self, theta: Array, x: Array) -> Array:
+        """The field, ``(N, d)``."""
+        v = self.network.values(theta, self._scaled(x))
+        v *= self.scale
+        return v.T
+
+    def check_smooth(self) -> None:
+        """Raise a ValueError for an activation without a second derivative."""
+        if self.network.activation not in SMOOTH:
+            raise ValueError(
+                f"activation = {self.network.activation!r} has no second derivative, which "
+                f"sigma = 0 needs (of the divergence); choose one of {SMOOTH}."
+            )
+
+    def divergence(self, theta: Array, x: Array) -> Array:
+        """Divergence, ``(N,)``."""
+        return self.network.divergence(theta, self._scaled(x))
+
+    def jvp(self, theta: Array, x: Array, dtheta: Array) -> Array:
+        """Derivative along a direction in the weights, ``(N, d)``."""
+        return self.scale * self.network.jvp(theta, self._scaled(x), dtheta).T
+
+    def vjp(self, theta: Array, x: Array, s: Array) -> Array:
+        """Derivative of ``sum(s * values)`` in the weights, ``(size,)``."""
+        return self.network.vjp(theta, self._scaled(x), self.scale * s.T)
+
+    def flow_jvp(self, theta: Array, x: Array, dtheta: Array, dx: Array) -> tuple[Array, Array]:
+        """Derivatives of values and divergence along weights and places."""
+        w, a, y, c, p, p1, p2 = self._parts(theta, x)
+        dw, da, db = self.network.unpack(dtheta)
+        dz = a @ (dx.T / self.scale) + da @ y + db[:, None]
+        dc = np.einsum("im,mi->m", dw, a) + np.einsum("im,mi->m", w, da)
+        return self.scale * (dw @ p + w @ (p1 * dz)).T, dc @ p1 + c @ (p2 * dz)
+
+    def flow_vjp(self, theta: Array, x: Array, sv: Array, sd: Array) -> tuple[Array, Array]:
+        """Derivatives of ``sum(sv * values) + sum(sd * divergence)`` in weights and places."""
+        w, a, y, c, p, p1, p2 = self._parts(theta, x)
+        sf = self.scale * sv.T  # (d, N)
+        sz = (w.T @ sf) * p1 + c[:, None] * p2 * sd
+        sc = p1 @ sd
+        dual = (sf @ p.T + a.T * sc, sz @ y.T + w.T * sc[:, None], sz.sum(axis=1))
+        return np.concatenate([part.ravel() for part in dual]), (a.T @ sz).T / self.scale
+
+    def describe(self) -> dict[str, Any]:
+        """Width and activation."""
+        return {"width": self.network.width, "activation": self.network.activation}
+
+    def _parts(self, theta: Array, x: Array) -> tuple[Array, ...]:
+        """W, A, y, the weights of the divergence, and the activation with two derivatives."""
+        w, a, b = self.network.unpack(theta)
+        act = ACTIVATIONS[self.network.activation]
+        assert act.curvature is not None  # see check_smooth
+        y = self._scaled(x)
+        z = a @ y + b[:, None]
+        p = act.value(z)
+        c = np.einsum("im,mi->m", w, a)
+        return w, a, y, c, p, act.slope(z, p), act.curvature(z, p)
+
+    def _scaled(self, x: Array) -> Array:
+        """``(x - c)/s``, ``(N, d)`` to ``(d, N)``; that of points that cannot change is kept."""
+        if self._last is not None and self._last[0] is x:
+            return self._last[1]
+        y = np.ascontiguousarray((x.T - self.centre[:, None]) / self.scale)
+        if not x.flags.writeable:
+            self._last = x, y
+        return y
+
+
+class NetworkDrift(ParametricDrift):
     r"""Drift :math:`v(t,x) = s\,W(t)\,\varphi(A(t) y + b(t))`, :math:`y = (x - c)/s`.
 
     ``c`` is the centre of the mesh's bounding box and ``s`` half its longest side, so that weights
@@ -145,6 +243,8 @@ class NetworkDrift(Drift):
         ValueError: On all ranks, for a bad argument.
     """
 
+    field: NetworkField
+
     def __init__(
         self,
         mesh: Mesh,
@@ -155,103 +255,16 @@ class NetworkDrift(Drift):
         seed: int = 0,
         weights: Array | None = None,
     ) -> None:
-        for name, value in (("width", width), ("pieces", pieces)):
-            if not isinstance(value, int | np.integer) or value < 1:
-                raise ValueError(f"{name} = {value!r} must be a positive integer.")
-        if not (np.isfinite(t1) and t1 > 0):
-            raise ValueError(f"t1 = {t1!r} must be a positive finite time.")
+        if not isinstance(width, int | np.integer) or width < 1:
+            raise ValueError(f"width = {width!r} must be a positive integer.")
         if activation not in ACTIVATIONS:
             raise ValueError(
                 f"activation = {activation!r} is unknown; choose one of {tuple(ACTIVATIONS)}."
             )
-        d = mesh.geometry.dim
-        x = mesh.geometry.x[:, :d]
-        low = reduced(mesh.comm, x.min(axis=0, initial=np.inf), MPI.MIN)
-        high = reduced(mesh.comm, x.max(axis=0, initial=-np.inf), MPI.MAX)
-        self.box = low, high
-        self.centre, self.scale = 0.5 * (low + high), 0.5 * float((high - low).max())
-        self.mesh, self.pieces, self.t1, self.seed = mesh, int(pieces), float(t1), seed
-        self.network = Network(d, int(width), activation)
-        with collective_errors(mesh.comm):
-            self.weights = (
-                self._initial_weights(seed)
-                if weights is None
-                else self.check_weights(weights).copy()
-            )
-
-    def with_weights(self, weights: Array) -> "NetworkDrift":
-        """The same network with other weights. Collective."""
-        n = self.network
-        return NetworkDrift(
-            self.mesh, n.width, self.pieces, self.t1, n.activation, self.seed, weights
-        )
-
-    def check_weights(self, weights: Array) -> Array:
-        """Weights as a flat float64 array of the right length, or a ValueError."""
-        weights = np.asarray(weights, dtype=float).ravel()
-        n = self.pieces * self.network.size
-        if weights.size != n:
-            raise ValueError(
-                f"weights has {weights.size} entries; {n} are needed (pieces = {self.pieces} "
-                f"times {self.network.size} of a network of width {self.network.width} in "
-                f"dimension {self.network.dimension})."
-            )
-        if not np.isfinite(weights).all():
-            raise ValueError(
-                f"weights has {(~np.isfinite(weights)).sum()} entries that are not finite, the "
-                f"first at {np.flatnonzero(~np.isfinite(weights))[0]}."
-            )
-        return weights
-
-    @property
-    def switches(self) -> Array:
-        """Times at which the weights may jump, ``(pieces - 1,)``."""
-        return np.linspace(0.0, self.t1, self.pieces + 1)[1:-1]
-
-    def piece(self, t: float) -> int:
-        """Number of the interval that holds ``t``; the last one holds ``t1`` too.
-
-        Raises:
-            ValueError: If ``t`` is outside ``[0, t1]``.
-        """
-        if not 0.0 <= t <= self.t1 * (1.0 + 1e-12):
-            raise ValueError(f"t = {t!r} is outside [0, t1 = {self.t1:g}].")
-        return min(int(t / self.t1 * self.pieces), self.pieces - 1)
-
-    def piece_weights(self, t: float) -> Array:
-        """Weights of the interval that holds ``t``, a view."""
-        return self.weights.reshape(self.pieces, -1)[self.piece(t)]
-
-    def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points, ``(N, d)`` to ``(N, d)``, length per time."""
-        return self.values(t, x)
-
-    def values(self, t: float, x: Array) -> Array:
-        """Drift at points, ``(N, d)`` to ``(N, d)``, length per time."""
-        return self.scale * self.network.values(self.piece_weights(t), self.scaled(x)).T
-
-    def divergence(self, t: float, x: Array) -> Array:
-        """Divergence of the drift at points ``(N, d)``, shape ``(N,)``, one over time."""
-        return self.network.divergence(self.piece_weights(t), self.scaled(x))
-
-    def vjp(self, t: float, x: Array, s: Array) -> Array:
-        """Derivative of ``sum(s * v(t, x))`` in the weights of the piece at ``t``; a rank's part.
-
-        Args:
-            t: Time.
-            x: Points, ``(N, d)``.
-            s: Dual values, ``(N, d)``.
-        """
-        return self.network.vjp(self.piece_weights(t), self.scaled(x), self.scale * s.T)
-
-    def jvp(self, t: float, x: Array, direction: Array) -> Array:
-        """Derivative of the drift along a direction in one piece's weights, ``(N, d)``."""
-        return self.scale * self.network.jvp(self.piece_weights(t), self.scaled(x), direction).T
-
-    def scaled(self, x: Array) -> Array:
-        """Coordinates ``y = (x - c)/s`` component by component, ``(N, d)`` to ``(d, N)``."""
-        return np.ascontiguousarray((x.T - self.centre[:, None]) / self.scale)
-
-    def _initial_weights(self, seed: int) -> Array:
-        rng = np.random.default_rng(seed)
-        return 0.25 * rng.standard_normal(self.pieces * self.network.size)
+        self.network, self.seed = Network(mesh.geometry.dim, int(width), activation), seed
+        time = PiecewiseConstant(pieces, float(t1))
+        if weights is None:
+            rng = np.random.default_rng(seed)
+            weights = 0.25 * rng.standard_normal(time.blocks * self.network.size)
+        field = NetworkField(self.network, *centre_and_scale(bounding_box(mesh)))
+        super().__init__(mesh, field, time, weights)

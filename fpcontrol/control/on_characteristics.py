@@ -7,18 +7,18 @@ with a network ``f`` and a factor ``g`` that vanishes at the walls, by the class
 method of order 4.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh
-from scipy.special import expit
 
 from fpcontrol.characteristics.flow import Flow, Labels
 from fpcontrol.control.fingerprint import moment
-from fpcontrol.control.network import ACTIVATIONS, Network, NetworkDrift
+from fpcontrol.control.objective import L2Tracking
+from fpcontrol.control.parametric import ParametricDrift, PiecewiseConstant, SmoothField
 from fpcontrol.density import check_density
 from fpcontrol.discretization.boundary import Wall
 from fpcontrol.discretization.elements import Elements, lagrange
@@ -32,67 +32,45 @@ from fpcontrol.walls import WallFactor, walled
 # The classical Runge-Kutta method: stage i starts from the rate of stage i - 1, A[i] steps on.
 A, B = (0.0, 0.5, 0.5, 1.0), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 
-# Second derivatives of the activations, from z and the function's value; relu has none.
-CURVATURES: dict[str, Callable[[Array, Array], Array]] = {
-    "tanh": lambda z, p: -2.0 * p * (1.0 - p * p),
-    "softplus": lambda z, p: expit(z) * expit(-z),
-    "sigmoid": lambda z, p: p * (1.0 - p) * (1.0 - 2.0 * p),
-    "sin": lambda z, p: -p,
-}
-
 
 @dataclass(frozen=True)
 class _Jet:
-    """Drift and divergence of one piece's weights, with first derivatives in weights and place."""
+    r"""A field times the wall factor: values and divergence, with first derivatives.
 
-    network: Network
-    drift: NetworkDrift
+    With ``v = g f``: :math:`\nabla\cdot v = g\,\nabla\cdot f + \nabla g\cdot f`.
+    """
+
+    field: SmoothField
     factor: WallFactor
 
-    def _parts(self, weights: Array, x: Array) -> tuple[Any, ...]:
-        w, a, b = self.network.unpack(weights)
-        y = self.drift.scaled(x)
-        z = a @ y + b[:, None]
-        act = ACTIVATIONS[self.network.activation]
-        p = act.value(z)
-        c = np.einsum("im,mi->m", w, a)
-        return w, a, y, c, p, act.slope(z, p), CURVATURES[self.network.activation](z, p)
-
-    def rate(self, weights: Array, x: Array) -> tuple[Array, Array]:
+    def rate(self, theta: Array, x: Array) -> tuple[Array, Array]:
         """``v (N, d)`` and ``div v (N,)`` at ``x (N, d)``."""
-        w, _, _, c, p, p1, _ = self._parts(weights, x)
-        g, slope = self.factor(x)
-        f, s = (w @ p).T, self.drift.scale
-        return s * g[:, None] * f, g * (c @ p1) + s * np.einsum("nd,nd->n", slope, f)
+        f, g, slope = self.field.values(theta, x), *self.factor(x)
+        return g[:, None] * f, g * self.field.divergence(theta, x) + _dot(slope, f)
 
-    def jvp(self, weights: Array, x: Array, direction: Array, dx: Array) -> tuple[Array, Array]:
+    def jvp(self, theta: Array, x: Array, dtheta: Array, dx: Array) -> tuple[Array, Array]:
         """Derivative of ``rate`` along directions in the weights and in ``x``."""
-        w, a, y, c, p, p1, p2 = self._parts(weights, x)
-        dw, da, db = self.network.unpack(direction)
+        f, c = self.field.values(theta, x), self.field.divergence(theta, x)
+        df, dc = self.field.flow_jvp(theta, x, dtheta, dx)
         g, slope, curvature = self.factor.jet(x)
-        s = self.drift.scale
-        dz = a @ (dx.T / s) + da @ y + db[:, None]
-        dc = np.einsum("im,mi->m", dw, a) + np.einsum("im,mi->m", w, da)
-        f, df = (w @ p).T, (dw @ p + w @ (p1 * dz)).T
-        dg, dslope = np.einsum("nd,nd->n", slope, dx), np.einsum("nde,ne->nd", curvature, dx)
-        dv = s * (g[:, None] * df + dg[:, None] * f)
-        inner = np.einsum("nd,nd->n", slope, df) + np.einsum("nd,nd->n", dslope, f)
-        return dv, g * (dc @ p1 + c @ (p2 * dz)) + dg * (c @ p1) + s * inner
+        dg, dslope = _dot(slope, dx), np.einsum("nde,ne->nd", curvature, dx)
+        dv = g[:, None] * df + dg[:, None] * f
+        return dv, g * dc + dg * c + _dot(slope, df) + _dot(dslope, f)
 
-    def vjp(self, weights: Array, x: Array, sv: Array, sd: Array) -> tuple[Array, Array]:
+    def vjp(self, theta: Array, x: Array, sv: Array, sd: Array) -> tuple[Array, Array]:
         """Derivatives of ``sum(sv * v) + sum(sd * div v)`` in the weights and in ``x``."""
-        w, a, y, c, p, p1, p2 = self._parts(weights, x)
+        f, c = self.field.values(theta, x), self.field.divergence(theta, x)
         g, slope, curvature = self.factor.jet(x)
-        f, s = (w @ p).T, self.drift.scale
-        sf = s * (g[:, None] * sv + sd[:, None] * slope).T  # (d, N)
-        sn = g * sd  # of the network's own divergence
-        sz = (w.T @ sf) * p1 + c[:, None] * p2 * sn
-        sc = p1 @ sn
-        dual = (sf @ p.T + a.T * sc, sz @ y.T + w.T * sc[:, None], sz.sum(axis=1))
-        sg = s * np.einsum("nd,nd->n", f, sv) + (c @ p1) * sd
-        sx = (a.T @ sz).T / s + sg[:, None] * slope
-        sx += s * np.einsum("nde,ne->nd", curvature, f) * sd[:, None]
-        return np.concatenate([part.ravel() for part in dual]), sx
+        sf = g[:, None] * sv + sd[:, None] * slope
+        dual, sx = self.field.flow_vjp(theta, x, sf, g * sd)
+        sg = _dot(f, sv) + c * sd
+        sx = sx + sg[:, None] * slope + np.einsum("nde,ne->nd", curvature, f) * sd[:, None]
+        return dual, sx
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """Products of vectors, ``(N, d)`` twice to ``(N,)``."""
+    return np.einsum("nd,nd->n", a, b)
 
 
 @dataclass(frozen=True)
@@ -121,8 +99,9 @@ class CharacteristicRuns:
 
     Args:
         reference: ``MoserFlow``, or an ``AnalyticReference``.
-        drift: The network, of a smooth activation.
+        drift: A drift with weights, piecewise constant in time, of a ``SmoothField``.
         steps: Number of time steps.
+        tracking: Distance to the reference that is minimized.
         start: Start density on the reference's mesh; the reference's own unless given.
         labels: Where characteristics start, with the start density; unless given, the quadrature
             points of ``label_mesh``.
@@ -143,19 +122,26 @@ class CharacteristicRuns:
     def __init__(
         self,
         reference: MoserFlow | AnalyticReference,
-        drift: NetworkDrift,
+        drift: ParametricDrift,
         steps: int,
         *,
+        tracking: L2Tracking | None = None,
         start: fem.Function | None = None,
         labels: Labels | None = None,
         label_mesh: Mesh | None = None,
         layer: float | None = None,
         quadrature_degree: int | None = None,
     ) -> None:
-        if drift.network.activation not in CURVATURES:
+        if not isinstance(drift.field, SmoothField):
             raise ValueError(
-                f"activation = {drift.network.activation!r} has no second derivative, which "
-                f"sigma = 0 needs (of the divergence); choose one of {tuple(CURVATURES)}."
+                f"drift's field, a {type(drift.field).__name__}, is no SmoothField, which "
+                "sigma = 0 needs: define its divergence, flow_jvp and flow_vjp."
+            )
+        drift.field.check_smooth()
+        if not isinstance(drift.time, PiecewiseConstant):
+            raise ValueError(
+                f"drift's weights are {type(drift.time).__name__} in time; sigma = 0 takes those "
+                "that are PiecewiseConstant."
             )
         if labels is not None and not (start is label_mesh is quadrature_degree is None):
             raise ValueError(
@@ -170,17 +156,23 @@ class CharacteristicRuns:
         self.reference, self.drift, self.steps = reference, drift, steps
         self.labels = labels or self._own_labels(start, label_mesh, quadrature_degree)
         self.walled = walled(drift, g.mesh, layer)
-        self._jet = _Jet(drift.network, drift, self.walled.factor)
+        self._jet = _Jet(drift.field, self.walled.factor)
         self.times = np.linspace(0.0, drift.t1, steps + 1)
         self.norms = np.array([self._reference_norm(t) for t in self.times])
+        self._scales = (tracking or L2Tracking()).scales(self.norms)
         self._path: _Path | None = None
 
     def squares(self, weights: Array) -> Array:
         """Squared errors of all levels, ``(steps + 1,)``. Collective."""
         return self._run(weights).squares
 
-    def derivative(self, weights: Array, scales: Array) -> Array:
+    def other_costs(self, weights: Array) -> Array:
+        """Costs beside the tracking: none."""
+        return np.zeros(0)
+
+    def derivative(self, weights: Array) -> Array:
         """Derivative in the weights of half the scaled sum of squares, flat. Collective."""
+        scales = self._scales
         theta, h = weights.reshape(self.drift.pieces, -1), self.drift.t1 / self.steps
         path, dual = self._run(weights), np.zeros((self.drift.pieces, theta.shape[1]))
         sx, sj = self._cost_dual(path, self.steps, scales)
@@ -197,8 +189,9 @@ class CharacteristicRuns:
         comm = self.elements.comm  # rank 0's sum on all, so that all bits agree
         return comm.bcast(comm.reduce(dual, root=0), root=0).ravel()
 
-    def tangent(self, weights: Array, direction: Array, scales: Array) -> float:
+    def tangent(self, weights: Array, direction: Array) -> float:
         """Derivative of half the scaled sum of squares along a direction. Collective."""
+        scales = self._scales
         pieces, h = self.drift.pieces, self.drift.t1 / self.steps
         theta, dtheta = weights.reshape(pieces, -1), direction.reshape(pieces, -1)
         path, total = self._run(weights), 0.0

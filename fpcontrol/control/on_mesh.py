@@ -1,7 +1,7 @@
-"""Controlled runs with noise: Galerkin elements, squared errors of all levels, their adjoint."""
+"""Controlled runs with noise on a mesh: costs, squared errors of all levels, their adjoint."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol.control.fingerprint import moment
-from fpcontrol.control.network import NetworkDrift
+from fpcontrol.control.objective import Cost, L2Tracking, Objective, Setting
+from fpcontrol.control.parametric import ParametricDrift
 from fpcontrol.control.sweeps import Observe, Sweeps
 from fpcontrol.density import check_density
 from fpcontrol.linalg.buffers import read_only
@@ -24,17 +25,17 @@ from fpcontrol.typing import Array
 
 
 class MeshRuns:
-    r"""Runs of the controlled Fokker-Planck equation and their squared errors. Collective.
+    r"""Runs of the controlled Fokker-Planck equation, their costs and errors. Collective.
 
-    For the levels :math:`\rho_n` at weights :math:`\theta` and squares :math:`e_n =
-    \|\rho_n - \rho^{ref}_n\|^2`, the derivative is that of :math:`\tfrac12\sum_n s_n e_n`: the
-    discrete adjoint of the scheme that runs. The last run is remembered.
+    The derivative is the discrete adjoint of the scheme that runs. The last run is remembered.
 
     Args:
         reference: What to follow.
-        drift: The network.
+        drift: A drift with weights.
         sigma: Noise.
         steps: Number of time steps.
+        tracking: Distance to the reference that is minimized; its squares are measured in any case.
+        objectives: What is minimized beside it.
         start: Start density, in the reference's space; the reference's own unless given.
         scheme: ``CrankNicolson()`` unless given.
         linear_solver, petsc_options: See ``LinearSolver``.
@@ -53,10 +54,12 @@ class MeshRuns:
     def __init__(
         self,
         reference: MoserFlow,
-        drift: NetworkDrift,
+        drift: ParametricDrift,
         sigma: Sigma,
         steps: int,
         *,
+        tracking: L2Tracking | None = None,
+        objectives: Sequence[Objective] = (),
         start: fem.Function | None = None,
         scheme: Scheme | None = None,
         linear_solver: str = "auto",
@@ -67,15 +70,15 @@ class MeshRuns:
     ) -> None:
         if not isinstance(reference, MoserFlow):
             raise ValueError(f"reference = {reference!r} must be a MoserFlow where sigma > 0.")
-        self.reference, self.elements = reference, reference.elements
-        self.noise, self.steps, self.pieces = Noise(sigma), steps, drift.pieces
+        self.reference, self.system, self.elements = reference, reference.system, reference.elements
+        self.noise, self.steps, self._blocks = Noise(sigma), steps, drift.time.blocks
         self._drift = drift
         self.start = start or reference.start
         check_density("start", self.start, self.elements)
         self.scheme = check_scheme(scheme)
         self.times = np.linspace(0.0, drift.t1, steps + 1)
         self.sweeps = Sweeps(
-            self.elements,
+            self.system,
             drift,
             self.noise,
             steps,
@@ -87,9 +90,11 @@ class MeshRuns:
             snapshots=snapshots,
         )
         self.storage = self.sweeps.storage
-        self.norms = self._sum_levels(
-            [self._local_norm(reference.coefficients(t)) for t in self.times]
-        )
+        setting = Setting(self.system, reference, self.times, drift.scale)
+        self._tracking = (tracking or L2Tracking()).on(setting)
+        self._others = [objective.on(setting) for objective in objectives]
+        self._costs: list[Cost] = [self._tracking, *self._others]
+        self.norms = self._tracking.norms
         self._kept: _CachedRun | None = None
 
     def squares(self, weights: Array) -> Array:
@@ -101,35 +106,44 @@ class MeshRuns:
         seen = self._seen(weights)
         return seen.mass, seen.minimum
 
-    def derivative(self, weights: Array, scales: Array) -> Array:
-        """Derivative in the weights of half the scaled sum of squares, flat. Collective."""
-        local, observe = self._observer()
+    def other_costs(self, weights: Array) -> Array:
+        """Costs beside the tracking, one a given objective. Collective."""
+        return self._seen(weights).others
+
+    def derivative(self, weights: Array) -> Array:
+        """Derivative of all costs in the weights, flat. Collective."""
+        local, observe = self._observer(weights)
         levels = None
         if self.storage.snapshots is None:
             levels = self._window(weights)
-
-        def misfit(n: int, rho: Array) -> Array:
-            return self._misfit(n, rho, scales)
-
         dual = self.sweeps.derivative(
-            weights.reshape(self.pieces, -1), self.start.x.array, misfit, observe, levels
+            self._in_blocks(weights), self.start.x.array, self._costs, observe, levels
         ).ravel()
         if self.storage.snapshots is not None:
             self._kept = self._remembered(weights, None, local, 0)
         return dual
 
-    def tangent(self, weights: Array, direction: Array, scales: Array) -> float:
-        """Derivative of half the scaled sum of squares along a direction. Collective."""
-        pieces, total = self.pieces, 0.0
+    def tangent(self, weights: Array, direction: Array) -> float:
+        """Derivative of all costs along a direction in the weights. Collective."""
+        sweeps, theta, total = self.sweeps, self._in_blocks(weights), 0.0
         if self.storage.snapshots is None:
             window = self._window(weights)
         else:  # the levels are taken along, none is kept
-            window = self.sweeps.begin(self.start.x.array)
-        for n, rho, dot in self.sweeps.tangent(
-            weights.reshape(pieces, -1), direction.reshape(pieces, -1), window
-        ):
-            dual = self.sweeps.stepper.apply_mass(self._misfit(n, rho, scales))
-            total += float(dual @ dot[: self.elements.n_owned])
+            window = sweeps.begin(self.start.x.array)
+        drift_costs = [cost for cost in self._costs if cost.has_drift_part]
+        before: tuple[Array, Array] | None = None
+        for n, rho, dot in sweeps.tangent(theta, self._in_blocks(direction), window):
+            for cost in self._costs:
+                dual = cost.level_dual(n, rho)
+                if dual is not None:
+                    total += float(dual @ dot[: self.elements.n_owned])
+            if drift_costs and before is not None:
+                mean, mean_dot = (0.5 * (a + b) for a, b in zip(before, (rho, dot), strict=True))
+                v, dv = sweeps.middle(theta, n - 1), sweeps.middle_jvp(theta, n - 1, direction)
+                for cost in drift_costs:
+                    dual, s = cost.step_dual(n - 1, mean, v)
+                    total += float(dual @ mean_dot[: self.elements.n_owned]) + float(np.sum(s * dv))
+            before = rho.copy(), dot.copy()
         return self.elements.sum(total)
 
     def trajectory(self, weights: Array) -> Trajectory:
@@ -157,7 +171,7 @@ class MeshRuns:
         return {
             "sigma": self.noise.samples(self.times[-1]),
             "scheme": self.scheme.name,
-            "start_norm": g.sum(self._local_norm(self.start.x.array)),
+            "start_norm": g.norm(self.start.x.array) ** 2,
             "start_moment": mean(self.start.x.array),
             "reference_norm": float(self.norms[self.steps // 2]),
             "reference_moments": [
@@ -175,24 +189,31 @@ class MeshRuns:
 
     # -- inner parts ---------------------------------------------------------------------------
 
-    def _misfit(self, n: int, rho: Array, scales: Array) -> Array:
-        """Local array whose product with M is the cost's derivative in level ``n``."""
-        return scales[n] * (rho - self.reference.coefficients(self.times[n]))
+    def _in_blocks(self, weights: Array) -> Array:
+        return weights.reshape(self._blocks, -1)
 
-    def _local_norm(self, u: Array) -> float:
-        return float(self.sweeps.stepper.apply_mass(u) @ u[: self.elements.n_owned])
+    def _observer(self, weights: Array, levels: Array | None = None) -> tuple[Array, Observe]:
+        """This rank's part of what is seen of the levels, and what fills it in.
 
-    def _sum_levels(self, parts: list[float] | Array) -> Array:
-        return reduced(self.elements.comm, np.array(parts))
-
-    def _observer(self, levels: Array | None = None) -> tuple[Array, Observe]:
-        """This rank's squares, masses and minima ``(3, steps + 1)``, and what fills them."""
-        g, local = self.elements, np.zeros((3, self.steps + 1))
+        Rows: squares, masses, minima, then one a cost beside the tracking; ``(., steps + 1)``.
+        """
+        g, theta = self.elements, self._in_blocks(weights)
+        local = np.zeros((3 + len(self._others), self.steps + 1))
+        before = self.start.x.array
+        with_drift = any(cost.has_drift_part for cost in self._others)
 
         def observe(n: int, rho: Array) -> None:
+            nonlocal before
             owned = rho[: g.n_owned]
-            local[0, n] = self._local_norm(rho - self.reference.coefficients(self.times[n]))
+            local[0, n] = self._tracking.square(n, rho)
             local[1, n], local[2, n] = owned @ g.integrals, owned.min(initial=np.inf)
+            for k, cost in enumerate(self._others):
+                local[3 + k, n] = cost.level(n, rho)
+            if with_drift and n:
+                mean, v = 0.5 * (before + rho), self.sweeps.middle(theta, n - 1)
+                for k, cost in enumerate(self._others):
+                    local[3 + k, n] += cost.step(n - 1, mean, v)
+            before = rho.copy() if with_drift else rho
             if levels is not None:
                 levels[n] = rho
 
@@ -202,15 +223,17 @@ class MeshRuns:
     def _remembered(
         self, weights: Array, window: Array | None, local: Array, iterations: int
     ) -> "_CachedRun":
-        squares, mass = self._sum_levels(local[:2])
-        minimum = reduced(self.elements.comm, local[2], MPI.MIN)
-        return _CachedRun(weights.tobytes(), window, squares, mass, minimum, iterations)
+        comm = self.elements.comm
+        squares, mass = reduced(comm, local[:2])
+        minimum = reduced(comm, local[2], MPI.MIN)
+        others = reduced(comm, local[3:].sum(axis=1))
+        return _CachedRun(weights.tobytes(), window, squares, mass, minimum, others, iterations)
 
     def _run(self, weights: Array, keep: bool, levels: Array | None = None) -> None:
         """Forward sweep; remembers the errors, and the window if it is to be kept."""
         self._kept = None  # the last levels go before there are new ones
-        local, observe = self._observer(levels)
-        theta = weights.reshape(self.pieces, -1)
+        local, observe = self._observer(weights, levels)
+        theta = self._in_blocks(weights)
         rows = self.sweeps.begin(self.start.x.array)
         window, solver = None, self.sweeps.stepper.solver
         before = solver.iterations
@@ -245,4 +268,5 @@ class _CachedRun:
     squares: Array
     mass: Array
     minimum: Array
+    others: Array
     iterations: int

@@ -9,7 +9,7 @@ import numpy as np
 
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.checkpoint import Iterate
-from fpcontrol.control.network import NetworkDrift
+from fpcontrol.control.parametric import ParametricDrift
 from fpcontrol.control.tracking import Errors, TrackingProblem
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array
@@ -77,7 +77,7 @@ class Result:
         return float(self._mass_and_minimum[1].min())
 
     @functools.cached_property
-    def drift(self) -> NetworkDrift:
+    def drift(self) -> ParametricDrift:
         """The network with the weights found. Collective at first use."""
         return self.problem.drift.with_weights(self.weights)
 

@@ -14,7 +14,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.parallel.errors import collective_errors
-from fpcontrol.stepping.operators import Operators
+from fpcontrol.stepping.base import Kept
 from fpcontrol.typing import Array
 
 GIB = 2.0**30
@@ -111,7 +111,7 @@ class Sizes:
 
 
 def choose(
-    operators: Operators,
+    operators: Kept,
     sizes: Sizes,
     memory: float,
     disk: str | os.PathLike[str] | None,

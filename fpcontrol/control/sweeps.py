@@ -1,41 +1,44 @@
-r"""Forward, tangent and reverse sweeps over the steps, for weights constant on pieces of time.
+r"""Forward, tangent and reverse sweeps over the steps, for a drift with weights.
 
 The reverse sweep is the transpose of the steps that ran. It needs the weights only through the
-drift's values at the quadrature points: over one piece it collects the derivative with respect to
-those values, and one vector-Jacobian product of the network turns that into weights.
+drift's values at the points of the discretization: while the weights stay the same it collects the
+derivative with respect to those values, and one vector-Jacobian product of the field turns that
+into weights.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import checkpoint_schedules as cs
 import numpy as np
 
-from fpcontrol.control.network import NetworkDrift
+from fpcontrol.control.objective import Cost
+from fpcontrol.control.parametric import ParametricDrift, Terms
 from fpcontrol.control.storage import Sizes, choose, give_back
-from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.base import DriftProducts, SemiDiscretization, StageDrift
 from fpcontrol.noise import Noise
 from fpcontrol.parallel.errors import collective_errors
+from fpcontrol.stepping.base import Drive
 from fpcontrol.stepping.schemes import Scheme
-from fpcontrol.stepping.stepper import Load, Stepper
+from fpcontrol.stepping.stepper import make_stepper
 from fpcontrol.typing import Array
 
 Observe = Callable[[int, Array], None]
-Misfit = Callable[[int, Array], Array]
 
 
 class Sweeps:
-    """Runs a network's steps forward, along a tangent and in reverse. Collective.
+    """Runs steps forward, along a tangent and in reverse. Collective.
 
     A *window* holds consecutive levels, one row each, preceded by the level before them (at the
     start of time: the first level again): the two rows from which the next initial guess is
     extrapolated, so that a recomputed step repeats the first one bit by bit. A row is the density,
-    before it all stages but the last of the step that led to it: ``(stages, n_local)``.
+    before it what the step that led to it has kept: ``(stepper.rows, n_local)``.
 
     Args:
-        elements: The discretization.
-        drift: The network, for its structure; the weights are arguments of the sweeps.
+        system: The discretization on the mesh.
+        drift: The drift, for its field and how its weights vary in time; the weights are arguments
+            of the sweeps, ``(blocks, size)``.
         noise: Noise of the equation.
         steps: Number of steps, a multiple of the drift's pieces.
         scheme, linear_solver, petsc_options: See ``Stepper``.
@@ -48,8 +51,8 @@ class Sweeps:
 
     def __init__(
         self,
-        elements: Elements,
-        drift: NetworkDrift,
+        system: SemiDiscretization,
+        drift: ParametricDrift,
         noise: Noise,
         steps: int,
         scheme: Scheme,
@@ -60,34 +63,36 @@ class Sweeps:
         disk: str | os.PathLike[str] | None,
         snapshots: int | None,
     ) -> None:
-        self.elements, self.network, self.scale = elements, drift.network, drift.scale
-        self.pieces, self.steps = drift.pieces, steps
-        self.steps_per_piece = steps // drift.pieces
-        self._y = drift.scaled(elements.points)
+        self.system, self.elements, self.steps = system, system.elements, steps
+        self.field, self.time = drift.field, drift.time
         dt = drift.t1 / steps
-        with collective_errors(elements.comm):  # a schedule may raise on one rank only
+        with collective_errors(system.comm):  # a schedule may raise on one rank only
             self._diffusivity = [
                 [noise.diffusivity(dt * (n + c)) for c in scheme.c] for n in range(steps)
             ]
+            self._terms = [[drift.time.terms(dt * (n + c)) for c in scheme.c] for n in range(steps)]
+            self._middles = [drift.time.terms(dt * (n + 0.5)) for n in range(steps)]
         largest = max(d for row in self._diffusivity for d in row)
-        self.stepper = Stepper(elements, dt, scheme, largest, linear_solver, petsc_options)
+        self.stepper = make_stepper(system, dt, scheme, largest, linear_solver, petsc_options)
         different = {
-            (n // self.steps_per_piece, d) for n in range(steps) for d in self._diffusivity[n]
+            pair
+            for rows in zip(self._terms, self._diffusivity, strict=True)
+            for pair in zip(*rows, strict=True)
         }
         self.storage = choose(
             self.stepper.operators,
             Sizes(
                 steps,
                 len(different),
-                self.stepper.stages * elements.n_local,
+                self.stepper.rows * self.elements.n_local,
                 # Drift and its derivative at the points, a few layers of the network's work on
                 # blocks of them, vectors of a step.
-                4 * elements.points.size + 12 * elements.n_local,
+                4 * system.points.size + 12 * self.elements.n_local,
             ),
             memory,
             disk,
             snapshots,
-            elements.comm,
+            system.comm,
         )
         self._touched = 0  # bytes of levels since the last were given back
 
@@ -95,16 +100,15 @@ class Sweeps:
         """Fill a window whose first two rows are given.
 
         Args:
-            weights: ``(pieces, size)``.
+            weights: ``(blocks, size)``.
             window: Levels ``first - 1, first, ...``, local.
             first: Number of the level in row 1.
             observe: Called with each new level's number and values.
         """
         for i in range(1, len(window) - 1):
             n = first + i - 1
-            load = self.loader(weights, n)
             rho, before, new = window[i, -1], window[i - 1, -1], window[i + 1]
-            self.stepper.step(rho, before, new[-1], load=load, stages=new[:-1])
+            self.stepper.step(rho, before, new[-1], self.drive(weights, n), new[:-1])
             if observe:
                 observe(n + 1, new[-1])
             self._visited(window)
@@ -119,8 +123,8 @@ class Sweeps:
         """Yield the number of every level, the level, and its derivative along a direction.
 
         Args:
-            weights: ``(pieces, size)``.
-            direction: ``(pieces, size)``.
+            weights: ``(blocks, size)``.
+            direction: ``(blocks, size)``.
             window: All levels of the forward run; or the first two rows alone, from ``begin``: the
                 forward steps are then taken beside those of the tangent, and none is kept.
             start: Tangent of the start density, local; zero unless given.
@@ -128,40 +132,47 @@ class Sweeps:
         g, rows = self.elements, window[:2]
         dot = np.zeros(g.n_local) if start is None else start.copy()
         yield 0, rows[1, -1], dot
-        dv = np.empty(0)
+        last: tuple[Terms, Array] | None = None
         for n in range(self.steps):
-            k = n // self.steps_per_piece
-            load = self.loader(weights, n)
-            if n % self.steps_per_piece == 0:
-                dv = self.scale * self.network.jvp(weights[k], self._y, direction[k]).T
+
+            def dv(i: int, n: int = n) -> Array:
+                nonlocal last
+                terms = self._terms[n][i]
+                if last is None or last[0] != terms:
+                    last = terms, self.jvp(weights, terms, direction)
+                return last[1]
+
             new = np.empty_like(dot)
             if len(window) == 2:
                 rows = self.advanced(weights, rows, n, n + 1, None)
             else:
                 rows = window[n + 1 : n + 3]
-            old, new_row = rows[0, -1], rows[1]
-            stages = self.stepper.stage_values(old, new_row[:-1], new_row[-1])
-            self.stepper.tangent_step(dot, stages, dv, new, load=load)
+            old, kept, level = rows[0, -1], rows[1, :-1], rows[1, -1]
+            self.stepper.tangent_step(dot, old, kept, level, self.drive(weights, n), dv, new)
             dot = new
-            yield n + 1, new_row[-1], dot
+            yield n + 1, level, dot
 
     def derivative(
-        self, weights: Array, start: Array, misfit: Misfit, observe: Observe, levels: Array | None
+        self,
+        weights: Array,
+        start: Array,
+        costs: Sequence[Cost],
+        observe: Observe,
+        levels: Array | None,
     ) -> Array:
-        """Derivative in the weights of a sum over levels of functions of the density.
+        """Derivative of a sum of costs in the weights.
 
         Args:
-            weights: ``(pieces, size)``.
+            weights: ``(blocks, size)``.
             start: Start density, local.
-            misfit: For a level's number and values, the local array whose product with the mass
-                matrix is the cost's derivative in that level.
+            costs: Functions of the levels and of the drift in the steps.
             observe: Called once for every level of the first forward run, if there is one.
             levels: The window of all levels if they are known already.
 
         Returns:
-            Shape ``(pieces, size)``, summed over the ranks, the same on all.
+            Shape ``(blocks, size)``, summed over the ranks, the same on all.
         """
-        reverse = _Reverse(self, weights, misfit)
+        reverse = _Reverse(self, weights, costs)
         window, first = self.begin(start), 0
         saved: dict[int, Array] = {}
         watch: Observe | None = observe
@@ -190,7 +201,7 @@ class Sweeps:
 
     def begin(self, start: Array) -> Array:
         """The first two rows of a window, for a start density; no step led to them."""
-        rows = np.zeros((2, self.stepper.stages, len(start)))
+        rows = np.zeros((2, self.stepper.rows, len(start)))
         rows[:, -1] = start
         return rows
 
@@ -227,56 +238,120 @@ class Sweeps:
                 give_back(window)
                 self._touched = 0
 
-    def loader(self, weights: Array, n: int) -> Load:
-        """What sets the operator of the stages of step ``n``."""
-        theta = weights[n // self.steps_per_piece]
-        key = theta.tobytes()
+    def drive(self, weights: Array, n: int) -> Drive:
+        """What drives the stages of step ``n``."""
 
-        def drift() -> Array:
-            v = self.network.values(theta, self._y)
-            v *= self.scale
-            return v.T
+        def stage(i: int) -> StageDrift:
+            return self._stage(weights, self._terms[n][i], self._diffusivity[n][i])
 
-        def load(i: int) -> None:
-            self.stepper.operators.use(key, drift, self._diffusivity[n][i])
+        return stage
 
-        return load
+    def middle(self, weights: Array, n: int) -> Array:
+        """Drift in the middle of step ``n``, ``(N, d)``."""
+        return self._stage(weights, self._middles[n], 0.0).values()
+
+    def middle_jvp(self, weights: Array, n: int, direction: Array) -> Array:
+        """Derivative of ``middle`` along a flat direction in the weights."""
+        return self.jvp(weights, self._middles[n], direction.reshape(weights.shape))
+
+    def _stage(self, weights: Array, terms: Terms, diffusivity: float) -> StageDrift:
+        theta = self.time.mixed(weights, terms)
+        points = self.system.points
+        return StageDrift(theta.tobytes(), lambda: self.field.values(theta, points), diffusivity)
+
+    def jvp(self, weights: Array, terms: Terms, direction: Array) -> Array:
+        """Derivative of the drift of some terms along a direction in the weights, ``(N, d)``."""
+        theta, dtheta = (self.time.mixed(a, terms) for a in (weights, direction))
+        return self.field.jvp(theta, self.system.points, dtheta)
+
+    def add_vjp(self, weights: Array, terms: Terms, s: Array, out: Array) -> None:
+        """Add the derivative of ``sum(s * drift)`` in the weights to ``out (blocks, size)``."""
+        part = self.field.vjp(self.time.mixed(weights, terms), self.system.points, s)
+        for k, c in terms:
+            out[k] += c * part
 
 
 class _Reverse:
-    """State of a reverse sweep: dual, adjoint stages of two steps, collection of a piece."""
+    """State of a reverse sweep: dual, the stepper's own, products of the weights that act."""
 
-    def __init__(self, sweeps: Sweeps, weights: Array, misfit: Misfit) -> None:
-        g = sweeps.elements
-        self._sweeps, self._weights, self._misfit = sweeps, weights, misfit
+    def __init__(self, sweeps: Sweeps, weights: Array, costs: Sequence[Cost]) -> None:
+        self._sweeps, self._weights, self._costs = sweeps, weights, costs
+        self._drift_costs = [cost for cost in costs if cost.has_drift_part]
         self._dual: Array | None = None
-        self._z, self._before = np.zeros((2, sweeps.stepper.stages, g.n_local))
-        self._product = np.zeros((g.dimension, g.n_points, g.n_cells))
+        self._state = sweeps.stepper.adjoint_state()
+        self._products, self._terms = sweeps.system.products(), None
         self._gradient = np.zeros_like(weights)
+
+    _terms: Terms | None  # whose products are being collected
 
     def run(self, window: Array, last: int, first: int) -> None:
         """Go from level ``last`` back to ``first``; the window ends with level ``last``."""
-        sweeps, g, stepper = self._sweeps, self._sweeps.elements, self._sweeps.stepper
+        sweeps, stepper = self._sweeps, self._sweeps.stepper
         offset = len(window) - 1 - last  # row of level n is n + offset
         if self._dual is None:
-            self._dual = stepper.apply_mass(self._misfit(last, window[-1, -1]))
+            self._dual = np.zeros(sweeps.elements.n_owned)
+            self._add_level(last, window[-1, -1])
         for n in range(last - 1, first - 1, -1):
-            k = n // sweeps.steps_per_piece
-            load = sweeps.loader(self._weights, n)
             old, new = window[n + offset, -1], window[n + 1 + offset]
+            half = self._step_dual(n, old, new[-1])
+            if half is not None:
+                self._dual += half
+
+            def collect(i: int, n: int = n) -> DriftProducts:
+                return self._collect(sweeps._terms[n][i])
+
             self._dual = stepper.adjoint_step(
-                self._dual, self._z, self._before, self._misfit(n, old), load=load
+                self._dual,
+                old,
+                new[:-1],
+                new[-1],
+                sweeps.drive(self._weights, n),
+                self._state,
+                collect,
             )
-            stages = stepper.stage_values(old, new[:-1], new[-1])
-            for u, z in zip(stages, self._z, strict=True):
-                g.add_product(u, z, self._product)
+            if half is not None:
+                self._dual += half
+            self._add_level(n, old)
             sweeps._visited(window)
-            if n % sweeps.steps_per_piece == 0:
-                s = sweeps.scale * stepper.weighted_derivative(self._product).T
-                self._gradient[k] = sweeps.network.vjp(self._weights[k], sweeps._y, s)
-                self._product[:] = 0.0
 
     def result(self) -> Array:
         """The derivative, summed over the ranks; rank 0's sum on all, so that all bits agree."""
-        comm = self._sweeps.elements.comm
+        self._flush()
+        comm = self._sweeps.system.comm
         return comm.bcast(comm.reduce(self._gradient, root=0), root=0)
+
+    def _add_level(self, n: int, rho: Array) -> None:
+        assert self._dual is not None
+        for cost in self._costs:
+            part = cost.level_dual(n, rho)
+            if part is not None:
+                self._dual += part
+
+    def _step_dual(self, n: int, old: Array, new: Array) -> Array | None:
+        """Half the dual of the mean of two levels; the drift's goes into the weights at once."""
+        if not self._drift_costs:
+            return None
+        sweeps, mean = self._sweeps, 0.5 * (old + new)
+        v, total = sweeps.middle(self._weights, n), np.zeros(sweeps.elements.n_owned)
+        for cost in self._drift_costs:
+            dual, s = cost.step_dual(n, mean, v)
+            total += 0.5 * dual
+            sweeps.add_vjp(self._weights, sweeps._middles[n], s, self._gradient)
+        return total
+
+    def _collect(self, terms: Terms) -> DriftProducts:
+        if terms != self._terms:
+            self._flush()
+            self._terms = terms
+        return self._products
+
+    def _flush(self) -> None:
+        """Turn what has been collected into weights."""
+        terms, sweeps = self._terms, self._sweeps
+        if terms is None:
+            return
+        theta = sweeps.time.mixed(self._weights, terms)
+        s = self._products.collect(lambda: sweeps.field.values(theta, sweeps.system.points))
+        s *= sweeps.stepper.product_scale
+        sweeps.add_vjp(self._weights, terms, s, self._gradient)
+        self._terms = None

@@ -1,5 +1,6 @@
 """The control problem: weights of a network that make the density follow a reference."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,9 +8,10 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol.characteristics.flow import Flow
-from fpcontrol.control.network import NetworkDrift
+from fpcontrol.control.objective import L2Tracking, Objective, checked_weight, trapezoid
 from fpcontrol.control.on_characteristics import CharacteristicRuns
 from fpcontrol.control.on_mesh import MeshRuns
+from fpcontrol.control.parametric import ParametricDrift
 from fpcontrol.discretization.replica import AnalyticReference
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
@@ -43,14 +45,15 @@ class Errors:
 
 
 class TrackingProblem:
-    r"""Track a reference density in L2 with the weights of a network drift. Collective.
+    r"""Track a reference density in L2 with the weights of a drift. Collective.
 
     .. math::
         J(\theta) = \tfrac12 w_r\,\mathrm{relative\_error}^2
           + \tfrac12 w_T \frac{\|\rho(T)-\rho^{ref}(T)\|^2}{\|\rho^{ref}(T)\|^2}
           + \tfrac12\,\mathrm{decay}\,\frac{|\theta|^2}{\mathrm{pieces}}
+          + \text{objectives}
 
-    subject to the Fokker-Planck equation with the network's drift. J is dimensionless. The
+    subject to the Fokker-Planck equation with the drift of these weights. J is dimensionless. The
     derivative is the discrete adjoint of the scheme that runs. ``problem(weights)`` is J,
     ``problem.derivative(weights)`` its dual vector; the weights must be the same on all ranks.
 
@@ -59,7 +62,8 @@ class TrackingProblem:
 
     Args:
         reference: What to follow, on a mesh and in a space of its own (``MoserFlow``).
-        drift: The network; without noise of a smooth activation.
+        drift: ``NetworkDrift``, or any other ``ParametricDrift``; without noise of a smooth
+            activation or field.
         sigma: Noise of the controlled equation, length per time**0.5; a number, or a function of
             time.
         steps: Number of time steps, a multiple of the drift's pieces; four steps a piece or more
@@ -68,6 +72,8 @@ class TrackingProblem:
         running_weight: :math:`w_r`.
         terminal_weight: :math:`w_T`.
         decay: Weight of the squared weights.
+        objectives: What is minimized beside the tracking, with noise, such as
+            ``fpc.objectives.KineticEnergy(1e-3)``.
         options: With noise: ``scheme``, ``linear_solver``, ``petsc_options``, ``memory``
             (GiB per rank), ``disk``, ``snapshots``, see ``MeshRuns``. Without:
             ``labels``, ``label_mesh``, ``layer``, ``quadrature_degree``,
@@ -83,7 +89,7 @@ class TrackingProblem:
     def __init__(
         self,
         reference: MoserFlow | AnalyticReference,
-        drift: NetworkDrift,
+        drift: ParametricDrift,
         sigma: Sigma,
         steps: int,
         *,
@@ -91,21 +97,25 @@ class TrackingProblem:
         running_weight: float = 1.0,
         terminal_weight: float = 0.0,
         decay: float = 0.0,
+        objectives: Sequence[Objective] = (),
         **options: Any,
     ) -> None:
         Noise(sigma, zero=True)
-        if not isinstance(drift, NetworkDrift):
+        if not isinstance(drift, ParametricDrift):
             raise ValueError(
-                f"drift, a {type(drift).__name__}, has no weights to optimize; give a NetworkDrift."
+                f"drift, a {type(drift).__name__}, has no weights to optimize; give a NetworkDrift "
+                "or another ParametricDrift."
             )
         self.sigma, self.steps = sigma, check_steps(steps, drift.pieces)
-        for name, weight in (
-            ("running_weight", running_weight),
-            ("terminal_weight", terminal_weight),
-            ("decay", decay),
-        ):
-            if not (np.isfinite(weight) and weight >= 0):
-                raise ValueError(f"{name} = {weight!r} must be finite and not negative.")
+        tracking = L2Tracking(running_weight, terminal_weight)
+        checked_weight("decay", decay)
+        self.objectives = tuple(objectives)
+        for objective in self.objectives:
+            if not isinstance(objective, Objective):
+                raise ValueError(
+                    f"objectives has {objective!r}, which is no Objective; give values such as "
+                    "fpc.objectives.KineticEnergy(1e-3)."
+                )
         if not hasattr(reference, "t1") or not (
             isinstance(reference, MoserFlow) or hasattr(reference, "at")
         ):
@@ -130,18 +140,30 @@ class TrackingProblem:
             )
         self.runs: MeshRuns | CharacteristicRuns
         if noisy:
-            self.runs = MeshRuns(reference, drift, sigma, self.steps, start=start, **options)  # type: ignore[arg-type]
+            self.runs = MeshRuns(
+                reference,  # type: ignore[arg-type]
+                drift,
+                sigma,
+                self.steps,
+                tracking=tracking,
+                objectives=self.objectives,
+                start=start,
+                **options,
+            )
         else:
-            self.runs = CharacteristicRuns(reference, drift, self.steps, start=start, **options)
+            if self.objectives:
+                raise ValueError(
+                    f"objectives = {self.objectives!r}: with sigma = 0 there is none beside the "
+                    "tracking. Use a problem with noise."
+                )
+            self.runs = CharacteristicRuns(
+                reference, drift, self.steps, tracking=tracking, start=start, **options
+            )
         self.reference, self.drift, self.elements = reference, drift, self.runs.elements
         self.running_weight, self.terminal_weight = float(running_weight), float(terminal_weight)
         self.decay, self.times = float(decay), self.runs.times
         self._start, self._options = start, options
-        self._trapezoid = np.full(self.steps + 1, 1.0)
-        self._trapezoid[[0, -1]] = 0.5
-        norms = self.runs.norms
-        self._scales = self.running_weight * self._trapezoid / (self._trapezoid @ norms)
-        self._scales[-1] += self.terminal_weight / norms[-1]
+        self._trapezoid = trapezoid(self.steps + 1)
 
     # -- J and its derivatives -----------------------------------------------------------------
 
@@ -156,13 +178,13 @@ class TrackingProblem:
     def value_and_derivative(self, weights: Array) -> tuple[float, Array]:
         """J and its derivative from one forward and one reverse sweep. Collective."""
         weights = self._checked(weights)
-        dual = self.runs.derivative(weights, self._scales)
+        dual = self.runs.derivative(weights)
         return self.errors(weights).value, dual + self.decay / self.drift.pieces * weights
 
     def tangent(self, weights: Array, direction: Array) -> float:
         """Derivative of J along a direction from the tangent of the scheme. Collective."""
         weights, direction = self._checked(weights), self._checked(direction)
-        total = self.runs.tangent(weights, direction, self._scales)
+        total = self.runs.tangent(weights, direction)
         return total + self.decay / self.drift.pieces * float(weights @ direction)
 
     # -- what came out -------------------------------------------------------------------------
@@ -176,7 +198,8 @@ class TrackingProblem:
         return Errors(
             value=0.5 * self.running_weight * running
             + 0.5 * self.terminal_weight * terminal
-            + 0.5 * self.decay * float(weights @ weights) / self.drift.pieces,
+            + 0.5 * self.decay * float(weights @ weights) / self.drift.pieces
+            + float(self.runs.other_costs(weights).sum()),
             relative_error=running**0.5,
             relative_sup_error=float((squares.max() / norms.max()) ** 0.5),
             final_error=terminal**0.5,
@@ -208,26 +231,26 @@ class TrackingProblem:
             running_weight=self.running_weight,
             terminal_weight=self.terminal_weight,
             decay=self.decay,
+            objectives=self.objectives,
             **(self._options | options),
         )
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
-        g, n = self.elements, self.drift.network
-        return {
-            "dimension": g.dimension,
-            "box": np.concatenate(self.drift.box).tolist(),
-            "cells": g.mesh.topology.index_map(g.dimension).size_global,
-            "degree": g.degree,
-            "width": n.width,
-            "activation": n.activation,
-            "pieces": self.drift.pieces,
-            "t1": self.drift.t1,
-            "steps": self.steps,
-            "running_weight": self.running_weight,
-            "terminal_weight": self.terminal_weight,
-            "decay": self.decay,
-        } | self.runs.fingerprint()
+        g = self.elements
+        return (
+            self.drift.describe()
+            | {
+                "cells": g.mesh.topology.index_map(g.dimension).size_global,
+                "degree": g.degree,
+                "steps": self.steps,
+                "running_weight": self.running_weight,
+                "terminal_weight": self.terminal_weight,
+                "decay": self.decay,
+                "objectives": [repr(objective) for objective in self.objectives],
+            }
+            | self.runs.fingerprint()
+        )
 
     def _checked(self, weights: Array) -> Array:
         """Weights as a flat array, or an error on all ranks. Collective."""
@@ -235,6 +258,6 @@ class TrackingProblem:
             return self.drift.check_weights(weights)
 
 
-def same_mesh(drift: NetworkDrift, reference: MoserFlow) -> bool:
+def same_mesh(drift: ParametricDrift, reference: MoserFlow) -> bool:
     """Whether the two live on one mesh."""
     return bool(drift.mesh._cpp_object == reference.elements.mesh._cpp_object)

@@ -1,12 +1,7 @@
-r"""Continuous finite elements on affine simplices, refilled from arrays.
+"""Continuous Lagrange elements on affine simplices: integrals, values, matrices, communication.
 
-The Fokker-Planck equation in weak form, for all :math:`w \in V_h`,
-
-.. math:: (\partial_t\rho, w) + D(\nabla\rho, \nabla w) - (v\rho, \nabla w) = 0,
-
-needs the drift :math:`v` only at quadrature points. All cells are affine images of one reference
-cell, so the element matrices of a drift are one product of the drift's values with a table made
-once, and no form is compiled.
+All cells are affine images of one reference cell, so that tables of the reference cell, made once,
+serve them all, and no form is compiled.
 """
 
 import functools
@@ -21,7 +16,6 @@ from dolfinx.la import vector as la_vector
 from dolfinx.mesh import Mesh
 from petsc4py import PETSc
 
-from fpcontrol.discretization import kernels
 from fpcontrol.discretization.sparsity import Matrix, Sparsity
 from fpcontrol.parallel.errors import cached_comm
 from fpcontrol.typing import Array
@@ -100,7 +94,7 @@ class Vector:
 
 
 class Elements:
-    r"""A Lagrange space with its quadrature points, matrices and drift refill. Collective.
+    r"""A Lagrange space with its quadrature points, integrals and matrices. Collective.
 
     Arrays called *local* hold owned and then ghost degrees of freedom of this rank, ghosts up to
     date. Points and drifts are those of the cells owned by this rank, ``N = n_points * n_cells``:
@@ -124,6 +118,14 @@ class Elements:
         quadrature_weights: Weights times cell volume, shape ``(N,)``.
         integrals: ``(1, phi_i)`` for owned ``i``, shape ``(n_owned,)``.
         volume: Volume of the domain.
+        dofs: Local numbers of the basis functions, ``(n_basis, n_cells)``; ``cell_dofs`` the same
+            in 32 bits.
+        reference_weights: Quadrature weights of the reference cell, ``(n_points,)``.
+        basis_values: Basis functions at the points, ``(n_points, n_basis)``.
+        basis_gradients: Their reference gradients, ``(d * n_points, n_basis)``.
+        determinant: ``|det J|`` of the cells, ``(n_cells,)``.
+        inverse_jacobian: ``(d, d, n_cells)``, reference direction first.
+        cofactor: ``|det J| J^{-1}``, ``(d, d, n_cells)``.
     """
 
     def __init__(self, space: fem.FunctionSpace, quadrature_degree: int | None = None) -> None:
@@ -137,35 +139,31 @@ class Elements:
         self.n_local = self.n_owned + self.index_map.num_ghosts
         self.n_cells = mesh.topology.index_map(d).size_local
         # (basis, cells). As intp: numpy would convert other integers at every use as an index.
-        self._dofs = space.dofmap.list[: self.n_cells].T.astype(np.int32, order="C")
-        self.dofs = self._dofs.astype(np.intp)
+        self.cell_dofs = space.dofmap.list[: self.n_cells].T.astype(np.int32, order="C")
+        self.dofs = self.cell_dofs.astype(np.intp)
 
         reference, w = basix.make_quadrature(element.cell_type, self.quadrature_degree)
         table = element.tabulate(1, reference)[:, :, :, 0]  # (1 + d, points, basis functions)
-        self.n_points, self._reference_weights = len(w), w
-        self._value = table[0].copy()  # (points, basis)
-        self._gradient = table[1:].reshape(d * self.n_points, -1).copy()  # (d * points, basis)
+        self.n_points, self.reference_weights = len(w), w
+        self.basis_values = table[0].copy()  # (points, basis)
+        self.basis_gradients = (
+            table[1:].reshape(d * self.n_points, -1).copy()
+        )  # (d * points, basis)
 
         x = mesh.geometry.x[mesh.geometry.dofmaps[0][: self.n_cells]][:, :, :d]
         jacobian = (x[:, 1:] - x[:, :1]).transpose(0, 2, 1)  # (cells, d, d), dx_k / dxhat_a
-        self._inverse = np.linalg.inv(jacobian).transpose(1, 2, 0).copy()  # (a, k, cells)
-        self._det = np.abs(np.linalg.det(jacobian))
-        self._cofactor = self._det * self._inverse
+        self.inverse_jacobian = np.linalg.inv(jacobian).transpose(1, 2, 0).copy()  # (a, k, cells)
+        self.determinant = np.abs(np.linalg.det(jacobian))
+        self.cofactor = self.determinant * self.inverse_jacobian
         points = x[:, 0].T[:, None, :] + np.einsum("cka,qa->kqc", jacobian, reference)
         self.points = points.reshape(d, -1).T
-        self.quadrature_weights = np.outer(w, self._det).ravel()
+        self.quadrature_weights = np.outer(w, self.determinant).ravel()
 
-        # Advection of the reference cell: (i, j) x (a, q) -> w_q d_a phi_i(q) phi_j(q).
-        self._advection = np.einsum("q,aqi,qj->ijaq", w, table[1:], table[0]).reshape(
-            -1, d * self.n_points
-        )
         # Exact for the element's own functions.
         hat, w = basix.make_quadrature(element.cell_type, self.degree)
         mean = w @ element.tabulate(0, hat)[0, :, :, 0]
-        self.integrals = self.assemble(np.outer(mean, self._det))
+        self.integrals = self.assemble(np.outer(mean, self.determinant))
         self.volume = self.sum(self.integrals.sum())
-        element_sizes = self.dimension, self.n_points, len(self.dofs)
-        self._fill, self._add = kernels.advection(*element_sizes), kernels.products(*element_sizes)
 
     def __str__(self) -> str:
         """Degree and quadrature, for messages."""
@@ -174,21 +172,21 @@ class Elements:
     @functools.cached_property
     def sparsity(self) -> Sparsity:
         """Structure of the matrices. Collective at first use."""
-        return Sparsity(self._dofs, self.index_map, self._clean_comm())
+        return Sparsity(self.cell_dofs, self.index_map, self._clean_comm())
 
     @functools.cached_property
     def mass_values(self) -> Array:
         """Entries of the mass matrix, ``(sparsity.size,)``. Collective at first use."""
         table, w = self._exact_table()
         reference = np.einsum("q,qi,qj->ij", w, table[0], table[0])
-        return self.sparsity.entries(np.outer(reference.ravel(), self._det))
+        return self.sparsity.entries(np.outer(reference.ravel(), self.determinant))
 
     @functools.cached_property
     def stiffness_values(self) -> Array:
         """Entries of the stiffness matrix, ``(sparsity.size,)``. Collective at first use."""
         table, w = self._exact_table()
         reference = np.einsum("q,aqi,bqj->ijab", w, table[1:], table[1:])
-        metric = np.einsum("akc,bkc->abc", self._cofactor, self._inverse)
+        metric = np.einsum("akc,bkc->abc", self.cofactor, self.inverse_jacobian)
         d = self.dimension
         return self.sparsity.entries(reference.reshape(-1, d * d) @ metric.reshape(d * d, -1))
 
@@ -230,6 +228,21 @@ class Elements:
         """Integral of a local array over the domain. Collective."""
         return self.inner(self.integrals, u)
 
+    def apply_mass(self, u: Array) -> Array:
+        """``M u`` for a local array, owned entries. Collective."""
+        x, image = self._work
+        x.set(u)
+        self.mass.mult(x.petsc_vec, image.petsc_vec)
+        return image.array[: self.n_owned].copy()
+
+    def norm(self, u: Array) -> float:
+        """L2 norm of a local array. Collective."""
+        return self.sum(float(self.apply_mass(u) @ u[: self.n_owned])) ** 0.5
+
+    @functools.cached_property
+    def _work(self) -> tuple[Vector, Vector]:
+        return self.vector(), self.vector()
+
     def assemble(self, cells: Array) -> Array:
         """Owned entries of a dual vector from parts ``(n_basis, n_cells)``. Collective."""
         result = self.vector()
@@ -255,16 +268,16 @@ class Elements:
 
     def evaluate(self, u: Array) -> Array:
         """Values of a local array at the points, shape ``(n_points, n_cells)``."""
-        return self._value @ u[self.dofs]
+        return self.basis_values @ u[self.dofs]
 
     def reference_gradient(self, u: Array) -> Array:
         """Reference-cell gradient, ``(d, n_points, n_cells)``."""
         shape = self.dimension, self.n_points, self.n_cells  # a rank may have no cells
-        return (self._gradient @ u[self.dofs]).reshape(shape)
+        return (self.basis_gradients @ u[self.dofs]).reshape(shape)
 
     def gradient(self, u: Array) -> Array:
         """Gradient of a local array at the points, shape ``(N, d)``."""
-        return self._pull_back(self.reference_gradient(u), self._inverse)
+        return self.pull_back(self.reference_gradient(u), self.inverse_jacobian)
 
     # -- functions at other points -------------------------------------------------------------
 
@@ -287,7 +300,7 @@ class Elements:
     def to_reference(self, cells: Array, x: Array) -> Array:
         """Reference coordinates of points ``(N, d)`` in given cells, ``(N, d)``."""
         origin = self.mesh.geometry.x[self.mesh.geometry.dofmaps[0][cells, 0]][:, : self.dimension]
-        return np.einsum("akn,nk->na", self._inverse[:, :, cells], x - origin)
+        return np.einsum("akn,nk->na", self.inverse_jacobian[:, :, cells], x - origin)
 
     def evaluate_at(self, cells: Array, x: Array, u: Array) -> tuple[Array, Array]:
         """Values ``(N,)`` and gradients ``(N, d)`` of a local array at points in given cells."""
@@ -295,67 +308,8 @@ class Elements:
         table = element.tabulate(1, self.to_reference(cells, x))[:, :, :, 0]
         nodes = u[self.dofs[:, cells]]
         value, *slopes = (np.einsum("ni,in->n", part, nodes) for part in table)
-        return value, np.einsum("an,akn->nk", np.array(slopes), self._inverse[:, :, cells])
+        return value, np.einsum("an,akn->nk", np.array(slopes), self.inverse_jacobian[:, :, cells])
 
-    # -- the drift -----------------------------------------------------------------------------
-
-    def advection_values(
-        self,
-        v: Array,
-        scale: float = 1.0,
-        constant: Array | None = None,
-        out: Array | None = None,
-    ) -> Array:
-        r"""Entries of ``constant + scale * B`` with :math:`B_{ij} = (v\,\phi_j, \nabla\phi_i)`.
-
-        Args:
-            v: Drift at ``points``, shape ``(N, d)``.
-            scale: Factor.
-            constant: Entries; zero unless given.
-            out: Where to write the result.
-
-        Returns:
-            Shape ``(sparsity.size,)``.
-        """
-        out = np.empty(self.sparsity.size) if out is None else out
-        constant = np.zeros(len(out)) if constant is None else constant
-        v = self._by_component(v)
-        self._fill(v, self._cofactor, self._advection, self.sparsity.slots, scale, constant, out)
-        return out
-
-    def advection_action(self, v: Array, u: Array) -> Array:
-        r"""The dual vector :math:`(v\,u, \nabla\phi_i)`, owned entries. Collective."""
-        flux = self._push_forward(v)
-        flux *= self.evaluate(u) * self._reference_weights[:, None]
-        return self.assemble(self._gradient.T @ flux.reshape(len(self._gradient), -1))
-
-    def advection_derivative(self, product: Array) -> Array:
-        r"""Derivative of :math:`z^\top B(v)\,u` with respect to the values of ``v``.
-
-        .. math:: s_q = w_q\,u(x_q)\,\nabla z(x_q)
-
-        Args:
-            product: ``u * reference gradient of z`` at the points (may be a sum of such
-                products), shape ``(d, n_points, n_cells)``.
-
-        Returns:
-            Shape ``(N, d)``.
-        """
-        return self._pull_back(product * self._reference_weights[:, None], self._cofactor)
-
-    def add_product(self, u: Array, z: Array, out: Array) -> None:
-        """Add ``u * reference gradient of z`` at the points to ``out (d, n_points, n_cells)``."""
-        self._add(u, z, self._dofs, self._value, self._gradient, out)
-
-    def _push_forward(self, v: Array) -> Array:
-        """det(J) J^{-1} v, the flux on the reference cell, ``(d, n_points, n_cells)``."""
-        return np.einsum("akc,kqc->aqc", self._cofactor, self._by_component(v))
-
-    def _by_component(self, v: Array) -> Array:
-        """Of shape ``(N, d)``, as ``(d, n_points, n_cells)``; a view if stored so."""
-        shape = self.dimension, self.n_points, self.n_cells
-        return np.ascontiguousarray(v.T, dtype=float).reshape(shape)
-
-    def _pull_back(self, g: Array, inverse: Array) -> Array:
+    def pull_back(self, g: Array, inverse: Array) -> Array:
         """J^{-T} g, shape (N, d), stored component by component."""
         return np.einsum("akc,aqc->kqc", inverse, g).reshape(self.dimension, -1).T

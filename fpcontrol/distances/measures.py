@@ -103,7 +103,7 @@ def h_minus_1(
     equal_mass(a, b)
     equal_masses_of_parts(a, b)
     cells = (g.quadrature_weights * (a_q - b_q)).reshape(g.n_points, g.n_cells)
-    parts, dual = Parts.of(g), g.assemble(g._value.T @ cells)
+    parts, dual = Parts.of(g), g.assemble(g.basis_values.T @ cells)
     phi = potential(g, dual, parts)
     return math.sqrt(max(g.inner(parts.without_mean(dual), phi), 0.0))
 

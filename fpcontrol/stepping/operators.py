@@ -1,18 +1,16 @@
-r"""Operators of implicit stages, :math:`M + \tau N(v)`, :math:`N(v) = D K - B(v)`.
+r"""Operators of implicit stages, :math:`M + \tau N(v, D)`.
 
 They are refilled in place, and kept with their preconditioners as far as memory allows: a reverse
 sweep meets the operators of the forward sweep again.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mpi4py import MPI
 
-import numpy as np
-
-from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.base import SemiDiscretization, StageDrift
 from fpcontrol.discretization.sparsity import Matrix
 from fpcontrol.linalg.buffers import BufferCache
 from fpcontrol.linalg.linear_solvers import Fill, LinearSolver
@@ -54,7 +52,7 @@ class Operators:
     r"""The operators :math:`M + \tau N(v)` of a run; one is kept, more after ``keep``. Collective.
 
     Args:
-        elements: The discretization.
+        system: The discretization on a mesh.
         scale: :math:`\tau`, time.
         diffusivity: Largest D of the run, length**2 per time.
         linear_solver, petsc_options: See ``LinearSolver``.
@@ -66,48 +64,42 @@ class Operators:
 
     def __init__(
         self,
-        elements: Elements,
+        system: SemiDiscretization,
         scale: float,
         diffusivity: float,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._elements, self._scale = elements, scale
-        self._constant, self._diffusivity = elements.mass_values.copy(), 0.0
+        self._system, self._elements, self._scale = system, system.elements, scale
+        self._filler = system.filler(scale)
         self._resolution = self._mean_resolution()
-        self._stride = len(elements.points) // SAMPLE + 1
-        self._sampled = elements.sum(len(elements.points[:: self._stride]))
+        self._stride = len(system.points) // SAMPLE + 1
+        self._sampled = self._elements.sum(len(system.points[:: self._stride]))
         self.made = 0
         self._budget, self._most = 0.0, 1
         least = self._fill_for(0.0, diffusivity)
         self._largest = least.levels
         # Without a reference to self: what is in a cycle lives until the garbage is collected.
         self._operators = BufferCache(
-            lambda: _Operator(elements.matrix(elements.mass_values.copy()), least)
+            lambda: _Operator(system.elements.matrix(system.mass_values.copy()), least)
         )
         self._used: Hashable = None
         mass = self._operators(None, lambda operator: None)
         self.solver = LinearSolver(
             mass.matrix.mat,
             linear_solver,
-            dimension=elements.dimension,
+            dimension=self._elements.dimension,
             fill=least,
             petsc_options=petsc_options,
         )
 
-    def use(self, key: Hashable, drift: Callable[[], Array], diffusivity: float) -> None:
-        """Solve with the operator of a key from now on; fill it if it is not kept. Collective.
-
-        Args:
-            key: Stands for the drift, the same on all ranks.
-            drift: Gives the drift at the quadrature points, ``(N, d)``.
-            diffusivity: ``D = sigma**2/2``, length**2 per time.
-        """
-        key = key, diffusivity
+    def use(self, stage: StageDrift) -> None:
+        """Solve with the operator of a stage from now on; fill it if it is not kept. Collective."""
+        key = stage.key, stage.diffusivity
         if key == self._used:
             return
         self._used = None  # until it is filled and in use, for whoever catches an interrupt
-        operator = self._operators(key, lambda room: self._fill(room, drift(), diffusivity))
+        operator = self._operators(key, lambda room: self._fill(room, stage))
         self.solver.use(operator.matrix.mat, operator.fill)
         self._used = key
         if operator.fill.levels > self._largest:
@@ -116,7 +108,7 @@ class Operators:
 
     def set(self, v: Array, diffusivity: float) -> None:
         """Fill the operator of a drift ``v``, ``(N, d)``, that does not come again. Collective."""
-        self.use(object(), lambda: v, diffusivity)
+        self.use(StageDrift(object(), lambda: v, diffusivity))
 
     def keep(self, memory: float, most: int) -> int:
         """Keep as many operators as fit into so many bytes on every rank. Collective.
@@ -144,16 +136,11 @@ class Operators:
         entries = 8.0 if self._elements.comm.size == 1 else 20.0
         return entries * self._elements.sparsity.size + self.solver.memory()
 
-    def _fill(self, operator: "_Operator", v: Array, diffusivity: float) -> None:
-        g = self._elements
-        if diffusivity != self._diffusivity:
-            self._diffusivity = np.nan  # until all is written
-            np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
-            self._constant += g.mass_values
-            self._diffusivity = diffusivity
-        g.advection_values(v, -self._scale, self._constant, out=operator.matrix.values)
+    def _fill(self, operator: "_Operator", stage: StageDrift) -> None:
+        v = stage.values()
+        self._filler(v, stage.diffusivity, operator.matrix.values)
         operator.matrix.update()
-        operator.fill = self._fill_for(self._courant(v), diffusivity)
+        operator.fill = self._fill_for(self._courant(v), stage.diffusivity)
         self.made += 1
 
     def _courant(self, v: Array) -> float:

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
+from fpcontrol.typing import Array
+
 # A drift may jump where a piece ends, so the end of a step is approached from inside. The shift
 # changes a drift that is smooth in time by 1e-9 of its change over the step, and is far above the
 # rounding of the time levels up to a million steps.
@@ -14,7 +18,8 @@ class Scheme:
 
     With :math:`\gamma = a_{ii}` equal for all stages, each stage solves with
     :math:`M + \gamma\,dt\,N(v(t + c_i\,dt))`. A scheme of several stages is stiffly accurate, that
-    is, b is the last row of a: its last stage is the new level.
+    is, b is the last row of a: its last stage is the new level. Where a scheme is handed in, its
+    tableau is checked (``tableau_fault``).
 
     Attributes:
         a: Lower triangular, ``(s, s)``.
@@ -65,18 +70,6 @@ class BackwardEuler(Scheme):
     order: ClassVar = 1
 
 
-def check_scheme(scheme: Scheme | None) -> Scheme:
-    """The scheme, ``CrankNicolson()`` for none, or a ValueError for what is no scheme."""
-    if scheme is None:
-        return CrankNicolson()
-    if not isinstance(scheme, Scheme):
-        what = scheme.__name__ if isinstance(scheme, type) else repr(scheme)
-        raise ValueError(
-            f"scheme = {what} is no scheme; give a value such as CrankNicolson() or SDIRK4()."
-        )
-    return scheme
-
-
 _ALEXANDER = 1.0 - 0.5**0.5
 
 
@@ -118,3 +111,68 @@ class SDIRK4(Scheme):
     b: ClassVar = (25 / 24, -49 / 48, 125 / 16, -85 / 12, 1 / 4)
     c: ClassVar = (1 / 4, 3 / 4, 11 / 20, 1 / 2, 1.0 - INSIDE)
     order: ClassVar = 4
+
+
+def check_scheme(scheme: Scheme | None) -> Scheme:
+    """The scheme, ``CrankNicolson()`` for none, or a ValueError for what is no sound scheme."""
+    if scheme is None:
+        return CrankNicolson()
+    if not isinstance(scheme, Scheme):
+        what = scheme.__name__ if isinstance(scheme, type) else repr(scheme)
+        raise ValueError(
+            f"scheme = {what} is no scheme; give a value such as CrankNicolson() or SDIRK4()."
+        )
+    if fault := tableau_fault(scheme):
+        raise ValueError(f"scheme = {scheme.name}: {fault}")
+    return scheme
+
+
+def tableau_fault(scheme: Scheme) -> str:
+    r"""What is wrong with a tableau; an empty string if nothing is.
+
+    The step needs equal positive diagonal entries, the last row of a equal to b where there are
+    several stages, and nodes inside the step; consistency needs :math:`\sum_j a_{ij} = c_i`,
+    :math:`\sum b_i = 1`, and an order its order conditions (to 4).
+    """
+    try:
+        a, b, c = (np.array(part, dtype=float) for part in (scheme.a, scheme.b, scheme.c))
+        order = int(scheme.order)
+    except (AttributeError, TypeError, ValueError) as error:
+        return f"a, b, c must be tables of numbers and order a whole number ({error})."
+    s = len(b) if b.ndim == 1 else 0
+    if not s or a.shape != (s, s) or c.shape != (s,):
+        return (
+            f"a, b, c have shapes {a.shape}, {b.shape}, {c.shape}; (s, s), (s,), (s,) are needed."
+        )
+    if not all(np.isfinite(part).all() for part in (a, b, c)):
+        return "a, b, c must be finite."
+    if np.triu(a, 1).any():
+        return f"a = {a.tolist()} has entries above the diagonal; stages must be solved one by one."
+    diagonal = a.diagonal()
+    if not (diagonal > 0.0).all() or np.ptp(diagonal) > 1e-14:
+        return f"the diagonal of a, {diagonal.tolist()}, must be one positive number throughout."
+    if ((c < 0.0) | (c >= 1.0)).any():
+        return f"c = {c.tolist()} must be inside the step, 0 <= c < 1: a drift may jump at its end."
+    if s > 1 and not np.allclose(a[-1], b, rtol=0.0, atol=1e-14):
+        return f"b = {b.tolist()} must be the last row of a, {a[-1].tolist()} (stiffly accurate)."
+    nodes = a.sum(axis=1)
+    if not np.allclose(nodes, c, rtol=0.0, atol=10.0 * INSIDE):
+        return f"c = {c.tolist()} must be the sums of the rows of a, {nodes.tolist()}."
+    for p, words, value, right in _conditions(a, b, nodes):
+        if p <= order and abs(value - right) > 1e-12:
+            return f"order = {order} needs {words} = {right:g}; it is {value:g}."
+    return ""
+
+
+def _conditions(a: Array, b: Array, c: Array) -> list[tuple[int, str, float, float]]:
+    """Order conditions: order, left side in words, its value, right side."""
+    return [
+        (1, "sum b", float(b.sum()), 1.0),
+        (2, "b.c", float(b @ c), 1 / 2),
+        (3, "b.c^2", float(b @ c**2), 1 / 3),
+        (3, "b.a.c", float(b @ a @ c), 1 / 6),
+        (4, "b.c^3", float(b @ c**3), 1 / 4),
+        (4, "(b c).a.c", float((b * c) @ a @ c), 1 / 8),
+        (4, "b.a.c^2", float(b @ a @ c**2), 1 / 12),
+        (4, "b.a.a.c", float(b @ a @ a @ c), 1 / 24),
+    ]

@@ -1,0 +1,180 @@
+r"""What a discretization in space is: the interface that time steps and their adjoints work with.
+
+A ``Discretization`` is a value that a user hands in, such as ``Galerkin(degree=2)``. With a mesh it
+makes a ``SemiDiscretization``, the method of lines
+
+.. math:: M\dot\rho = -N(v, D)\,\rho ,
+
+whose operator :math:`N` depends on the drift through its values at the points of the
+discretization, and on the diffusivity. Nothing here asks N to be linear in either.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
+from typing import NamedTuple, Protocol
+
+from mpi4py import MPI
+
+from dolfinx import fem
+from dolfinx.mesh import Mesh
+from petsc4py import PETSc
+
+from fpcontrol.discretization.elements import Elements
+from fpcontrol.typing import Array
+
+
+class StageDrift(NamedTuple):
+    """What drives one stage of a step.
+
+    Attributes:
+        key: Stands for the drift's values, the same on all ranks; equal keys for equal values.
+        values: Gives them at the points, ``(N, d)``.
+        diffusivity: ``D = sigma**2/2``, length**2 per time.
+    """
+
+    key: Hashable
+    values: Callable[[], Array]
+    diffusivity: float
+
+
+class Filler(Protocol):
+    r"""Fills operators :math:`M + \tau N(v, D)` for one :math:`\tau`."""
+
+    def __call__(self, v: Array, diffusivity: float, out: Array) -> None:
+        """Write the entries, ``(sparsity.size,)``, for a drift ``v (N, d)`` at the points."""
+
+
+class DriftProducts(Protocol):
+    r"""Collects :math:`-z^\top N(v, D)\,u` over stages of one drift, for its derivative in v."""
+
+    def add(self, u: Array, z: Array, stage: StageDrift) -> None:
+        """Take in the product of two local arrays at a stage."""
+
+    def collect(self, values: Callable[[], Array]) -> Array:
+        """Derivative of the sum in the drift's values, ``(N, d)``; starts anew from zero.
+
+        Args:
+            values: Gives the drift's values, which all stages had.
+        """
+
+
+class Restoration(Protocol):
+    r"""Gives back the mass that an inexact solve has lost.
+
+    A solve for ``y`` from a right-hand side :math:`M r` is followed by
+
+    .. math:: u = r + P(y - r),\qquad 1^\top M u = 1^\top M r,
+
+    with a projection P that an exact solve does not feel.
+    """
+
+    def increment(
+        self, y: Array, start: Array, gamma: float, b: float, u: Array, d: Array, out: Array
+    ) -> None:
+        r""":math:`d = P(y - r)/\gamma` and ``out += b d``. Collective.
+
+        Args:
+            y: What the solver gave, local.
+            start: ``r``, local.
+            gamma: A number.
+            b: A number.
+            u: State at which P is taken: ``y`` itself in a forward step, the stage in a tangent.
+            d: Room for the increment.
+            out: Is added to.
+        """
+
+    def transpose(self, delta: Array, gamma: float, u: Array, out: Array) -> None:
+        r""":math:`P^\top\delta/\gamma`, owned entries. Collective.
+
+        Args:
+            delta: Dual vector, owned entries.
+            gamma: A number.
+            u: The stage, local.
+            out: Room for the result, owned entries at least.
+        """
+
+
+class SemiDiscretization(ABC):
+    """The equation discretized in space on one mesh.
+
+    Attributes:
+        discretization: The value that it was made by.
+        elements: Lagrange space of the density, with integrals, norms and communication.
+        restoration: See ``Restoration``.
+    """
+
+    discretization: "Discretization"
+    elements: Elements
+    restoration: Restoration
+
+    @property
+    @abstractmethod
+    def points(self) -> Array:
+        """Where the drift is sampled, ``(N, d)``, those of this rank."""
+
+    @property
+    def comm(self) -> MPI.Comm:
+        """The mesh's communicator."""
+        return self.elements.comm
+
+    @property
+    @abstractmethod
+    def mass_values(self) -> Array:
+        """Entries of M, ``(sparsity.size,)``. Collective at first use."""
+
+    @property
+    @abstractmethod
+    def mass(self) -> PETSc.Mat:
+        """M. Collective at first use."""
+
+    @property
+    @abstractmethod
+    def point_weights(self) -> Array:
+        """Weights of a quadrature rule on ``points``, ``(N,)``: volumes."""
+
+    @abstractmethod
+    def at_points(self, u: Array) -> Array:
+        """Values of a local array at ``points``, ``(N,)``."""
+
+    @abstractmethod
+    def at_points_dual(self, s: Array) -> Array:
+        """Transpose of ``at_points``: owned entries for duals ``s (N,)``. Collective."""
+
+    @abstractmethod
+    def filler(self, scale: float) -> Filler:
+        r"""Fills :math:`M + \mathrm{scale}\,N`."""
+
+    @abstractmethod
+    def source(self, dv: Array, u: Array, stage: StageDrift) -> Array:
+        r"""Derivative of :math:`-N(v, D)\,u` along ``dv``, owned entries. Collective.
+
+        Args:
+            dv: Direction at the points, ``(N, d)``.
+            u: Local array.
+            stage: The drift and the diffusivity.
+        """
+
+    @abstractmethod
+    def products(self) -> DriftProducts:
+        """New collection of products, empty."""
+
+
+class Discretization(ABC):
+    """A method in space, as a value."""
+
+    @property
+    @abstractmethod
+    def degree(self) -> int:
+        """Degree of the Lagrange elements of the density."""
+
+    @abstractmethod
+    def of(self, space: fem.FunctionSpace) -> SemiDiscretization:
+        """The method on a Lagrange space of its degree. Collective."""
+
+    @abstractmethod
+    def on(self, mesh: Mesh) -> SemiDiscretization:
+        """The method on a mesh. Collective."""
+
+    @abstractmethod
+    def refusal(self, scheme: object) -> str | None:
+        """Why a time scheme cannot serve this method; ``None`` if it can."""

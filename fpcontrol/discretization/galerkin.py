@@ -1,0 +1,244 @@
+r"""Galerkin's method with continuous elements, refilled from arrays.
+
+For all :math:`w \in V_h`,
+
+.. math:: (\partial_t\rho, w) + D(\nabla\rho, \nabla w) - (v\rho, \nabla w) = 0 ,
+
+so that :math:`N = D K - B(v)` with :math:`B_{ij} = (v\,\phi_j, \nabla\phi_i)`, linear in the
+drift's values at the quadrature points. All cells are affine images of one reference cell: the
+element matrices of a drift are one product of its values with a table made once, and no form is
+compiled.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from dolfinx import fem
+from dolfinx.mesh import Mesh
+from petsc4py import PETSc
+
+from fpcontrol.discretization import kernels
+from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift
+from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.typing import Array
+
+
+@dataclass(frozen=True)
+class Galerkin(Discretization):
+    r"""Galerkin's method with Lagrange elements.
+
+    Of order ``degree + 1`` in L2 on smooth data. The mass is constant to round-off; positivity is
+    not enforced: where the drift makes layers thinner than the cells, the density rings.
+
+    Args:
+        degree: Of the elements, 1, 2 or 3.
+        quadrature_degree: Degree of exactness of :math:`(v\rho,\nabla w)`; ``2 * degree`` unless
+            given, see ``Elements``.
+    """
+
+    degree: int = 2
+    quadrature_degree: int | None = None
+
+    def of(self, space: fem.FunctionSpace) -> "GalerkinSystem":
+        """The method on a Lagrange space of its degree. Collective."""
+        return GalerkinSystem(self, Elements(space, self.quadrature_degree))
+
+    def on(self, mesh: Mesh) -> "GalerkinSystem":
+        """The method on a mesh. Collective.
+
+        Raises:
+            ValueError: On all ranks, for a degree or cells that are not offered.
+        """
+        return self.of(lagrange(mesh, self.degree))
+
+    def refusal(self, scheme: object) -> str | None:
+        """None: every scheme serves it."""
+        return None
+
+
+class GalerkinSystem(SemiDiscretization):
+    """Galerkin's method on a mesh. Collective.
+
+    Args:
+        discretization: Degree and quadrature.
+        elements: The space with its quadrature points.
+    """
+
+    def __init__(self, discretization: Galerkin, elements: Elements) -> None:
+        self.discretization, self.elements = discretization, elements
+        self.restoration = AdditiveRestoration(elements)
+        g, d = elements, elements.dimension
+        gradients = g.basis_gradients.reshape(d, g.n_points, -1)
+        # Advection of the reference cell: (i, j) x (a, q) -> w_q d_a phi_i(q) phi_j(q).
+        self._table = np.einsum(
+            "q,aqi,qj->ijaq", g.reference_weights, gradients, g.basis_values
+        ).reshape(-1, d * g.n_points)
+        self._fill = kernels.advection(d, g.n_points, len(g.dofs))
+
+    @property
+    def points(self) -> Array:
+        """Quadrature points, ``(N, d)``."""
+        return self.elements.points
+
+    @property
+    def mass_values(self) -> Array:
+        """Entries of the mass matrix. Collective at first use."""
+        return self.elements.mass_values
+
+    @property
+    def mass(self) -> PETSc.Mat:
+        """The mass matrix. Collective at first use."""
+        return self.elements.mass
+
+    @property
+    def point_weights(self) -> Array:
+        """Quadrature weights, ``(N,)``."""
+        return self.elements.quadrature_weights
+
+    def at_points(self, u: Array) -> Array:
+        """Values of a local array at the points, ``(N,)``."""
+        return self.elements.evaluate(u).ravel()
+
+    def at_points_dual(self, s: Array) -> Array:
+        """Transpose of ``at_points``, owned entries. Collective."""
+        g = self.elements
+        return g.assemble(g.basis_values.T @ s.reshape(g.n_points, -1))
+
+    def filler(self, scale: float) -> "GalerkinFiller":
+        r"""Fills :math:`M + \mathrm{scale}\,(D K - B(v))`."""
+        return GalerkinFiller(self, scale)
+
+    def source(self, dv: Array, u: Array, stage: StageDrift | None = None) -> Array:
+        r"""The dual vector :math:`(\dot v\,u, \nabla\phi_i)`, owned entries. Collective."""
+        g = self.elements
+        flux = np.einsum("akc,kqc->aqc", g.cofactor, self._by_component(dv))
+        flux *= g.evaluate(u) * g.reference_weights[:, None]
+        return g.assemble(g.basis_gradients.T @ flux.reshape(len(g.basis_gradients), -1))
+
+    def products(self) -> "GalerkinProducts":
+        """New collection of products, empty."""
+        return GalerkinProducts(self)
+
+    def advection_values(
+        self,
+        v: Array,
+        scale: float = 1.0,
+        constant: Array | None = None,
+        out: Array | None = None,
+    ) -> Array:
+        r"""Entries of ``constant + scale * B`` with :math:`B_{ij} = (v\,\phi_j, \nabla\phi_i)`.
+
+        Args:
+            v: Drift at ``points``, shape ``(N, d)``.
+            scale: Factor.
+            constant: Entries; zero unless given.
+            out: Where to write the result.
+
+        Returns:
+            Shape ``(sparsity.size,)``.
+        """
+        g = self.elements
+        out = np.empty(g.sparsity.size) if out is None else out
+        constant = np.zeros(len(out)) if constant is None else constant
+        v = self._by_component(v)
+        self._fill(v, g.cofactor, self._table, g.sparsity.slots, scale, constant, out)
+        return out
+
+    def _by_component(self, v: Array) -> Array:
+        """Of shape ``(N, d)``, as ``(d, n_points, n_cells)``; a view if stored so."""
+        g = self.elements
+        shape = g.dimension, g.n_points, g.n_cells
+        return np.ascontiguousarray(v.T, dtype=float).reshape(shape)
+
+
+class GalerkinFiller:
+    r"""Fills :math:`M + \tau(D K - B(v))`; what does not depend on the drift is kept for one D."""
+
+    def __init__(self, system: GalerkinSystem, scale: float) -> None:
+        self._system, self._scale = system, scale
+        self._constant, self._diffusivity = system.mass_values.copy(), 0.0
+
+    def __call__(self, v: Array, diffusivity: float, out: Array) -> None:
+        """Write the entries for a drift at the points."""
+        g = self._system.elements
+        if diffusivity != self._diffusivity:
+            self._diffusivity = np.nan  # until all is written
+            np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
+            self._constant += g.mass_values
+            self._diffusivity = diffusivity
+        self._system.advection_values(v, -self._scale, self._constant, out=out)
+
+
+class GalerkinProducts:
+    r"""Collects :math:`z^\top B(v)\,u`, whose derivative in v is the same for all drifts.
+
+    .. math:: s_q = w_q\,u(x_q)\,\nabla z(x_q)
+    """
+
+    def __init__(self, system: GalerkinSystem) -> None:
+        self._system = g = system.elements
+        self._add = kernels.products(g.dimension, g.n_points, len(g.dofs))
+        self._sum = np.zeros((g.dimension, g.n_points, g.n_cells))
+
+    def add(self, u: Array, z: Array, stage: StageDrift | None = None) -> None:
+        """Add ``u`` times the gradient of ``z`` at the points."""
+        g = self._system
+        self._add(u, z, g.cell_dofs, g.basis_values, g.basis_gradients, self._sum)
+
+    def collect(self, values: Callable[[], Array] | None = None) -> Array:
+        """Derivative in the drift's values, ``(N, d)``; starts anew from zero."""
+        g = self._system
+        result = g.pull_back(self._sum * g.reference_weights[:, None], g.cofactor)
+        self._sum[:] = 0.0
+        return result
+
+
+class AdditiveRestoration:
+    r"""Gives lost mass back along the constant: :math:`P w = w - 1\,(1^\top M w)/|\Omega|`.
+
+    An exact solve does not feel it, because :math:`1^\top A = 1^\top M` for an operator A whose
+    walls take no mass.
+    """
+
+    def __init__(self, elements: Elements) -> None:
+        self._elements = elements
+
+    def increment(
+        self, y: Array, start: Array, gamma: float, b: float, u: Array, d: Array, out: Array
+    ) -> None:
+        r""":math:`d = P(y - r)/\gamma` and ``out += b d``. Collective."""
+        g = self._elements
+        shift = g.integral(np.subtract(y, start, out=d)) / g.volume
+        kernels.increment(y, start, shift, gamma, b, d, out)
+
+    def transpose(self, delta: Array, gamma: float, u: Array, out: Array) -> None:
+        r""":math:`P^\top\delta/\gamma = \delta/\gamma - M1\,(1^\top\delta)/(\gamma|\Omega|)`."""
+        g = self._elements
+        mean = g.sum(delta.sum()) / (gamma * g.volume)
+        kernels.projected(delta, 1.0 / gamma, g.integrals, mean, out)
+
+
+def check_discretization(
+    discretization: Discretization | None, degree: int | None, quadrature_degree: int | None
+) -> Discretization:
+    """The discretization, or ``Galerkin`` of what is given instead.
+
+    Raises:
+        ValueError: If it is none, or if both are given.
+    """
+    short = {"degree": degree, "quadrature_degree": quadrature_degree}
+    given = {name: value for name, value in short.items() if value is not None}
+    if discretization is None:
+        return Galerkin(**given)
+    if not isinstance(discretization, Discretization):
+        raise ValueError(
+            f"discretization = {discretization!r} is none; give a value such as Galerkin(degree=2)."
+        )
+    if given:
+        name, value = next(iter(given.items()))
+        raise ValueError(
+            f"{name} = {value!r} belongs into the discretization, {discretization!r}: give one of "
+            "the two."
+        )
+    return discretization

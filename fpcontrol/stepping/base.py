@@ -1,0 +1,113 @@
+"""What a time step is: the interface that forward runs, sweeps and storage work with."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from fpcontrol.discretization.base import DriftProducts, SemiDiscretization, StageDrift
+from fpcontrol.linalg.linear_solvers import LinearSolver
+from fpcontrol.typing import Array
+
+type Drive = Callable[[int], StageDrift]  # what drives stage i of a step
+type Collect = Callable[[int], DriftProducts]  # where stage i of a step adds its products
+
+
+class Kept(Protocol):
+    """What a stepper can keep from a forward sweep for the reverse one, such as factorizations."""
+
+    @property
+    def memory(self) -> float:
+        """Bytes of one on this rank. Collective."""
+
+    def keep(self, memory: float, most: int) -> int:
+        """Keep as many as fit, at least one; returns how many. Collective."""
+
+
+class Stepper(ABC):
+    """One time step, its tangent and its transpose. Collective.
+
+    Attributes:
+        system: The discretization in space.
+        rows: Local arrays kept a level for the reverse sweep: the density last, before it
+            what the step that led to it computed on its way (``kept``).
+        operators: What can be kept beside the levels.
+        solver: The linear solver, for its statistics.
+    """
+
+    system: SemiDiscretization
+    rows: int
+    operators: Kept
+    solver: LinearSolver
+
+    @abstractmethod
+    def step(
+        self, rho: Array, before: Array, out: Array, drive: Drive, kept: Array | None = None
+    ) -> None:
+        """Advance one step. Collective.
+
+        Args:
+            rho: Density at the start of the step, local.
+            before: Density a step before, local, from which iterations may extrapolate.
+            out: Density at the end of the step, local; ghosts updated.
+            drive: What drives each stage.
+            kept: If given, room for what the transpose needs, ``(rows - 1, n_local)``.
+        """
+
+    @abstractmethod
+    def tangent_step(
+        self,
+        drho: Array,
+        rho: Array,
+        kept: Array,
+        new: Array,
+        drive: Drive,
+        dv: Callable[[int], Array],
+        out: Array,
+    ) -> None:
+        """Derivative of ``step``. Collective.
+
+        Args:
+            drho: Tangent at the start of the step, local.
+            rho: Start of the step, local.
+            kept: What ``step`` has kept.
+            new: End of the step, local.
+            drive: What drives each stage.
+            dv: Tangent of the drift's values in each stage, ``(N, d)``.
+            out: Tangent at the end of the step, local.
+        """
+
+    @abstractmethod
+    def adjoint_state(self) -> Any:
+        """What a reverse sweep carries from step to step beside the dual: guesses, room."""
+
+    @abstractmethod
+    def adjoint_step(
+        self,
+        dual: Array,
+        rho: Array,
+        kept: Array,
+        new: Array,
+        drive: Drive,
+        state: Any,
+        collect: Collect,
+    ) -> Array:
+        """Transpose of ``step``. Collective.
+
+        Args:
+            dual: Dual at the end of the step, owned entries.
+            rho: Start of the step, local.
+            kept: What ``step`` has kept.
+            new: End of the step, local.
+            drive: What drives each stage.
+            state: From ``adjoint_state``.
+            collect: Where each stage adds its products, called from the last stage to the first;
+                their sum times ``product_scale`` is the derivative in the drift's values.
+
+        Returns:
+            Dual at the start of the step, owned entries.
+        """
+
+    @property
+    @abstractmethod
+    def product_scale(self) -> float:
+        """Factor of the collected products."""
