@@ -15,17 +15,16 @@ from cases import COMM, OPTIONS, SIGMA, Case, D, cheap, cheap_plain, network
 from plain_dolfinx import PlainDolfinx
 
 import fpcontrol as fpc
-from fpcontrol.discretization.elements import Elements, lagrange
-from fpcontrol.stepping.schemes import CrankNicolson
-from fpcontrol.stepping.stepper import Stepper
+from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.stepping.operators import Operators
 
 
 def refill(case: Case, k: int) -> dict[str, Any]:
     """Drift values (fpcontrol) or drift (DOLFINx) to a matrix that is ready for products."""
-    g = Elements(lagrange(case.mesh, case.degree))
+    system = Galerkin(case.degree).on(case.mesh)
     drift = cheap(case)
-    v = drift(0.0, g.points)
-    stepper = Stepper(g, case.dt, CrankNicolson(), D, "gmres")
+    v = drift(0.0, system.points)
+    operators = Operators(system, 0.5 * case.dt, D, "gmres")
     plains = cheap_plain(case, drift)
     peers = {
         (form, whole): PlainDolfinx(case.space, plain, D, case.dt, 2 * case.degree, OPTIONS, whole)
@@ -38,7 +37,7 @@ def refill(case: Case, k: int) -> dict[str, Any]:
     def often(run: Any, times: int = 5) -> Any:
         return lambda: [run() for _ in range(times)]
 
-    runs: dict[Any, Any] = {"own": often(lambda: stepper.operators.set(v, D))}
+    runs: dict[Any, Any] = {"own": often(lambda: operators.set(v, D))}
     runs |= {key: often(peer.refill) for key, peer in peers.items()}
     times = timing.interleaved(COMM, runs, k)
     fastest = min(peers, key=lambda key: timing.median(times[key]))

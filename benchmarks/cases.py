@@ -133,7 +133,7 @@ def network_plain(case: Case, drift: fpc.NetworkDrift) -> dict[str, Any]:
         hidden = [ufl.tanh(ufl.dot(a[i, :], y) + b[i]) for i in range(m)]
 
         def update(t: float) -> None:
-            weights = drift.network.unpack(drift.piece_weights(t))
+            weights = drift.network.unpack(drift.weights_at(t))
             for constant, value in zip((w, a, b), weights, strict=True):
                 constant.value[...] = value
 

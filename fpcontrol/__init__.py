@@ -35,10 +35,19 @@ from fpcontrol import (
     verification,
     walls,
 )
+from fpcontrol.control import objectives
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.optimize import minimize
+from fpcontrol.control.parametric import (
+    ParametricDrift,
+    ParametricField,
+    PiecewiseConstant,
+    PiecewiseLinear,
+    SmoothField,
+)
 from fpcontrol.control.result import Result
 from fpcontrol.control.tracking import TrackingProblem
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.parallel.progress import announce_compilation as _announce_compilation
 from fpcontrol.reference import MoserFlow
@@ -58,9 +67,15 @@ __all__ = [
     "BackwardEuler",
     "CrankNicolson",
     "FokkerPlanck",
+    "Galerkin",
     "MoserFlow",
     "NetworkDrift",
+    "ParametricDrift",
+    "ParametricField",
+    "PiecewiseConstant",
+    "PiecewiseLinear",
     "Result",
+    "SmoothField",
     "TrackingProblem",
     "Trajectory",
     "__version__",
@@ -73,6 +88,7 @@ __all__ = [
     "io",
     "mesh",
     "minimize",
+    "objectives",
     "plotting",
     "verification",
     "walls",

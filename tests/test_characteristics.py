@@ -355,7 +355,7 @@ class Polynomial:
 
     def __init__(self, mesh: Mesh, degree: int) -> None:
         self.degree, d = degree, mesh.topology.dim
-        self.elements = fpc.elements.Elements(lagrange(mesh, degree))
+        self.elements = fpc.discretization.elements.Elements(lagrange(mesh, degree))
         self.u = fem.Function(self.elements.space)
         self.u.interpolate(lambda x: self.exact(x[:d].T)[0])
 

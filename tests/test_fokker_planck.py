@@ -15,11 +15,13 @@ from dolfinx import fem
 from problems import SELF, WORLD, bump, cube, raised, tracking
 
 import fpcontrol as fpc
+from fpcontrol.discretization.base import StageDrift
 from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.fokker_planck import norm
 from fpcontrol.linalg.linear_solvers import Fill, LinearSolver
 from fpcontrol.stepping.operators import Operators, choose_fill
-from fpcontrol.stepping.stepper import Stepper
+from fpcontrol.stepping.stepper import make_stepper
 from fpcontrol.verification import Manufactured, l2_error, orders
 
 # Dimension, degree, cells a side: small, with every dimension and degree together.
@@ -368,7 +370,7 @@ def test_operators_are_those_of_compiled_forms(dim, degree, n):
         return np.stack([1.0 + p[:, i] - 0.5 * p[:, (i + 1) % dim] for i in range(dim)], axis=1)
 
     matrix = g.matrix(np.zeros(g.sparsity.size))
-    g.advection_values(drift(g.points), out=matrix.values)
+    Galerkin(degree).of(space).advection_values(drift(g.points), out=matrix.values)
     matrix.update()
     advection = matrix.mat
     # Round-off of a sum of a few products.
@@ -382,18 +384,21 @@ def test_operators_are_those_of_compiled_forms(dim, degree, n):
 @pytest.mark.parallel([1, 2, 3])
 @pytest.mark.parametrize(("dim", "degree", "n"), SPACES)
 def test_derivative_in_the_drift_is_the_transpose_of_its_action(dim, degree, n):
-    g = Elements(lagrange(cube(WORLD, dim, n), degree))
+    system = Galerkin(degree).on(cube(WORLD, dim, n))
+    g, products = system.elements, system.products()
     rng = np.random.default_rng(WORLD.rank)
     v = rng.standard_normal(g.points.shape)
     x = g.space.tabulate_dof_coordinates()[:, :dim]
     u, z = np.cos(x).prod(axis=1), np.sin(x + 0.5).sum(axis=1)  # the same on ghosts and owners
-    action = g.sum(float(z[: g.n_owned] @ g.advection_action(v, u)))
-    product = np.zeros((dim, g.n_points, g.n_cells))
-    g.add_product(u, z, product)
-    assert product == pytest.approx(g.evaluate(u) * g.reference_gradient(z), rel=1e-13, abs=1e-13)
-    s = g.advection_derivative(product)
+    action = g.sum(float(z[: g.n_owned] @ system.source(v, u)))
+    products.add(u, z)
+    assert products._sum == pytest.approx(
+        g.evaluate(u) * g.reference_gradient(z), rel=1e-13, abs=1e-13
+    )
+    s = products.collect()
+    assert not products._sum.any()
     assert action == pytest.approx(g.sum(float((s * v).sum())), rel=1e-13)
-    matrix = g.matrix(g.advection_values(v)).mat
+    matrix = g.matrix(system.advection_values(v)).mat
     a, b = matrix.createVecs()
     a.array[:] = u[: g.n_owned]
     matrix.mult(a, b)
@@ -404,15 +409,18 @@ def test_derivative_in_the_drift_is_the_transpose_of_its_action(dim, degree, n):
 @schemes()
 @pytest.mark.parametrize(("dim", "degree", "n"), THREE)
 def test_adjoint_step_is_the_transpose_of_the_step(dim, degree, n, scheme):
-    g = Elements(lagrange(cube(WORLD, dim, n), degree))
-    stepper = Stepper(g, 0.1, scheme, 0.2, "direct")
-    stepper.operators.set(stirring(0.3, g.points), 0.2)
+    system = Galerkin(degree).on(cube(WORLD, dim, n))
+    g = system.elements
+    stepper = make_stepper(system, 0.1, scheme, 0.2, "direct")
+    stage = StageDrift(0, lambda: stirring(0.3, g.points), 0.2)
     x = g.space.tabulate_dof_coordinates()[:, :dim]
     rho, dual = np.cos(x).prod(axis=1), np.sin(x + 0.5).sum(axis=1)[: g.n_owned] + 0.3
-    forward = np.empty_like(rho)
-    stepper.step(rho, rho, forward)
-    z, before = np.zeros((2, stepper.stages, g.n_local))
-    back = stepper.adjoint_step(dual, z, before, np.zeros_like(rho))
+    forward, kept = np.empty_like(rho), np.empty((stepper.rows - 1, g.n_local))
+    stepper.step(rho, rho, forward, lambda i: stage, kept)
+    products, state = system.products(), stepper.adjoint_state()
+    back = stepper.adjoint_step(
+        dual, rho, kept, forward, lambda i: stage, state, lambda i: products
+    )
     ahead = g.inner(dual, forward)
     assert g.inner(back, rho) == pytest.approx(ahead, rel=1e-12)
 
@@ -422,14 +430,15 @@ def test_adjoint_step_is_the_transpose_of_the_step(dim, degree, n, scheme):
     ("steps", "speed", "levels"), [(2000, 0.0, 0), (100, 0.0, 2), (1, 0.0, 4), (2000, 200.0, 2)]
 )
 def test_fill_of_the_preconditioner_follows_diffusion_and_drift(steps, speed, levels):
-    g = Elements(lagrange(cube(WORLD, 2, 16), 1))
+    system = Galerkin(1).on(cube(WORLD, 2, 16))
+    g = system.elements
     dt, D = 1.0 / steps, 0.5
     theta = dt * D * float((g.stiffness.getDiagonal() / g.mass.getDiagonal()).sum()) / 17**2
     courant = speed * (dt * theta / D) ** 0.5
     assert choose_fill(theta, courant, 2, 1) == Fill(levels, "natural" if speed else "rcm")
     assert choose_fill(theta, courant, 2, 30) == Fill(0, "rcm")
     assert choose_fill(theta, 0.0, 3, 1) == choose_fill(theta, 0.0, 1, 1) == Fill()
-    operators, least = (Operators(g, tau, D, "gmres") for tau in (dt, 1e-4 * dt))
+    operators, least = (Operators(system, tau, D, "gmres") for tau in (dt, 1e-4 * dt))
     for o, v in ((operators, speed), (least, 0.0)):
         o.set(v * np.stack([g.points[:, 1], -g.points[:, 0]], axis=1), D)
     assert (operators.memory > 1.3 * least.memory) == (levels > 0)
@@ -440,9 +449,11 @@ def test_fill_of_the_preconditioner_follows_diffusion_and_drift(steps, speed, le
 @pytest.mark.parallel([1, 2, 3])
 @pytest.mark.parametrize("kind", ["asm", "bjacobi"])
 def test_blocks_that_options_choose_are_filled_and_counted(kind):
-    g = Elements(lagrange(cube(WORLD, 2, 16), 1))
+    system = Galerkin(1).on(cube(WORLD, 2, 16))
+    g = system.elements
     least, most = (
-        Operators(g, tau, 0.5, "gmres", {"pc_type": kind, "ksp_rtol": 1e-8}) for tau in (1e-6, 1.0)
+        Operators(system, tau, 0.5, "gmres", {"pc_type": kind, "ksp_rtol": 1e-8})
+        for tau in (1e-6, 1.0)
     )
     matrix = 12.0 * WORLD.allreduce(g.sparsity.size)
     memory = [WORLD.allreduce(o.solver.memory()) for o in (least, most)]
@@ -484,8 +495,9 @@ def test_strong_drifts_through_the_walls_take_few_iterations(steady):
 
 @pytest.mark.parallel([1, 2])
 def test_layout_of_a_preconditioner_may_change():
-    g = Elements(lagrange(cube(WORLD, 2, 16), 1))
-    operators = Operators(g, 1e-3, 0.05, "gmres")
+    system = Galerkin(1).on(cube(WORLD, 2, 16))
+    g = system.elements
+    operators = Operators(system, 1e-3, 0.05, "gmres")
     turn = np.stack([g.points[:, 1], -g.points[:, 0]], axis=1)
     b, x = g.vector(), g.vector()
     b.set(g.integrals)
@@ -502,8 +514,9 @@ def test_layout_of_a_preconditioner_may_change():
 
 @pytest.mark.parallel([1, 2])
 def test_fewer_operators_are_kept_where_they_take_more():
-    g = Elements(lagrange(cube(WORLD, 2, 16), 1))
-    operators, fresh = (Operators(g, 1e-3, 0.05, "gmres") for _ in range(2))
+    system = Galerkin(1).on(cube(WORLD, 2, 16))
+    g = system.elements
+    operators, fresh = (Operators(system, 1e-3, 0.05, "gmres") for _ in range(2))
     turn = np.stack([g.points[:, 1], -g.points[:, 0]], axis=1)
     operators.set(turn, 0.05)
     assert operators.keep(3.5 * operators.memory, 9) == 3
@@ -514,7 +527,7 @@ def test_fewer_operators_are_kept_where_they_take_more():
         before = operators.made
         for speed in speeds:
             for o, y in ((operators, x), (fresh, expected)):
-                o.use(speed, lambda v=speed * turn: v, 0.05)
+                o.use(StageDrift(speed, lambda v=speed * turn: v, 0.05))
                 o.solver.solve(b.petsc_vec, y.petsc_vec)
             assert x.array == pytest.approx(expected.array, rel=1e-8)
         return operators.made - before

@@ -6,7 +6,7 @@ import pytest
 from problems import SELF, WORLD, failures
 
 from fpcontrol.stepping.schemes import SDIRK4
-from fpcontrol.stepping.stepper import Stepper
+from fpcontrol.stepping.stepper import RungeKuttaStepper
 from fpcontrol.theorems.statements import equation
 
 
@@ -34,13 +34,13 @@ def test_figures_do_not_depend_on_the_ranks():
 
 
 def test_lost_mass_is_found(monkeypatch):
-    run = Stepper._run
+    run = RungeKuttaStepper._run
 
     def leaking(self, rho, change, out, *options):
         run(self, rho, change, out, *options)
         out *= 1.0 - 1e-13
 
-    monkeypatch.setattr(Stepper, "_run", leaking)
+    monkeypatch.setattr(RungeKuttaStepper, "_run", leaking)
     assert len([name for name in failures(equation.mass(SELF)) if "mass" in name]) == 4
 
 

@@ -17,7 +17,7 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol.characteristics.flow import Flow, Labels
 from fpcontrol.control.fingerprint import moment
-from fpcontrol.control.objective import L2Tracking
+from fpcontrol.control.objectives import L2Tracking
 from fpcontrol.control.parametric import ParametricDrift, PiecewiseConstant, SmoothField
 from fpcontrol.density import check_density
 from fpcontrol.discretization.boundary import Wall

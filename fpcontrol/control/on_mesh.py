@@ -11,7 +11,7 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol.control.fingerprint import moment
-from fpcontrol.control.objective import Cost, L2Tracking, Objective, Setting
+from fpcontrol.control.objectives import Cost, L2Tracking, Objective, Setting
 from fpcontrol.control.parametric import ParametricDrift
 from fpcontrol.control.sweeps import Observe, Sweeps
 from fpcontrol.density import check_density

@@ -13,7 +13,7 @@ from typing import Any
 import checkpoint_schedules as cs
 import numpy as np
 
-from fpcontrol.control.objective import Cost
+from fpcontrol.control.objectives import Cost
 from fpcontrol.control.parametric import ParametricDrift, Terms
 from fpcontrol.control.storage import Sizes, choose, give_back
 from fpcontrol.discretization.base import DriftProducts, SemiDiscretization, StageDrift

@@ -8,7 +8,7 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol.characteristics.flow import Flow
-from fpcontrol.control.objective import L2Tracking, Objective, checked_weight, trapezoid
+from fpcontrol.control.objectives import L2Tracking, Objective, checked_weight, trapezoid
 from fpcontrol.control.on_characteristics import CharacteristicRuns
 from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.control.parametric import ParametricDrift

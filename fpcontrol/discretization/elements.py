@@ -157,6 +157,7 @@ class Elements:
         self.cofactor = self.determinant * self.inverse_jacobian
         points = x[:, 0].T[:, None, :] + np.einsum("cka,qa->kqc", jacobian, reference)
         self.points = points.reshape(d, -1).T
+        self.points.flags.writeable = False
         self.quadrature_weights = np.outer(w, self.determinant).ravel()
 
         # Exact for the element's own functions.

@@ -76,6 +76,10 @@ class GalerkinSystem(SemiDiscretization):
         ).reshape(-1, d * g.n_points)
         self._fill = kernels.advection(d, g.n_points, len(g.dofs))
 
+    def __str__(self) -> str:
+        """Degree and quadrature, for messages."""
+        return str(self.elements)
+
     @property
     def points(self) -> Array:
         """Quadrature points, ``(N, d)``."""
