@@ -96,7 +96,7 @@ def _masses_of_parts(f: fem.Function) -> tuple[Parts, Array]:
     values = Elements(f.function_space, 2 * MAX_DEGREE).evaluate(f.x.array)
     cells = g.quadrature_weights.reshape(values.shape) * values
     parts = Parts.of(g)
-    return parts, parts.sums(g.assemble(g._value.T @ cells))
+    return parts, parts.sums(g.assemble(g.basis_values.T @ cells))
 
 
 def at_common_points(
