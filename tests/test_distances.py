@@ -303,42 +303,6 @@ def test_wasserstein_along_one_axis_agrees_with_one_dimension(dim):
     assert value == pytest.approx(expected, rel=(0.01, 0.1)[dim - 2])
 
 
-# -- samples -----------------------------------------------------------------------------------
-
-
-def test_sliced_wasserstein_of_a_shift_and_of_one_dimension():
-    rng = np.random.default_rng(1)
-    x, c = rng.normal(size=(300, 3)), np.array([1.0, -2.0, 2.0])
-    value = distances.sliced_wasserstein(x, x + c, projections=1000)
-    assert value == pytest.approx(3.0 / np.sqrt(3.0), rel=0.06)
-    assert value == distances.sliced_wasserstein(x, x + c, projections=1000)
-    assert value != distances.sliced_wasserstein(x, x + c, projections=1000, seed=1)
-    u, v, masses = rng.random((70, 1)), rng.random((45, 1)) ** 2, rng.random(45)
-    assert distances.sliced_wasserstein(u, v, 1, y_masses=masses) == pytest.approx(
-        wasserstein_distance(u[:, 0], v[:, 0], None, masses), rel=1e-12
-    )
-    # Three points to two: masses (1, 1, 1)/3 to (2, 1)/3, sorted.
-    value = distances.sliced_wasserstein(
-        np.array([[2.0], [0.0], [1.0]]), np.array([[5.0], [1.0]]), y_masses=[1, 2]
-    )
-    assert value == pytest.approx(np.sqrt((1.0 + 0.0 + 9.0) / 3.0), rel=1e-12)
-
-
-def test_sliced_wasserstein_refuses_bad_samples():
-    x = np.zeros((4, 2))
-    for arguments, options in [
-        ((x, np.zeros((4, 3))), {}),
-        ((x, np.zeros(4)), {}),
-        ((x, np.full((2, 2), np.nan)), {}),
-        ((x, x, 0.5), {}),
-        ((x, x), {"projections": 0}),
-        ((x, x), {"x_masses": np.ones(3)}),
-        ((x, x), {"y_masses": np.array([1.0, 1.0, 1.0, -1.0])}),
-    ]:
-        with pytest.raises(ValueError):
-            distances.sliced_wasserstein(*arguments, **options)
-
-
 # -- ranks and refusals ------------------------------------------------------------------------
 
 

@@ -1,8 +1,10 @@
 """Optimal transport: on a line by quantiles, in more dimensions between atoms."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
+from typing import Any
 
 from mpi4py import MPI
 
@@ -11,7 +13,7 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol.discretization.elements import MAX_DEGREE, Elements
-from fpcontrol.distances.comparison import degree_of, nonnegative
+from fpcontrol.distances.comparison import EXTRA_DEGREE, degree_of, nonnegative
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
@@ -145,9 +147,27 @@ def quantile_cost(F: Distribution, G: Distribution, p: float) -> float:
     raise ArithmeticError(f"The integral over quantiles did not converge on {len(low)} intervals.")
 
 
+def real_array(name: str, values: Any) -> Array:
+    """An argument as an array of numbers.
+
+    Raises:
+        ValueError: For what is none; a form's expression would be taken for an endless sequence.
+    """
+    plain = isinstance(values, Sequence | np.ndarray) or hasattr(values, "__array__")
+    try:
+        if plain and not any(isinstance(value, fem.Function) for value in values):
+            return np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"{name} is a {type(values).__name__}; give an array of numbers. (Distances of densities "
+        "take two dolfinx Functions.)"
+    )
+
+
 def probabilities(name: str, masses: Array | None, n: int) -> Array:
     """Masses ``(n,)``, equal unless given, scaled to sum 1."""
-    masses = np.ones(n) if masses is None else np.asarray(masses, dtype=float)
+    masses = np.ones(n) if masses is None else real_array(name, masses)
     if masses.shape != (n,) or not np.isfinite(masses).all():
         raise ValueError(f"{name} of shape {masses.shape}: ({n},) finite numbers are needed.")
     if masses.min() < 0.0 or masses.sum() <= 0.0:
@@ -164,6 +184,15 @@ def discrete_cost(x: Array, y: Array, u: Array, v: Array, p: float) -> float:
     x_s = x[i][np.minimum(np.searchsorted(F, edges), len(x) - 1)]
     y_s = y[j][np.minimum(np.searchsorted(G, edges), len(y) - 1)]
     return float(np.diff(edges, prepend=0.0) @ np.abs(x_s - y_s) ** p)
+
+
+def weighted_points(name: str, f: fem.Function) -> tuple[Array, Array]:
+    """Quadrature points ``(N, d)`` of all ranks and their probabilities ``(N,)``. Collective."""
+    g = Elements(f.function_space, 2 * max(degree_of(f), 1) + EXTRA_DEGREE)
+    rho = nonnegative(name, g.evaluate(f.x.array).ravel(), g.comm)
+    parts = zip(*g.comm.allgather((g.points, rho * g.quadrature_weights)), strict=True)
+    x, masses = (np.concatenate(part) for part in parts)
+    return x, masses / masses.sum()
 
 
 # -- transport between atoms -------------------------------------------------------------------
