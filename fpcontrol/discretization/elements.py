@@ -16,6 +16,7 @@ from dolfinx.la import vector as la_vector
 from dolfinx.mesh import Mesh
 from petsc4py import PETSc
 
+from fpcontrol.discretization.affine import check_mesh
 from fpcontrol.discretization.sparsity import Matrix, Sparsity
 from fpcontrol.parallel.errors import cached_comm
 from fpcontrol.typing import Array
@@ -28,21 +29,11 @@ def lagrange(mesh: Mesh, degree: int) -> fem.FunctionSpace:
     """Continuous Lagrange space of degree 1, 2 or 3 on a mesh of affine simplices. Collective.
 
     Raises:
-        ValueError: On all ranks, if ``degree`` or the mesh's cells are others.
+        ValueError: On all ranks, for another degree, or a mesh that ``check_mesh`` refuses.
     """
     if degree not in range(1, MAX_DEGREE + 1):
         raise ValueError(f"degree = {degree!r} is not offered; choose 1, 2 or 3.")
-    if mesh.topology.cell_name() not in ("interval", "triangle", "tetrahedron"):
-        raise ValueError(
-            f"mesh has {mesh.topology.cell_name()} cells; intervals, triangles or tetrahedra "
-            "are needed."
-        )
-    if mesh.geometry.dim != mesh.topology.dim or mesh.geometry.cmaps[0].degree != 1:
-        raise ValueError(
-            f"mesh has topological dimension {mesh.topology.dim}, geometric dimension "
-            f"{mesh.geometry.dim} and geometry of degree {mesh.geometry.cmaps[0].degree}; equal "
-            "dimensions and straight-sided cells (degree 1) are needed."
-        )
+    check_mesh(mesh)
     return fem.functionspace(mesh, ("Lagrange", degree))
 
 
