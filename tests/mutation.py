@@ -70,9 +70,9 @@ MUTATIONS = (
     ),
     Mutation(
         "advection of the other sign",
-        "stepping/operators.py",
-        "g.advection_values(v, -self._scale, self._constant",
-        "g.advection_values(v, self._scale, self._constant",
+        "discretization/galerkin.py",
+        "self._system.advection_values(v, -self._scale,",
+        "self._system.advection_values(v, self._scale,",
         ("t4.exact",),
     ),
     Mutation(
@@ -105,9 +105,9 @@ MUTATIONS = (
     ),
     Mutation(
         "no mass correction after a linear solve",
-        "stepping/stepper.py",
-        "shift = g.integral(d) / g.volume",
-        "shift = 0.0",
+        "discretization/galerkin.py",
+        "shift = g.integral(np.subtract(y, start, out=d)) / g.volume",
+        "shift = 0.0 * np.subtract(y, start, out=d)[0]",
         ("equation",),
     ),
     Mutation(
@@ -119,9 +119,9 @@ MUTATIONS = (
     ),
     Mutation(
         "no dual of the cost at the start of a step",
-        "stepping/stepper.py",
-        "                y.array += misfit\n",
-        "                pass\n",
+        "control/sweeps.py",
+        "            self._add_level(n, old)\n",
+        "            pass\n",
         ("gradient",),
     ),
     Mutation(
@@ -186,9 +186,9 @@ MUTATIONS = (
     ),
     Mutation(
         "cost without the halves at the ends of time",
-        "control/tracking.py",
-        "self._trapezoid[[0, -1]] = 0.5",
-        "self._trapezoid[[0, -1]] = 1.0",
+        "control/objectives.py",
+        "weights[[0, -1]] = 0.5",
+        "weights[[0, -1]] = 1.0",
         ("gradient.closed_form",),
     ),
     Mutation(
