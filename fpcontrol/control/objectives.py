@@ -138,6 +138,7 @@ class L2Cost(Cost):
 
     def __init__(self, objective: L2Tracking, setting: Setting) -> None:
         self._setting, self._elements = setting, setting.system.elements
+        self._room = self._elements.vector(), self._elements.vector()
         levels = range(len(setting.times))
         parts = np.array([self._product(setting.reference_at(n)) for n in levels])
         self.norms = reduced(self._elements.comm, parts)
@@ -153,12 +154,17 @@ class L2Cost(Cost):
 
     def level_dual(self, n: int, rho: Array) -> Array:
         """``scale M (rho - reference)``. Collective."""
-        misfit = self._elements.apply_mass(rho - self._setting.reference_at(n))
-        misfit *= self._scales[n]
-        return misfit
+        return self._image(rho - self._setting.reference_at(n)) * self._scales[n]
 
     def _product(self, u: Array) -> float:
-        return float(self._elements.apply_mass(u) @ u[: self._elements.n_owned])
+        return float(self._image(u) @ u[: self._elements.n_owned])
+
+    def _image(self, u: Array) -> Array:
+        """``M u``, a view of room that is used again."""
+        x, image = self._room
+        x.set(u)
+        self._elements.mass.mult(x.petsc_vec, image.petsc_vec)
+        return image.array[: self._elements.n_owned]
 
 
 @dataclass(frozen=True)
