@@ -390,8 +390,8 @@ def test_reference_at_moving_points_is_the_function(make, degree, monkeypatch):
             1.5 * exact_slope, rel=1e-10, abs=1e-11 * size ** (degree - 1)
         )
     # From any cell to any other; only a re-entrant corner stops a walk.
-    searched, search = [], moving._search
-    monkeypatch.setattr(moving, "_search", lambda x: searched.append(len(x)) or search(x))
+    searched, search = [], moving.cells.search
+    monkeypatch.setattr(moving.cells, "search", lambda x: searched.append(len(x)) or search(x))
     n_cells = WORLD.allreduce(polynomial.elements.n_cells)
     far = moving.at(0.5, y, 7 * np.arange(len(y)) % n_cells)[0]
     assert (sum(searched) > 0) == (make is l_shape)
