@@ -1,7 +1,7 @@
 """The forward problem: a density carried by a drift and by noise, no flux through the walls."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,15 @@ from fpcontrol.discretization.base import Discretization, StageDrift
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.drift.base import as_drift
-from fpcontrol.drift.sampling import DriftSampler, check_switches
+from fpcontrol.drift.sampling import DriftSampler, check_switches, sample
 from fpcontrol.linalg.linear_solvers import FACTORED_ONCE, check_linear_solver
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.progress import track
 from fpcontrol.stepping.schemes import Scheme, check_scheme
 from fpcontrol.stepping.stepper import make_stepper
-from fpcontrol.trajectory import Trajectory, check_steps, trajectory
+from fpcontrol.stepping.watch import Watch, say
+from fpcontrol.trajectory import Save, Trajectory, blank, check_steps, kept_levels
 from fpcontrol.typing import Array, VectorField
 
 MAX_DOUBLINGS = 12
@@ -35,7 +36,8 @@ class FokkerPlanck:
 
     Continuous finite elements in space (``Galerkin``); the mass is constant to round-off. The
     density is of order ``degree + 1`` in L2 on smooth data; positivity is not enforced
-    (``Trajectory.minimum`` reports it). Collective.
+    (``Trajectory.minimum`` reports it), and where the cell Peclet number :math:`|v|h/(2D)` is far
+    above 1 a run may blow up, which ends it with an error (``stepping.watch``). Collective.
 
     Args:
         mesh: Mesh of intervals, triangles or tetrahedra; not to be moved afterwards.
@@ -88,9 +90,13 @@ class FokkerPlanck:
         t0: float = 0.0,
         scheme: Scheme | None = None,
         tolerance: float | None = None,
+        save: Save = "all",
         progress: bool = False,
     ) -> Trajectory:
         """Carry a density from ``t0`` to ``t1``. Collective.
+
+        A run that blows up or loses its mass ends with an error, see ``stepping.watch``; one whose
+        minimum falls below -1 % of the mean density, or that rings, warns once on rank 0.
 
         Args:
             start: Density at ``t0``, on the equation's mesh and of its degree.
@@ -100,90 +106,202 @@ class FokkerPlanck:
             scheme: ``CrankNicolson()`` unless given.
             tolerance: If given, the steps are doubled until the estimated error in time is below
                 it: the largest L2 difference to the run with half the steps, over the largest
-                norm, divided by what the observed order makes of it (``Trajectory.time_error``).
-                At least three runs: two may agree because both miss what the drift does.
+                norm, divided by what the observed order makes of it (``Trajectory.time_error``),
+                at the levels that are kept. At least three runs: two may agree because both miss
+                what the drift does.
+            save: Which levels to keep: ``"all"``; an integer k, every k-th and the last;
+                ``"last"``; or a list of times, which must be time levels. Memory holds these and
+                two or three more. Mass and minimum are known at all levels in any case.
             progress: Show progress on rank 0.
 
         Returns:
-            The densities at all ``steps + 1`` levels.
+            The densities at the levels kept.
 
         Raises:
             ValueError: On all ranks, for a bad argument or a drift with bad values.
-            ArithmeticError: On all ranks, if the solver fails or the tolerance is not reached.
+            ArithmeticError: On all ranks, if the solver fails, the tolerance is not reached, or
+                the run blows up: the message names time, place, cell Peclet number and remedy.
         """
+        run = self._checked(start, t0, t1, steps, scheme)
+        kept_levels(save, run.times)  # refuses what cannot be kept, before a run
+        if tolerance is None:
+            return self._solve(run, save, progress)[0]
+        if not (np.isfinite(tolerance) and tolerance > 0):
+            raise ValueError(f"tolerance = {tolerance!r} must be a positive number.")
+        return self._refine(run, save, tolerance, progress)
+
+    def march(
+        self,
+        start: fem.Function,
+        t1: float,
+        steps: int,
+        *,
+        t0: float = 0.0,
+        scheme: Scheme | None = None,
+        progress: bool = False,
+    ) -> Iterator[tuple[float, fem.Function]]:
+        """Yield time and density of one level after the other, the start first. Collective.
+
+        The densities are the caller's; three levels are held at a time. A loop that is left early
+        leaves the rest of the steps undone; all ranks must leave it at the same level.
+
+        Args:
+            start: See ``solve``, and for the others.
+            t1: Last time.
+            steps: Number of equal steps.
+            t0: First time.
+            scheme: ``CrankNicolson()`` unless given.
+            progress: Show progress on rank 0.
+
+        Raises:
+            ValueError, ArithmeticError: As ``solve``.
+        """
+        run = self._checked(start, t0, t1, steps, scheme)
+        return self._yield_levels(run, progress)
+
+    # -- inner parts ---------------------------------------------------------------------------
+
+    def _checked(
+        self, start: fem.Function, t0: float, t1: float, steps: int, scheme: Scheme | None
+    ) -> "_Run":
         steps = check_steps(steps)
         if not (np.isfinite([t0, t1]).all() and t1 > t0):
             raise ValueError(f"t1 = {t1!r} must be finite and later than t0 = {t0!r}.")
         check_density("start", start, self.elements)
         check_switches(self.drift, t0, t1, steps)
-        scheme = check_scheme(scheme)
-        if tolerance is None:
-            return self._march(start, t0, t1, steps, scheme, progress)
-        if not (np.isfinite(tolerance) and tolerance > 0):
-            raise ValueError(f"tolerance = {tolerance!r} must be a positive number.")
-        return self._refine(start, t0, t1, steps, scheme, tolerance, progress)
+        return _Run(start, t0, t1, steps, check_scheme(scheme))
 
-    def _refine(
-        self,
-        start: fem.Function,
-        t0: float,
-        t1: float,
-        steps: int,
-        scheme: Scheme,
-        tolerance: float,
-        progress: bool,
-    ) -> Trajectory:
+    def _yield_levels(self, run: "_Run", progress: bool) -> Iterator[tuple[float, fem.Function]]:
+        empty, spare = blank(self.elements.space), np.empty((3, self.elements.n_local))
+        steps = _Steps(self, run, lambda n: spare[n % 3], progress)
+        for n, rho in enumerate(steps.levels()):
+            density = empty.copy()
+            density.x.array[:] = rho
+            yield float(run.times[n]), density
+
+    def _solve(
+        self, run: "_Run", save: Save, progress: bool, warn: bool = True
+    ) -> tuple[Trajectory, list[str]]:
+        """A run, and what is to be warned of."""
+        g, kept = self.elements, kept_levels(save, run.times)
+        levels, row = np.empty((len(kept), g.n_local)), {int(n): i for i, n in enumerate(kept)}
+        spare = np.empty((3 if len(kept) <= run.steps else 0, g.n_local))
+
+        def room(n: int) -> Array:
+            return levels[row[n]] if n in row else spare[n % 3]
+
+        steps = _Steps(self, run, room, progress, warn)
+        for _ in steps.levels():
+            pass
+        watch = steps.watch
+        trajectory = Trajectory(
+            g.space,
+            run.times[kept],
+            levels,
+            watch.mass,
+            watch.minimum(),
+            steps.stepper.solver.iterations,
+            None,
+            run.times,
+            blank(g.space),
+        )
+        return trajectory, watch.said
+
+    def _refine(self, run: "_Run", save: Save, tolerance: float, progress: bool) -> Trajectory:
         """Double the steps until the error that two runs imply is below the tolerance."""
         g, before = self.elements, None
-        coarse = self._march(start, t0, t1, steps, scheme, progress)
+        coarse, _ = self._solve(run, save, progress, warn=False)
         for _ in range(MAX_DOUBLINGS):
-            fine = self._march(start, t0, t1, 2 * (len(coarse) - 1), scheme, progress)
-            gaps = [norm(g, u) for u in fine.levels[::2] - coarse.levels]
-            gap = max(gaps) / max(norm(g, u) for u in fine.levels[::2])
+            run = replace(run, steps=2 * run.steps)
+            fine, said = self._solve(run, save, progress, warn=False)
+            one, two = (kept_levels(save, times) for times in (coarse.all_times, fine.all_times))
+            _, i, j = np.intersect1d(2 * one, two, return_indices=True)
+            gaps = [norm(g, fine.levels[b] - coarse.levels[a]) for a, b in zip(i, j, strict=True)]
+            gap = max(gaps) / max(norm(g, fine.levels[b]) for b in j)
             if before is not None:
                 # Successive gaps shrink by 2**order; a drift that switches lowers the order, so it
                 # is taken as observed.
-                ratio = float(np.clip(before / max(gap, 1e-300), 1.5, 2**scheme.order))
+                ratio = float(np.clip(before / max(gap, 1e-300), 1.5, 2**run.scheme.order))
                 error = gap / (ratio - 1.0)
                 if error <= tolerance:
+                    for text in said:
+                        say(g.comm, text)
                     return replace(fine, time_error=error)
             coarse, before = fine, gap
         raise ArithmeticError(
-            f"tolerance = {tolerance:g} was not reached with {len(coarse) - 1} steps: the error "
+            f"tolerance = {tolerance:g} was not reached with {run.steps} steps: the error "
             f"is {error:.1e}. Begin with more steps, or use a scheme of higher order."
         )
 
-    def _march(
+
+@dataclass(frozen=True)
+class _Run:
+    """What is run: a start density, equal steps, a scheme."""
+
+    start: fem.Function
+    t0: float
+    t1: float
+    steps: int
+    scheme: Scheme
+
+    @property
+    def times(self) -> Array:
+        return np.linspace(self.t0, self.t1, self.steps + 1)
+
+
+class _Steps:
+    """The watched steps of a run; level ``n`` goes to ``room(n)``, two before it must be kept."""
+
+    def __init__(
         self,
-        start: fem.Function,
-        t0: float,
-        t1: float,
-        steps: int,
-        scheme: Scheme,
+        equation: FokkerPlanck,
+        run: _Run,
+        room: Callable[[int], Array],
         progress: bool,
-    ) -> Trajectory:
-        """Equal steps."""
-        g = self.elements
-        times = np.linspace(t0, t1, steps + 1)
-        dt = (t1 - t0) / steps
+        warn: bool = True,
+    ) -> None:
+        g, scheme, times = equation.elements, run.scheme, run.times
+        self._equation, self._run, self._room, self._progress = equation, run, room, progress
+        self._times, self._dt = times, (run.t1 - run.t0) / run.steps
         with collective_errors(g.comm):  # a schedule may raise on one rank only
-            diffusivity = [
-                [self.noise.diffusivity(t + c * dt) for c in scheme.c] for t in times[:-1]
+            self._diffusivity = [
+                [equation.noise.diffusivity(t + c * self._dt) for c in scheme.c] for t in times[:-1]
             ]
-        largest = max(max(row) for row in diffusivity)
-        stepper = make_stepper(
-            self.system, dt, scheme, largest, self._linear_solver, self._petsc_options
+        largest = max(max(row) for row in self._diffusivity)
+        self.stepper = make_stepper(
+            equation.system,
+            self._dt,
+            scheme,
+            largest,
+            equation._linear_solver,
+            equation._petsc_options,
         )
-        sampler = DriftSampler(self.drift, self.system)
-        levels = np.empty((steps + 1, g.n_local))
-        levels[0] = start.x.array
-        for n in track(range(steps), "forward", g.comm, progress):
+        self.watch = Watch(g, times, self._transport, scheme=scheme, warn=warn)
+
+    def levels(self) -> Iterator[Array]:
+        """Yield the levels, local; each is overwritten as soon as its room is given again."""
+        g, stepper, c = self._equation.elements, self.stepper, self._run.scheme.c
+        sampler = DriftSampler(self._equation.drift, self._equation.system)
+        last = before = self._room(0)
+        last[:] = self._run.start.x.array
+        self.watch.begin(last)
+        yield last
+        for n in track(range(self._run.steps), "forward", g.comm, self._progress):
 
             def drive(i: int, n: int = n) -> StageDrift:
-                return StageDrift(*sampler.at(times[n] + scheme.c[i] * dt), diffusivity[n][i])
+                drift = sampler.at(self._times[n] + c[i] * self._dt)
+                return StageDrift(*drift, self._diffusivity[n][i])
 
-            stepper.step(levels[n], levels[max(n - 1, 0)], levels[n + 1], drive)
-        return trajectory(g, times, levels, stepper.solver.iterations)
+            new = self._room(n + 1)
+            stepper.step(last, before, new, drive)
+            self.watch.check(n + 1, new, last, before)
+            last, before = new, last
+            yield new
+
+    def _transport(self, n: int) -> tuple[Array, float]:
+        """Drift at the points and diffusivity in the first stage of a step. Collective."""
+        t = self._times[n] + self._run.scheme.c[0] * self._dt
+        return sample(self._equation.drift, t, self._equation.system), self._diffusivity[n][0]
 
 
 def norm(g: Elements, u: Array) -> float:

@@ -1,7 +1,7 @@
 """Densities over time, with their masses and minima."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from mpi4py import MPI
 
@@ -12,19 +12,25 @@ from fpcontrol.discretization.elements import Elements
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
 
+type Save = str | int | Sequence[float] | Array
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Trajectory:
-    """Densities at all time levels; ``trajectory[i]`` is a dolfinx Function, ``len`` is steps + 1.
+    """Densities at time levels: plain data, of which nothing communicates when it is read.
+
+    ``trajectory[i]`` is the density at ``times[i]``, a new dolfinx Function; negative ``i`` count
+    from the end. ``len`` is the number of levels kept, iteration goes through them.
 
     Attributes:
         space: The finite-element space.
-        times: Shape ``(steps + 1,)``.
-        levels: Degrees of freedom of this rank (owned, then ghosts), ``(steps + 1, n_local)``.
-        mass: Integral of the density over the domain, ``(steps + 1,)``.
-        minimum: Smallest degree of freedom of the density, ``(steps + 1,)``.
+        times: Times of the levels kept, ``(n,)``; all ``steps + 1`` unless told otherwise.
+        levels: Degrees of freedom of this rank (owned, then ghosts), ``(n, n_local)``.
+        mass: Integral of the density over the domain, at ``all_times``.
+        minimum: Smallest degree of freedom of the density, at ``all_times``.
         iterations: Linear iterations of the whole run.
         time_error: Estimated relative error in time, if a tolerance was asked for.
+        all_times: All time levels of the run, ``(steps + 1,)``.
     """
 
     space: fem.FunctionSpace
@@ -33,20 +39,23 @@ class Trajectory:
     mass: Array
     minimum: Array
     iterations: int
-    time_error: float | None = None
+    time_error: float | None
+    all_times: Array
+    # Copies of a Function share its communication pattern, so that ranks need not meet for them.
+    _blank: fem.Function = field(repr=False)
 
     def __len__(self) -> int:
-        """Number of time levels, steps + 1."""
+        """Number of levels kept."""
         return len(self.times)
 
     def __getitem__(self, i: int) -> fem.Function:
-        """Density at level ``i`` (negative from the end). Collective."""
-        density = fem.Function(self.space, name="density")
+        """Density at level ``i`` of those kept. Not collective."""
+        density = self._blank.copy()
         density.x.array[:] = self.levels[i]
         return density
 
     def __iter__(self) -> Iterator[fem.Function]:
-        """Densities from first to last. Collective."""
+        """Densities from first to last. Not collective."""
         return (self[i] for i in range(len(self)))
 
     @property
@@ -54,13 +63,31 @@ class Trajectory:
         """Largest relative change of the mass."""
         return float(np.abs(self.mass / self.mass[0] - 1.0).max())
 
+    def __repr__(self) -> str:
+        unknowns = self.space.dofmap.index_map.size_global
+        kept = f"{len(self)}"
+        if len(self) < len(self.all_times):
+            kept += f" of {len(self.all_times)}"
+        return (
+            f"Trajectory: {kept} levels, t = {self.all_times[0]:g} ... {self.all_times[-1]:g}, "
+            f"{unknowns} unknowns, mass {self.mass[0]:.6g}, minimum {self.minimum.min():.3g}"
+        )
+
+
+def blank(space: fem.FunctionSpace) -> fem.Function:
+    """A density to be copied, which no longer takes all ranks. Collective."""
+    return fem.Function(space, name="density")
+
 
 def trajectory(g: Elements, times: Array, levels: Array, iterations: int) -> Trajectory:
-    """A trajectory with its masses and minima. Collective."""
+    """A trajectory of all its levels, with their masses and minima. Collective."""
     owned = levels[:, : g.n_owned]
     mass = reduced(g.comm, owned @ g.integrals)
     low = owned.min(axis=1) if g.n_owned else np.full(len(times), np.inf)
-    return Trajectory(g.space, times, levels, mass, reduced(g.comm, low, MPI.MIN), iterations)
+    minimum = reduced(g.comm, low, MPI.MIN)
+    return Trajectory(
+        g.space, times, levels, mass, minimum, iterations, None, times, blank(g.space)
+    )
 
 
 def check_steps(steps: int, pieces: int = 1) -> int:
@@ -73,3 +100,43 @@ def check_steps(steps: int, pieces: int = 1) -> int:
             f"{pieces * max(1, round(steps / pieces))}. A step must not straddle a switch."
         )
     return int(steps)
+
+
+def kept_levels(save: Save, times: Array) -> Array:
+    """Numbers of the levels to keep, ascending, ``(n,)``.
+
+    Args:
+        save: ``"all"``, ``"last"``, a positive integer k (every k-th level and the last), or times.
+        times: All time levels, ``(steps + 1,)``.
+
+    Raises:
+        ValueError: For anything else; for a time that is no level, the message names the nearest.
+    """
+    steps = len(times) - 1
+    if isinstance(save, str):
+        if save not in ("all", "last"):
+            raise ValueError(f'save = {save!r} is unknown; choose "all", "last", k or times.')
+        return np.arange(steps + 1) if save == "all" else np.array([steps])
+    if isinstance(save, int | np.integer) and not isinstance(save, bool):
+        if save < 1:
+            raise ValueError(f"save = {save!r} must be positive: every so many levels are kept.")
+        return np.unique([*range(0, steps + 1, int(save)), steps])
+    try:
+        asked = np.asarray(save)
+    except ValueError:  # rows of unequal length
+        asked = np.array(None)
+    numbers = asked.dtype.kind in "fiu" and asked.ndim == 1 and bool(np.isfinite(asked).all())
+    if not numbers or not len(asked):
+        raise ValueError(
+            f'save = {save!r} must be "all", "last", a positive integer or a list of times.'
+        )
+    places = (asked - times[0]) / (times[-1] - times[0]) * steps
+    levels = np.clip(np.round(places), 0, steps).astype(int)
+    off = np.abs(places - levels) > 1e-6
+    if off.any():
+        i = int(np.flatnonzero(off)[0])
+        raise ValueError(
+            f"save: t = {asked[i]:g} is no time level of {steps} steps from {times[0]:g} to "
+            f"{times[-1]:g}; the nearest is {times[levels[i]]:.12g}."
+        )
+    return np.unique(levels)

@@ -77,6 +77,36 @@ def projected(delta: Any, factor: float, mass: Any, shift: float, out: Any) -> N
         out[i] = factor * delta[i] - shift * mass[i]
 
 
+@compiled
+def inspect(u: Any, last: Any, before: Any, integrals: Any, weights: Any, out: Any) -> None:
+    """What a watch wants to know of a level, in one pass over the entries of ``integrals``.
+
+    Writes the sums of ``integrals * u`` and ``weights * |u|``, the weighted sums of ``d e``,
+    ``d d``, ``e e`` and ``u u`` with ``d = u - last`` and ``e = last - before``, and the smallest
+    entry of ``u`` (infinite if there is none).
+    """
+    mass, size, inner, new, old, square, low = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, np.inf
+    for i in range(integrals.size):
+        value, w = u[i], weights[i]
+        d, e = value - last[i], last[i] - before[i]
+        mass += integrals[i] * value
+        size += w * abs(value)
+        inner += w * d * e
+        new += w * d * d
+        old += w * e * e
+        square += w * value * value
+        low = min(low, value)
+    out[0], out[1], out[2], out[3], out[4], out[5], out[6] = (
+        mass,
+        size,
+        inner,
+        new,
+        old,
+        square,
+        low,
+    )
+
+
 @functools.cache
 def advection(d: int, n_points: int, n_basis: int) -> Callable[..., None]:
     """``fill(v, cofactor, table, slots, scale, constant, out)`` for one element.
