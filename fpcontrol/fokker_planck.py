@@ -276,7 +276,7 @@ class _Steps:
             equation._linear_solver,
             equation._petsc_options,
         )
-        self.watch = Watch(g, times, self._transport, scheme=scheme, warn=warn)
+        self.watch = Watch(equation.system, times, self._transport, scheme=scheme, warn=warn)
 
     def levels(self) -> Iterator[Array]:
         """Yield the levels, local; each is overwritten as soon as its room is given again."""
