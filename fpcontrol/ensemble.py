@@ -16,27 +16,29 @@ four ranks each. Files that a member writes need names of their own.
 
 import pickle
 import reprlib
+import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from mpi4py import MPI
+from mpi4py.util.sync import Counter
 
 import numpy as np
 from petsc4py import PETSc
 
-from fpcontrol.parallel.errors import barrier_with_timeout, collective_errors, portable
+from fpcontrol.parallel.attempt import attempt
+from fpcontrol.parallel.errors import collective_errors, portable
 from fpcontrol.parallel.progress import Progress, silenced
+from fpcontrol.parallel.scope import only_within
 from fpcontrol.parallel.signals import interrupts
 
 # Seconds between two looks of rank 0 at what others ask of it, while it computes.
 LOOK = 0.02
 # Seconds between two looks of an idle rank 0 at the count of the cases done.
 COUNT = 0.1
-TAKEN, DONE = 0, 1
 
 
 class EnsembleError(ExceptionGroup[Exception]):
@@ -73,7 +75,9 @@ def run[Case, Value](
 
     The ranks are split into groups of consecutive ones whose sizes differ by one at most. A group
     that is done takes the next case, so that cases of unequal length balance. Within a member, and
-    only there, the group's communicator is the one to use; progress of what it runs is not shown.
+    only there, the group's communicator is the one to use (a collective call on MPI.COMM_WORLD, or
+    on ``comm``, is an error of the case: other ranks would never answer); progress of what it runs
+    is not shown.
     Results do not depend on the groups but for round-off: sums over other ranks, and on one rank
     numpy's BLAS, which rounds by where in memory its arrays happen to lie.
 
@@ -89,7 +93,8 @@ def run[Case, Value](
         groups: Number of groups; as many as there are ranks, or cases if those are fewer.
         progress: Show on rank 0 how many cases are done.
         patience: Seconds that a rank whose member raised waits for its group, before it takes the
-            others to be stuck in a collective call that it left and ends the run.
+            others to be stuck in a collective call that it left and ends the run. A group without
+            a case that has waited so long for the others says so, once.
 
     Returns:
         Results in the order of the cases, on all ranks.
@@ -106,26 +111,31 @@ def run[Case, Value](
     # Contiguous: ranks of a group are near each other on the machine.
     group = comm.Split(comm.rank * groups // comm.size, comm.rank)
     meeting, everyone = group.Dup(), comm.Dup()
-    counts = _Counts(comm)
-    bar = _Bar(counts, Progress("cases", len(cases), comm, progress), comm.rank == 0)
+    taken, done, told = (Counter(typecode="l", comm=comm) for _ in range(3))
+    bar = _Bar(done, Progress("cases", len(cases), comm, progress), comm.rank == 0)
     mine: dict[int, bytes | Exception] = {}
     with interrupts() as interrupted, silenced(), _looking_up(comm):
-        while (i := _next(counts, meeting, interrupted, len(cases))) < len(cases):
-            outcome = _outcome(member, cases[i], group, meeting, f"case {i}", patience)
+        while (i := _next(taken, meeting, interrupted, len(cases))) < len(cases):
+            with only_within(group, MPI.COMM_WORLD, comm):
+                outcome = _outcome(member, cases[i], group, meeting, f"case {i}", patience)
             if group.rank == 0:
                 mine[i] = outcome
-                counts.add(DONE, 1)
+                done.next(1)
             bar.update()
-        arrived = everyone.Ibarrier()
+        arrived, waited = everyone.Ibarrier(), time.monotonic()
         while not arrived.Test():
             bar.update(COUNT)
+            if time.monotonic() - waited > patience:
+                waited = np.inf
+                _say_who_is_missing(told, done.next(0), len(cases), patience)
             time.sleep(1e-3)  # leaves the core to ranks that still work
         bar.update()
         bar.close()
         stopped = everyone.allreduce(bool(interrupted), op=MPI.LOR)
         found = {i: o for part in everyone.allgather(mine) for i, o in part.items()}
     # Not reached where one rank alone is interrupted or out of memory: to free is collective.
-    counts.free()
+    for counter in (taken, done, told):
+        counter.free()
     for used in (meeting, everyone, group):
         used.Free()
     return _results(found, len(cases), stopped)
@@ -153,13 +163,25 @@ def _checked(comm: MPI.Comm, cases: int, groups: int | None, patience: float) ->
     return int(groups)
 
 
-def _next(counts: "_Counts", meeting: MPI.Comm, interrupted: list[int], cases: int) -> int:
+def _say_who_is_missing(told: Counter, done: int, cases: int, patience: float) -> None:
+    """A line on stderr, of the first rank that has waited for long."""
+    if told.next(1) == 0:
+        print(
+            f"ensemble: {done} of {cases} cases are done and none is left to hand out; a group has "
+            f"waited {patience:g} s for the others. A member that uses MPI.COMM_WORLD, or PETSc "
+            "objects on it, in place of the communicator it is given never ends.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _next(taken: Counter, meeting: MPI.Comm, interrupted: list[int], cases: int) -> int:
     """Number of the case that this group runs next; ``cases`` or more if none is left."""
     stop = meeting.allreduce(bool(interrupted), op=MPI.LOR)
     # An interrupt takes all the cases that are left, so that no group finds one.
     i = 0
     if meeting.rank == 0:
-        i = counts.add(TAKEN, cases) + cases if stop else counts.add(TAKEN, 1)
+        i = taken.next(cases) + cases if stop else taken.next(1)
     return meeting.bcast(i)
 
 
@@ -172,30 +194,28 @@ def _outcome(
     patience: float,
 ) -> bytes | Exception:
     """What one case gave, pickled, or the exception of the lowest rank that raised."""
-    name, error, result, told = f"{name} = {reprlib.repr(case)}", None, b"", ""
-    try:
+    name = f"{name} = {reprlib.repr(case)}"
+
+    def call() -> bytes:
         value = member(case, group)
-        if group.rank == 0:
-            try:
-                result = pickle.dumps(value)
-            except Exception as why:
-                raise TypeError(
-                    f"member returned {reprlib.repr(value)}, which cannot be pickled; return "
-                    "numbers, arrays or lists of them."
-                ) from why
-    except Exception as caught:
-        error, told = caught, "".join(traceback.format_exception(caught))
-    words = f"{name} raised on rank {meeting.rank} of its group, others are stuck:\n{told}"
-    barrier_with_timeout(meeting, patience, words if error else "")
+        try:
+            return pickle.dumps(value) if group.rank == 0 else b""
+        except Exception as why:
+            raise TypeError(
+                f"member returned {reprlib.repr(value)}, which cannot be pickled; return "
+                "numbers, arrays or lists of them."
+            ) from why
+
+    outcome = attempt(call, meeting, patience, f"{name} raised on rank {meeting.rank} of its group")
     if group.size > 1:  # what a member has made on the communicator itself, and dropped
         PETSc.garbage_cleanup(group)
-    failed = [rank for rank, text in enumerate(meeting.allgather(told)) if text]
+    error, failed = outcome.error, outcome.failed
     if not failed:
-        return result
+        return outcome.value or b""
     if error:
         error = portable(error)
-        error.add_note(told)
-    first = meeting.bcast(error, root=failed[0])
+        error.add_note(outcome.told[meeting.rank])
+    first: Exception = meeting.bcast(error, root=failed[0])
     alone = "" if len(failed) == group.size else f", on rank {failed[0]} of its group, not on all"
     first.add_note(f"({name}{alone})")
     return first
@@ -220,42 +240,18 @@ def _results(found: dict[int, bytes | Exception], cases: int, stopped: bool) -> 
     return results
 
 
-class _Counts:
-    """Two whole numbers on rank 0 that every rank reads and raises by itself. Collective."""
-
-    def __init__(self, comm: MPI.Comm) -> None:
-        self._window = MPI.Win.Allocate(16 if comm.rank == 0 else 0, 8, comm=comm)
-        if comm.rank == 0:
-            self._window.Lock(0, MPI.LOCK_EXCLUSIVE)
-            np.frombuffer(self._window.tomemory(), dtype=np.int64)[:] = 0
-            self._window.Unlock(0)
-        comm.barrier()
-
-    def add(self, which: int, value: int) -> int:
-        """Raise a number, and return what it was. Not collective."""
-        before, value_ = np.zeros(1, dtype=np.int64), np.array([value], dtype=np.int64)
-        self._window.Lock(0, MPI.LOCK_SHARED)
-        self._window.Fetch_and_op(value_, before, 0, which, op=MPI.SUM)
-        self._window.Unlock(0)
-        return int(before[0])
-
-    def free(self) -> None:
-        """Give the memory back. Collective."""
-        self._window.Free()
-
-
 class _Bar:
     """Progress of all groups, shown by rank 0 when it comes by."""
 
-    def __init__(self, counts: _Counts, progress: Progress, shows: bool) -> None:
-        self._counts, self._progress, self._shows = counts, progress, shows
+    def __init__(self, done: Counter, progress: Progress, shows: bool) -> None:
+        self._count, self._progress, self._shows = done, progress, shows
         self._seen, self._last = 0, time.monotonic()
 
     def update(self, every: float = 0.0) -> None:
         """Show what has been done since the last time, if that was long enough ago."""
         if not self._shows or time.monotonic() - self._last < every:
             return
-        self._last, done = time.monotonic(), self._counts.add(DONE, 0)
+        self._last, done = time.monotonic(), self._count.next(0)
         for _ in range(done - self._seen):
             self._progress.update()
         self._seen = done
