@@ -3,12 +3,18 @@
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mpi4py import MPI
 
+import basix.ufl
+import dolfinx.fem.petsc
+import dolfinx.mesh
 import numpy as np
+import pytest
+import ufl
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 
@@ -98,3 +104,129 @@ def mpirun(script: Path, ranks: int = 2) -> list[str]:
 def failures(study: Study) -> list[str]:
     """Quantities of the rows that do not pass."""
     return [row.quantity for row in study.rows if not row.passed]
+
+
+# Dimension, degree, cells a side: small, with every dimension and degree together.
+SPACES = [
+    *((1, 1, 9), (1, 2, 6), (1, 3, 5)),
+    *((2, 1, 5), (2, 2, 4), (2, 3, 3)),
+    *((3, 1, 3), (3, 2, 2), (3, 3, 1)),
+]
+THREE = [(1, 3, 5), (2, 2, 4), (3, 1, 3)]
+SCHEMES = [fpc.CrankNicolson(), fpc.BackwardEuler(), fpc.SDIRK2(), fpc.SDIRK4()]
+
+
+def schemes() -> pytest.MarkDecorator:
+    """Every scheme."""
+    return pytest.mark.parametrize("scheme", SCHEMES, ids=lambda scheme: scheme.name)
+
+
+def spaces_and_schemes() -> pytest.MarkDecorator:
+    """Every space and every scheme, and the schemes in use most with every space."""
+    pairs = [(*space, scheme) for space in SPACES for scheme in SCHEMES[:2]]
+    pairs += [(*space, SCHEMES[2 + i % 2]) for i, space in enumerate(SPACES)]
+    return pytest.mark.parametrize(
+        ("dim", "degree", "n", "scheme"), pairs, ids=lambda part: getattr(part, "name", None)
+    )
+
+
+def stirring(t: float, x: np.ndarray) -> np.ndarray:
+    """A drift that changes in time, is no gradient and goes through the walls."""
+    return np.sin(3.0 * x[:, ::-1] + t) + 0.3
+
+
+RANKS = pytest.mark.parallel([1, 2, 3])
+A = 2.0  # strength of the oscillating drift (A/k) sin(kx), up to time 1
+
+
+def ones(x: np.ndarray) -> np.ndarray:
+    return np.ones(len(x))
+
+
+@dataclass(frozen=True)
+class Ripple:
+    """The drift (A/k) sin(k x_i) in every coordinate, with its divergence."""
+
+    k: float
+
+    def __call__(self, t: float, x: np.ndarray) -> np.ndarray:
+        return A / self.k * np.sin(self.k * x)
+
+    def divergence(self, t: float, x: np.ndarray) -> np.ndarray:
+        return A * np.cos(self.k * x).sum(axis=1)
+
+
+def l_shape(comm, n: int = 6) -> Mesh:
+    """The unit square without its upper right quarter."""
+    x = np.array([[i / n, j / n] for j in range(n + 1) for i in range(n + 1)])
+    corner = [j * (n + 1) + i for j in range(n) for i in range(n) if i < n // 2 or j < n // 2]
+    cells = np.array([[[c, c + 1, c + n + 1], [c + 1, c + n + 2, c + n + 1]] for c in corner])
+    used, cells = np.unique(cells.reshape(-1, 3), return_inverse=True)
+    element = basix.ufl.element("Lagrange", "triangle", 1, shape=(2,))
+    if comm.rank:
+        return dolfinx.mesh.create_mesh(
+            comm, np.empty((0, 3), dtype=np.int64), ufl.Mesh(element), np.empty((0, 2))
+        )
+    return dolfinx.mesh.create_mesh(
+        comm, cells.reshape(-1, 3).astype(np.int64), ufl.Mesh(element), x[used]
+    )
+
+
+DOMAINS = {
+    "interval": lambda comm: cube(comm, 1, 4),
+    "square": lambda comm: cube(comm, 2, 4, size=300.0),
+    "box": lambda comm: cube(comm, 3, 2),
+    "l-shape": l_shape,
+}
+
+
+def jumping(t: float, x: np.ndarray) -> np.ndarray:
+    """Towards the middle, at a speed that jumps at 0.3 and 0.6."""
+    return -(1.0 + 3.0 * (t > 0.3) - 2.0 * (t > 0.6)) * (x - 0.5)
+
+
+def quiet(problem: fpc.TrackingProblem, **options) -> fpc.Result:
+    """Minimize with a dozen iterations, and without a progress meter."""
+    return fpc.minimize(problem, **{"max_iterations": 12, "progress": False} | options)
+
+
+def count_derivatives(problem: fpc.TrackingProblem, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by one with every evaluation of value and derivative."""
+    calls: list[int] = []
+    evaluate = problem.value_and_derivative
+
+    def counted(weights):
+        calls.append(len(calls) + 1)
+        return evaluate(weights)
+
+    monkeypatch.setattr(problem, "value_and_derivative", counted)
+    return calls
+
+
+def noiseless(comm=WORLD) -> fpc.TrackingProblem:
+    """A neural ODE whose descent tries a step by which labels leave the domain."""
+    mesh = fpc.mesh.interval(comm, 40)
+    goal = fpc.density.interpolate(mesh, lambda x: np.exp(-40.0 * (x[0] - 0.8) ** 2), floor=0.05)
+    reference = fpc.MoserFlow(fpc.density.uniform(mesh), goal, 1.0, 0.0)
+    drift = fpc.NetworkDrift(mesh, 1, 5, seed=7)
+    return fpc.TrackingProblem(reference, drift, 0.0, 20, terminal_weight=1.0)
+
+
+LAST = WORLD.rank == WORLD.size - 1
+
+
+def equation(drift=None, **options) -> fpc.FokkerPlanck:
+    """A small equation on the unit square, at rest unless a drift is given."""
+    options = {"sigma": 0.5, "degree": 1} | options
+    return fpc.FokkerPlanck(cube(WORLD, 2, 4), drift or fpc.drift.zero(), **options)
+
+
+def solve(drift=None, **options) -> fpc.Trajectory:
+    """Two steps of ``equation(drift)``."""
+    e = equation(drift)
+    return e.solve(**{"start": bump(e.mesh, 1, 0.3), "t1": 1.0, "steps": 2} | options)
+
+
+def minimize(**options) -> fpc.Result:
+    """One iteration of ``tracking()``."""
+    return fpc.minimize(tracking(), **{"max_iterations": 1, "progress": False} | options)

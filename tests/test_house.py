@@ -88,6 +88,11 @@ def test_modules_are_below_four_hundred_lines(module):
     assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) < 400
 
 
+@pytest.mark.parametrize("path", sorted(Path(__file__).parent.glob("*.py")), ids=lambda p: p.stem)
+def test_files_of_tests_are_below_four_hundred_lines(path):
+    assert path.stem == "test_cli" or len(path.read_text(encoding="utf-8").splitlines()) < 400
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_what_is_public_has_a_docstring(module):
     tree = parsed(module)

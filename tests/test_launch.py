@@ -161,3 +161,35 @@ def test_version_is_that_of_the_installation(monkeypatch):
     finally:
         monkeypatch.undo()
         importlib.reload(fpc)
+
+
+FAILING = """
+from pathlib import Path
+from mpi4py import MPI
+import fpcontrol as fpc
+
+mesh = fpc.mesh.rectangle(MPI.COMM_WORLD, (4, 4))
+if MPI.COMM_WORLD.rank == 1:
+    Path({path!r}).touch()
+    raise RuntimeError("rank 1 has had enough")
+fpc.density.uniform(mesh)
+MPI.COMM_WORLD.barrier()
+"""
+
+
+def test_program_that_fails_on_one_rank_ends(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(FAILING.format(path=str(tmp_path / "failed")))
+    done = subprocess.run(mpirun(script), capture_output=True, timeout=60)
+    # Not by its last words: the launcher drops what it has not read when it ends the ranks.
+    assert done.returncode != 0
+    assert (tmp_path / "failed").exists()
+
+
+def test_ranks_are_real():
+    # The tests above mean nothing if a launcher starts two programs of one rank each.
+    # In one piece: print may write the number and the end of the line apart, between another's.
+    code = "import os; from mpi4py import MPI; os.write(1, b'%d\\n' % MPI.COMM_WORLD.size)"
+    command = [*mpirun(Path("-"))[:-2], "mpi4py", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["2", "2"]

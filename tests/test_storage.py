@@ -1,20 +1,17 @@
 """What is kept for the reverse sweep changes its cost, and nothing else."""
 
+import tracemalloc
 from typing import Any
-
-from mpi4py import MPI
 
 import numpy as np
 import pytest
-from problems import tracking
+from problems import WORLD, noiseless, quiet, tracking
 
 import fpcontrol as fpc
 from fpcontrol.control import storage
 from fpcontrol.control import sweeps as adjoint
 from fpcontrol.linalg.buffers import BufferCache
 from fpcontrol.linalg.linear_solvers import LinearSolver
-
-WORLD = MPI.COMM_WORLD
 
 
 def problem(**options: Any) -> fpc.TrackingProblem:
@@ -187,3 +184,56 @@ def test_interrupt_at_a_bad_moment_leaves_nothing_half_done(where, monkeypatch):
     assert p(weights) == pytest.approx(value, rel=1e-11)
     difference = p.derivative(weights) - derivative
     assert np.abs(difference).max() <= 1e-9 * np.abs(derivative).max()
+
+
+def peak(call) -> int:
+    """Most memory, in bytes, that a call has taken from NumPy and Python."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("scheme", [fpc.CrankNicolson(), fpc.SDIRK2()], ids=str)
+def test_memory_of_figures_of_merit_does_not_grow_with_the_steps(scheme):
+    peaks, level = [], 0
+    for steps in (20, 120):
+        problem = tracking(n=16, steps=steps, scheme=scheme, snapshots=3)
+        weights = problem.drift.weights
+        result = quiet(problem, max_iterations=1)
+        level = 8 * problem.elements.n_local
+        calls = {
+            "summary": result.summary,
+            "record": lambda r=result: fpc.io.record(r),
+            "tangent": lambda p=problem, w=weights: p.tangent(w, w),
+            "trajectory": lambda p=problem, w=weights: p.trajectory(w),
+        }
+        peaks.append({name: peak(call) for name, call in calls.items()})
+        assert problem.runs._kept.window is None
+    growth = {name: (peaks[1][name] - peaks[0][name]) / level for name in peaks[0]}
+    # The numbers of 100 steps are fewer than those of 10 levels.
+    assert max(growth[name] for name in ("summary", "record", "tangent")) < 10
+    assert growth["trajectory"] > 90  # so that this test would see levels that are kept
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("scheme", [fpc.CrankNicolson(), fpc.SDIRK2()], ids=str)
+def test_results_are_those_of_levels_in_memory(scheme):
+    few, everything = (tracking(scheme=scheme, steps=8, **o) for o in ({"snapshots": 2}, {}))
+    weights = few.drift.weights
+    result = quiet(few, max_iterations=2)
+    expected = everything.trajectory(result.weights)
+    found = few.trajectory(result.weights)
+    assert np.array_equal(found.levels, expected.levels)
+    assert found.iterations == expected.iterations
+    assert few.tangent(weights, weights) == everything.tangent(weights, weights)
+    for problem in (few, everything, noiseless()):
+        w = problem.drift.weights
+        mass, minimum = problem.mass_and_minimum(w)
+        assert mass == pytest.approx(problem.trajectory(w).mass, rel=1e-14)
+        assert np.array_equal(minimum, problem.trajectory(w).minimum)
+    assert result.mass_defect == pytest.approx(expected.mass_defect, abs=1e-14)
+    assert result.minimum_density == expected.minimum.min()

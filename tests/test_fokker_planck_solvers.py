@@ -1,0 +1,147 @@
+"""Linear solvers: which is chosen, what options do, and what a failure says."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from problems import WORLD, bump, cube, raised, stirring, tracking
+
+import fpcontrol as fpc
+from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.linalg.linear_solvers import LinearSolver
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(
+    ("drift", "sigma", "options", "direct"),
+    [
+        (fpc.drift.zero(), 0.5, None, True),
+        (fpc.drift.zero(), lambda t: 0.5 + t, None, False),
+        (fpc.drift.zero(), 0.5, {"pc_type": "jacobi"}, False),
+        (stirring, 0.5, None, False),
+    ],
+)
+def test_steady_drift_in_the_plane_is_factored_once(drift, sigma, options, direct):
+    mesh = cube(WORLD, 2, 6)
+    start = bump(mesh, 2, 0.3)
+    equation = fpc.FokkerPlanck(mesh, drift, sigma, petsc_options=options)
+    chosen = equation.solve(start, 1.0, 5)
+    # A factorization counts as one iteration a solve.
+    assert (chosen.iterations == 5) == direct
+    by_gmres = fpc.FokkerPlanck(mesh, drift, sigma, linear_solver="gmres").solve(start, 1.0, 5)
+    # rtol 1e-12 of GMRES over five steps.
+    assert np.abs(chosen.levels - by_gmres.levels).max() < 1e-10
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("steady", [False, True])
+def test_strong_drifts_through_the_walls_take_few_iterations(steady):
+    # Cell Peclet number 5: in another ordering GMRES fails, on one rank already.
+    n, D = 32, 0.05
+    mesh, speed, dt = cube(WORLD, 2, n), 10.0 * D * n, 1.0 / (n * n * D)
+
+    def drift(t: float, x: np.ndarray) -> np.ndarray:
+        phase = 0.0 if steady else 0.12 * t / dt
+        y, c, s = x - 0.5, np.cos(phase), np.sin(phase)
+        one, two = np.tanh(6.0 * (y @ [c, s])), np.tanh(6.0 * (y @ [-s, c]))
+        return speed * np.stack([-s * one - 0.5 * c * two, c * one - 0.5 * s * two], axis=1)
+
+    equation = fpc.FokkerPlanck(mesh, drift, (2.0 * D) ** 0.5, degree=1, linear_solver="gmres")
+    trajectory = equation.solve(fpc.density.uniform(mesh, 1), 4.0 * dt, 4)
+    assert trajectory.iterations < 4 * 40
+
+
+@pytest.mark.parallel([1, 2])
+def test_solver_that_does_not_converge_is_an_error_on_all_ranks():
+    mesh = cube(WORLD, 2, 8)
+    equation = fpc.FokkerPlanck(
+        mesh, stirring, 0.6, linear_solver="gmres", petsc_options={"ksp_max_it": 1}
+    )
+    with pytest.raises(ArithmeticError, match=r"1 iterations.*linear_solver='direct'"):
+        equation.solve(bump(mesh, 2, 0.3), 1.0, 1)
+
+
+@pytest.mark.parallel(2)
+def test_options_of_the_parts_of_a_preconditioner_are_read():
+    mesh = cube(WORLD, 2, 16)
+    iterations = []
+    for kind in ("ilu", "none"):
+        options = {"sub_pc_type": kind}
+        equation = fpc.FokkerPlanck(
+            mesh, stirring, 0.6, linear_solver="gmres", petsc_options=options
+        )
+        iterations.append(equation.solve(bump(mesh, 2, 0.3), 1.0, 4).iterations)
+    assert iterations[1] > 1.5 * iterations[0]
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ksp_type": "preonly", "pc_type": "lu", "pc_factor_mat_solver_type": "mumps"},
+        {"pc_type": "asm", "sub_pc_type": "jacobi"},
+        {"pc_type": "gamg"},
+        {"ksp_type": "bcgs", "pc_type": "bjacobi"},
+        {"pc_factor_levels": 1, "sub_pc_factor_levels": 1},
+    ],
+    ids=lambda options: " ".join(map(str, options.values())),
+)
+@pytest.mark.filterwarnings("ignore:petsc_options")
+def test_other_solvers_by_options_give_the_same(options):
+    usual, other = (tracking(n=8, petsc_options=more) for more in (None, options))
+    weights = usual.drift.weights
+    value, derivative = usual.value_and_derivative(weights)
+    assert other(weights) == pytest.approx(value, rel=1e-10)
+    found = other.derivative(weights)
+    assert np.abs(found - derivative).max() <= 1e-8 * np.abs(derivative).max()
+    assert other.runs.sweeps.stepper.operators.memory > 1000.0
+
+
+@pytest.mark.parallel([1, 2])
+def test_option_that_nothing_reads_is_told():
+    mesh = cube(WORLD, 2, 4)
+
+    def solve(**options: Any) -> list[str]:
+        e = fpc.FokkerPlanck(mesh, stirring, 0.6, degree=1, petsc_options=options)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            e.solve(bump(mesh, 1, 0.3), 1.0, 2)
+        return [str(w.message) for w in caught if "petsc_options" in str(w.message)]
+
+    assert solve(ksp_rtol=1e-9, ksp_gmres_restart=20) == []
+    told = solve(ksp_rtoll=1e-9, ksp_rtol=1e-9)
+    assert ["has not read ksp_rtoll;" in text for text in told] == [True] * (WORLD.rank == 0)
+    part = "sub_" if WORLD.size > 1 else ""
+    assert solve(**{f"{part}pc_factor_levels": 1, f"{part}pc_factor_shift_type": "nonzero"}) == []
+    lu = {"ksp_type": "preonly", "pc_type": "lu", "pc_factor_mat_solver_type": "mumps"}
+    assert solve(**lu, mat_mumps_icntl_14=40) == []
+
+
+@pytest.mark.parallel([1, 2])
+def test_direct_solver_that_does_not_transpose_is_refused():
+    options = {"pc_factor_mat_solver_type": "superlu_dist"}
+    p = tracking(n=6, linear_solver="direct", petsc_options=options)
+    usual, weights = tracking(n=6, linear_solver="direct"), p.drift.weights
+    assert p(weights) == pytest.approx(usual(weights), rel=1e-10)
+    assert "does not solve transposed" in raised(ArithmeticError, lambda: p.derivative(weights))
+
+
+@pytest.mark.parallel([1, 2])
+def test_breakdown_at_round_off_is_no_failure():
+    g = Elements(lagrange(cube(WORLD, 1, 9), 1))
+    # No tolerance can be met: GMRES goes on until round-off leaves it no direction.
+    options = {"ksp_rtol": 1e-30, "pc_type": "none"}
+
+    def solve(stiffness: float, **more: Any) -> float:
+        matrix = g.matrix(g.mass_values + stiffness * g.stiffness_values).mat
+        solver = LinearSolver(matrix, "gmres", petsc_options=options | more)
+        b, x = g.vector(), g.vector()
+        b.array[: g.n_owned] = np.cos(np.arange(*matrix.getOwnershipRange()))
+        solver.solve(b.petsc_vec, x.petsc_vec)
+        residual = b.petsc_vec - matrix * x.petsc_vec
+        return residual.norm() / (stiffness * x.petsc_vec.norm())
+
+    assert solve(1e4) < 1e-11
+    assert solve(1e8) < 1e-11
+    assert "stopped after" in raised(ArithmeticError, lambda: solve(1e4, ksp_max_it=3))
