@@ -1,10 +1,9 @@
 """Files: densities for ParaView, records of runs, tables of points."""
 
-import csv
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,55 +19,122 @@ from petsc4py import PETSc
 
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.result import Result
-from fpcontrol.parallel.errors import collective_errors
-from fpcontrol.parallel.files import output_path, replacing
+from fpcontrol.parallel.files import output_path, replacing, reserve
 from fpcontrol.reference import MoserFlow
+from fpcontrol.tables import read_points
 from fpcontrol.trajectory import Trajectory
-from fpcontrol.typing import Array
+
+__all__ = ["read_points", "record", "versions", "write", "write_json", "write_record"]
 
 
 def write(
-    trajectory: Trajectory,
+    what: Trajectory | fem.Function | Sequence[fem.Function],
     path: str | os.PathLike[str],
     *,
     reference: MoserFlow | None = None,
     every: int = 1,
 ) -> None:
-    """Write densities over time as VTX (a ``.bp`` folder), which ParaView opens. Collective.
+    """Write densities as VTX (a ``.bp`` folder), which ParaView opens. Collective.
 
     Args:
-        trajectory: What to write, as ``density``; of a ``Flow``, its ``on_mesh``.
+        what: Densities over time, written as ``density`` (of a ``Flow``, give its ``on_mesh``); or
+            a Function, or several of one space under their names.
         path: Ends in ``.bp``.
         reference: If given, ``reference`` and ``error`` (density minus reference) are written too.
         every: Write every so many levels; the last one is always written.
 
     Raises:
-        ValueError: On all ranks, for another suffix, labels instead of levels on a mesh, or an
-            ``every`` that is no positive integer.
-        OSError: On all ranks, if the folder cannot be written to.
+        ValueError: On all ranks, for another suffix, labels instead of levels on a mesh, an
+            ``every`` that is no positive integer, Functions of several spaces or of one name.
+        OSError: On all ranks, if the folder cannot be written to or has no room.
     """
-    if isinstance(trajectory, Flow):
+    if isinstance(what, Flow):
         raise ValueError(
             "trajectory is a Flow: densities along labels (sigma = 0), on no mesh. Write "
             "trajectory.on_mesh(space), with a Lagrange space such as problem.elements.space."
         )
     if not isinstance(every, int | np.integer) or every < 1:
         raise ValueError(f"every = {every!r} must be a positive integer.")
-    space = trajectory.space
-    comm = space.mesh.comm
     if Path(path).suffix != ".bp":
         raise ValueError(f"path = {str(path)!r} must end in .bp (VTX, for ParaView).")
-    target = output_path(path, comm, bp=True)
+    if not isinstance(what, Trajectory):
+        if reference is not None:
+            raise ValueError("reference goes with a Trajectory; a Function has no time.")
+        fields = _functions(what)
+        _write_vtx(fields, [0.0], lambda n: None, path)
+        return
     names = ["density"] if reference is None else ["density", "reference", "error"]
-    fields = [fem.Function(space, name=name) for name in names]
-    levels = sorted({*range(0, len(trajectory), every), len(trajectory) - 1})
-    with replacing(target, comm) as beside, VTXWriter(comm, beside, fields) as writer:
-        for n in levels:
-            fields[0].x.array[:] = trajectory.levels[n]
-            if reference is not None:
-                fields[1].x.array[:] = reference.coefficients(trajectory.times[n])
-                fields[2].x.array[:] = fields[0].x.array - fields[1].x.array
-            writer.write(trajectory.times[n])
+    fields = [fem.Function(what.space, name=name) for name in names]
+    levels = sorted({*range(0, len(what), every), len(what) - 1})
+    times = [float(what.times[n]) for n in levels]
+
+    def load(n: int) -> None:
+        fields[0].x.array[:] = what.levels[levels[n]]
+        if reference is not None:
+            fields[1].x.array[:] = reference.coefficients(times[n])
+            fields[2].x.array[:] = fields[0].x.array - fields[1].x.array
+
+    _write_vtx(fields, times, load, path)
+
+
+def _functions(what: Any) -> list[fem.Function]:
+    """One or several Functions of one space."""
+    fields = [what] if isinstance(what, fem.Function) else list(what) if _listed(what) else []
+    if not fields or not all(isinstance(field, fem.Function) for field in fields):
+        raise ValueError(
+            f"{what!r} cannot be written: give a Trajectory, a dolfinx Function, or several of "
+            "one space."
+        )
+    first = fields[0].function_space
+    for field in fields[1:]:
+        space = field.function_space
+        same = space.mesh._cpp_object == first.mesh._cpp_object
+        if not same or space.element.basix_element != first.element.basix_element:
+            raise ValueError(
+                f"Functions {fields[0].name!r} and {field.name!r} are of different spaces; write "
+                "them to files of their own."
+            )
+    names = [field.name for field in fields]
+    if len(set(names)) < len(names):
+        raise ValueError(f"The Functions' names {names} must differ: set f.name.")
+    return fields
+
+
+def _listed(what: Any) -> bool:
+    return isinstance(what, Sequence) and not isinstance(what, str | bytes)
+
+
+def _write_vtx(
+    fields: list[fem.Function],
+    times: list[float],
+    load: Callable[[int], None],
+    path: str | os.PathLike[str],
+) -> None:
+    """Write fields at all times, after ``load(n)`` has given them their values. Collective."""
+    comm = fields[0].function_space.mesh.comm
+    target = output_path(path, comm, bp=True)
+    with replacing(target, comm) as beside:
+        # ADIOS2 on a full disk leaves ranks waiting for each other, or ends the process.
+        reserve(target, beside, _vtx_size(fields, len(times)), comm)
+        with VTXWriter(comm, beside, fields) as writer:
+            for n, t in enumerate(times):
+                load(n)
+                writer.write(t)
+
+
+def _vtx_size(fields: list[fem.Function], steps: int) -> int:
+    """Bytes that VTX takes, a little more rather than less. Collective."""
+    space = fields[0].function_space
+    mesh, dofs = space.mesh, space.dofmap.index_map
+    cells = mesh.topology.index_map(mesh.topology.dim)
+    nodes = dofs.size_local + dofs.num_ghosts
+    components = 3 if space.dofmap.index_map_bs > 1 else 1  # vectors are padded to 3
+    # At every step nodes with number and ghost mark, values, cells, and up to a page of 4 kB and
+    # as much metadata of each rank.
+    width = fields[0].x.array.itemsize * components * len(fields)
+    step = nodes * (24 + 9 + width) + 8192
+    step += (cells.size_local + cells.num_ghosts) * 8 * (space.dofmap.list.shape[1] + 1)
+    return 65536 + steps * mesh.comm.allreduce(step)
 
 
 def record(result: Result) -> dict[str, Any]:
@@ -152,54 +218,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     raise TypeError(f"{value!r} has no form in JSON.")
-
-
-def read_points(
-    path: str | os.PathLike[str],
-    comm: MPI.Comm,
-    *,
-    masses: str | None = None,
-    projection: str | os.PathLike[str] | None = None,
-) -> tuple[Array, Array]:
-    """Read a table of points with a header line, longitude and latitude in degrees. Collective.
-
-    Args:
-        path: CSV file with columns ``longitude``, ``latitude`` (WGS 84).
-        comm: Communicator; rank 0 reads.
-        masses: Name of the column with each point's mass; equal masses unless given.
-        projection: PROJ string, or the ``.json`` file beside a mesh made by ``meshes/coast.py``,
-            which holds the projection of that mesh; needs pyproj.
-
-    Returns:
-        Points ``(N, 2)`` in the projection's unit and masses ``(N,)``, the same on all ranks.
-
-    Raises:
-        OSError: On all ranks, if a file cannot be read.
-        ValueError: On all ranks, if a column is missing or an entry is not a number.
-    """
-    table = None
-    with collective_errors(comm):
-        if comm.rank == 0:
-            with open(path, newline="") as file:
-                rows = list(csv.DictReader(file))
-            columns = ["longitude", "latitude"] + ([masses] if masses else [])
-            missing = [c for c in columns if not rows or c not in rows[0]]
-            if missing:
-                raise ValueError(f"{path} has no column {missing[0]!r}, or no rows.")
-            try:
-                table = np.array([[float(row[c]) for c in columns] for row in rows])
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path} has an entry that is not a number: {error}") from None
-            if projection is not None:
-                table[:, :2] = _project(table[:, :2], projection)
-    table = comm.bcast(table)
-    return table[:, :2], table[:, 2] if masses else np.ones(len(table))
-
-
-def _project(degrees: Array, projection: str | os.PathLike[str]) -> Array:
-    from pyproj import Transformer
-
-    if str(projection).endswith(".json"):
-        projection = json.loads(Path(projection).read_text())["projection"]
-    to_plane = Transformer.from_crs("EPSG:4326", str(projection), always_xy=True)
-    return np.column_stack(to_plane.transform(degrees[:, 0], degrees[:, 1]))

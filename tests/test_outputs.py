@@ -1,12 +1,16 @@
-"""What is left on disk, whole or not at all: fields, records, pictures; tables that are read."""
+"""What is left on disk, whole or not at all: fields, records, pictures."""
 
 import json
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
+from dolfinx import fem
 from dolfinx.io import VTXWriter
 from problems import SELF, WORLD, bump, cube, raised, tracking
 
@@ -101,6 +105,71 @@ def test_failed_write_keeps_what_was_there(tmp_path, monkeypatch):
     assert (path / "data.0").read_bytes() != before["data.0"]
 
 
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Files of this process cannot grow beyond a size: what a full disk is to a writer."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_no_room_for_fields_is_an_error_on_all_ranks_and_leaves_nothing(tmp_path):
+    trajectory, path = tracked().trajectory, tmp_path / "fields.bp"
+    with file_size_limit(10_000):
+        refusal = raised(OSError, lambda: fpc.io.write(trajectory, path))
+    assert str(path) in refusal
+    assert "MB are needed" in refusal
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parallel([1, 3])
+@pytest.mark.parametrize(("dim", "degree", "every"), [(1, 1, 1), (2, 1, 1), (2, 3, 4), (3, 2, 2)])
+def test_room_asked_for_is_what_fields_take_or_a_little_more(
+    dim, degree, every, tmp_path, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(fpc.io, "reserve", lambda path, beside, size, comm: asked.append(size))
+    result = tracked(dim=dim, degree=degree, n=6)
+    fpc.io.write(
+        result.trajectory, tmp_path / "f.bp", reference=result.problem.reference, every=every
+    )
+    WORLD.barrier()
+    taken = sum(file.stat().st_size for file in (tmp_path / "f.bp").iterdir())
+    assert taken <= asked[0] <= 2 * taken + 65536 + 8192 * WORLD.size * 5
+
+
+@pytest.mark.parallel([1, 2])
+def test_functions_are_written_under_their_names(tmp_path, monkeypatch):
+    seen = []
+
+    class Spy(VTXWriter):
+        def __init__(self, comm, path, fields):
+            seen.append([field.name for field in fields])
+            super().__init__(comm, path, fields)
+
+    monkeypatch.setattr(fpc.io, "VTXWriter", Spy)
+    mesh = cube(WORLD, 2, 3)
+    one, two = bump(mesh, 2, 0.3), bump(mesh, 2, 0.7)
+    two.name = "goal"
+    velocity = fem.Function(fem.functionspace(mesh, ("Lagrange", 1, (2,))), name="velocity")
+    for what in (one, [one, two], velocity):
+        fpc.io.write(what, tmp_path / "f.bp")
+        assert {"md.idx", "data.0"} <= set(names(tmp_path / "f.bp"))
+    assert seen == [["density"], ["density", "goal"], ["velocity"]]
+    for wrong, message in [
+        ([one, bump(mesh, 1, 0.5)], "of different spaces"),
+        ([one, one], "must differ"),
+        ([], "give a Trajectory"),
+        (3.0, "give a Trajectory"),
+    ]:
+        assert message in raised(ValueError, lambda w=wrong: fpc.io.write(w, tmp_path / "g.bp"))
+    assert names(tmp_path) == ["f.bp"]
+
+
 # --- records -------------------------------------------------------------------------------------
 
 
@@ -190,6 +259,17 @@ def test_densities_replace_densities(tmp_path):
     assert sizes[1] < sizes[0]
 
 
+@pytest.mark.parallel([1, 2])
+def test_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    path = tmp_path / "run.json"
+    with file_size_limit(1000):
+        refusal = raised(
+            OSError, lambda: fpc.io.write_json({"x": list(range(10_000))}, path, WORLD)
+        )
+    assert refusal == f"[Errno 27] File too large: '{path}'"
+    assert names(tmp_path) == []
+
+
 # --- pictures ------------------------------------------------------------------------------------
 
 
@@ -244,57 +324,3 @@ def test_failed_picture_keeps_what_was_there(tmp_path, monkeypatch):
     assert "No space" in raised(OSError, lambda: fpc.plotting.density(rho, path))
     assert names(tmp_path) == ["density.png"]
     assert path.read_bytes() == before
-
-
-# --- tables --------------------------------------------------------------------------------------
-
-
-def table(folder: Path, text: str) -> Path:
-    path = folder / "towns.csv"
-    if WORLD.rank == 0:
-        path.write_text(text)
-    WORLD.barrier()
-    return path
-
-
-@pytest.mark.parallel([1, 2, 3])
-def test_points_are_read_with_their_masses(tmp_path):
-    text = "name,latitude,people,longitude\nA,51.5,9e6,-0.1\nB,55.9,5e5,-3.2\n"
-    path = table(tmp_path, text)
-    points, masses = fpc.io.read_points(path, WORLD, masses="people")
-    assert points.tolist() == [[-0.1, 51.5], [-3.2, 55.9]]
-    assert masses.tolist() == [9e6, 5e5]
-    assert fpc.io.read_points(path, WORLD)[1].tolist() == [1.0, 1.0]
-
-
-@pytest.mark.parallel([1, 2])
-def test_points_are_projected(tmp_path):
-    pytest.importorskip("pyproj")
-    projection = "+proj=laea +lat_0=54 +lon_0=-2 +units=km"
-    path = table(tmp_path, "longitude,latitude\n-2,54\n-2,55\n")
-    record = tmp_path / "mesh.json"
-    if WORLD.rank == 0:
-        record.write_text(json.dumps({"projection": projection}))
-    WORLD.barrier()
-    for given in (projection, record):
-        points, _ = fpc.io.read_points(path, WORLD, projection=given)
-        # A degree of latitude is 111.3 km at 54 degrees north.
-        assert points == pytest.approx(np.array([[0.0, 0.0], [0.0, 111.3]]), abs=0.05)
-
-
-@pytest.mark.parallel([1, 2])
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("longitude,lat\n1,2\n", "no column 'latitude'"),
-        ("longitude,latitude\n", "or no rows"),
-        ("longitude,latitude\n1,north\n", "not a number"),
-        ("longitude,latitude\n1\n", "not a number"),
-        ("", "no column"),
-    ],
-)
-def test_bad_tables_are_refused(text, message, tmp_path):
-    path = table(tmp_path, text)
-    refusal = raised(ValueError, lambda: fpc.io.read_points(path, WORLD))
-    assert message in refusal
-    assert str(path) in refusal

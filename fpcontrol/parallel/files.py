@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside, then renamed."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -60,12 +61,16 @@ def replacing(path: Path, comm: MPI.Comm) -> Iterator[Path]:
         comm: Communicator whose ranks all run the block.
     """
     beside, old = (path.with_name(f".{path.stem}.{k}{path.suffix}") for k in ("part", "old"))
-    error = None
+    error: Exception | None = None
     try:
         if comm.rank == 0:
             _remove(beside)
         comm.barrier()
         yield beside
+    except OSError as caught:
+        # What fails while it writes or closes an open file does not know its name.
+        named = caught.filename is not None or caught.errno is None
+        error = caught if named else _named(caught, path)
     except Exception as caught:
         error = caught
     try:
@@ -80,6 +85,41 @@ def replacing(path: Path, comm: MPI.Comm) -> Iterator[Path]:
     finally:
         if comm.rank == 0:
             _remove(beside)
+
+
+def reserve(path: Path, beside: Path, size: int, comm: MPI.Comm) -> None:
+    """Refuse to write what the disk has no room for. Collective.
+
+    Room for so many bytes is taken and given back at once, which finds full disks, quotas and
+    limits of a process alike.
+
+    Args:
+        path: What is to be written, for the message.
+        beside: From ``replacing``: in the folder where the room is needed.
+        size: Bytes.
+        comm: Communicator; rank 0 looks.
+
+    Raises:
+        OSError: On all ranks, with the name of the file, if there is no room.
+    """
+    room = beside.with_suffix(".room")
+    with collective_errors(comm):
+        if comm.rank == 0:
+            try:
+                with open(room, "wb") as file:
+                    if hasattr(os, "posix_fallocate"):
+                        os.posix_fallocate(file.fileno(), 0, size)
+                    elif shutil.disk_usage(room).free < size:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                need = f"{error.strerror} ({size / 1e6:.3g} MB are needed)"
+                raise _named(OSError(error.errno, need), path) from None
+            finally:
+                _remove(room)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def _remove(path: Path) -> None:
