@@ -21,7 +21,7 @@ import timing
 from bench_convergence import STRENGTH, cube
 
 import fpcontrol as fpc
-from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.typing import VectorField
@@ -235,16 +235,16 @@ def without_noise(quick: bool) -> list[Row]:
         def divergence(self, t: float, x: Array) -> Array:
             return STRENGTH * np.cos(k * x).sum(axis=1)
 
-    def labels(dim: int, n: int) -> Labels:
+    def markers(dim: int, n: int) -> Markers:
         if dim == 1:
-            return Labels.on_interval(COMM, n, lambda x: np.ones(len(x)))
-        return Labels.on_mesh(fpc.density.uniform(cube(2, n), 1), 6)
+            return Markers.on_interval(COMM, n, lambda x: np.ones(len(x)))
+        return Markers.on_mesh(fpc.density.uniform(cube(2, n), 1), 6)
 
     cases = [(1, 64, 1e-3), (1, 128, 1e-6), (1, 256, 1e-9), (2, 32, 1e-4), (2, 64, 1e-6)]
     for dim, n, rtol in cases[:2] if quick else cases:
 
         def run(dim: int = dim, n: int = n, rtol: float = rtol) -> Any:
-            return carry(labels(dim, n), Ripple(), [0.0, 1.0], rtol=rtol, atol=rtol)
+            return carry(markers(dim, n), Ripple(), [0.0, 1.0], rtol=rtol, atol=rtol)
 
         exact = math.sqrt(math.cosh(STRENGTH) ** dim - 1.0)
         flow = run()
@@ -253,7 +253,7 @@ def without_noise(quick: bool) -> list[Row]:
             {
                 "dim": dim,
                 "cells": n,
-                "labels": len(flow.labels.points),
+                "labels": len(flow.markers.points),
                 "rtol": rtol,
                 "steps": flow.steps,
                 "L2 distance": found,

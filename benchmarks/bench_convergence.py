@@ -25,7 +25,7 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 import fpcontrol as fpc
-from fpcontrol.characteristics.flow import Flow, Labels, carry
+from fpcontrol.characteristics.flow import Flow, Markers, carry
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.fokker_planck import norm
 from fpcontrol.stepping.schemes import Scheme
@@ -269,9 +269,9 @@ def noisy(kappa: float) -> float:
 
 
 def at_rest(flow: Flow) -> Flow:
-    """The same labels, not moved."""
-    still = np.broadcast_to(flow.labels.points, flow.positions.shape)
-    return Flow(flow.labels, flow.times, still, np.zeros_like(flow.log_jacobian))
+    """The same markers, not moved."""
+    still = np.broadcast_to(flow.markers.points, flow.positions.shape)
+    return Flow(flow.markers, flow.times, still, np.zeros_like(flow.log_jacobian))
 
 
 def dissipation(quick: bool) -> list[Row]:
@@ -280,7 +280,7 @@ def dissipation(quick: bool) -> list[Row]:
     ones: Callable[[np.ndarray], np.ndarray] = lambda x: np.ones(len(x))  # noqa: E731
     for m in (1, 4, 64) if quick else (1, 2, 4, 8, 16, 32, 64):
         k = 2.0 * np.pi * m
-        flow = carry(Labels.on_interval(COMM, 32 * m, ones), Oscillation(k), [0.0, 1.0])
+        flow = carry(Markers.on_interval(COMM, 32 * m, ones), Oscillation(k), [0.0, 1.0])
         row: Row = {
             "m": m,
             "exact": math.sqrt(math.cosh(STRENGTH) - 1.0),

@@ -30,7 +30,7 @@ import results
 import timing
 from scipy.optimize import brentq
 
-from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import norm
@@ -122,9 +122,9 @@ def with_noise(sigma: float, m: int, grid: Grid) -> float:
 def without_noise(m: int, cells: int) -> float:
     """The same for sigma = 0, along characteristics."""
     k = 2.0 * np.pi * m
-    labels = Labels.on_interval(COMM, cells * m, uniform)
+    markers = Markers.on_interval(COMM, cells * m, uniform)
     flow = carry(
-        labels,
+        markers,
         lambda t, x: A / k * np.sin(k * x),
         np.linspace(0.0, T, 9),
         divergence=lambda t, x: A * np.cos(k * x[:, 0]),

@@ -5,7 +5,7 @@
 # and is carried along characteristics, $\dot X = v$, $\frac{d}{dt}\log J = \nabla\cdot v$,
 # $\rho = \rho_0/J$: no mesh diffuses it. The network, as wide as the dimension, is multiplied by a
 # factor that vanishes at the walls. Its weights follow the Moser flow between two smooth densities,
-# by the discrete adjoint of the steps. The figure is confirmed on labels and steps four times as
+# by the discrete adjoint of the steps. The figure is confirmed on markers and steps four times as
 # fine, and the same network is then optimized with noise, for comparison.
 #
 # Two minutes on one rank (`--dimension 1`: seconds):
@@ -87,9 +87,9 @@ def main(options: Options) -> fpc.Result:
     result = fpc.minimize(problem, max_iterations=options.iterations)
     summary = result.summary()
     finer = problem.refined(
-        4 * problem.steps, label_mesh=square_or_interval(options, 4 * options.cells)
+        4 * problem.steps, marker_mesh=square_or_interval(options, 4 * options.cells)
     )
-    figures = {"labels and steps 4 x as fine": finer.errors(result.weights).relative_error}
+    figures = {"markers and steps 4 x as fine": finer.errors(result.weights).relative_error}
     noisy = fpc.TrackingProblem(
         fpc.MoserFlow(reference.start, reference.goal, 1.0, options.noise),
         drift,

@@ -85,7 +85,7 @@ own, and that is a noise. First-order upwinding on 500 cells shows an L2 distanc
 k = 16 pi, up to time 1, the distance to the density 1 was off by
 
 =========  ======  =======  ========  =======
-dimension  labels  rtol     error     seconds
+dimension  markers  rtol     error     seconds
 =========  ======  =======  ========  =======
 1          320     1e-3     2.3e-4    0.002
 1          640     1e-6     2.1e-6    0.003
@@ -94,7 +94,7 @@ dimension  labels  rtol     error     seconds
 2          98 304  1e-6     3.8e-5    0.6
 =========  ======  =======  ========  =======
 
-Take enough labels to see the finest scale of the *result* (flows without noise compress), and
+Take enough markers to see the finest scale of the *result* (flows without noise compress), and
 drifts that are tangent or inward at the walls (``fpcontrol.walls.walled(drift, mesh)`` makes any
 drift so). The distance to a reference on a mesh is ``flow.l2_errors(MoserFlow(...))``;
 ``fpcontrol.discretization.replica.MeshReference`` is what asks it, or any finite-element function

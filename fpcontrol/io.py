@@ -44,13 +44,13 @@ def write(
         every: Write every so many levels; the last one is always written.
 
     Raises:
-        ValueError: On all ranks, for another suffix, labels instead of levels on a mesh, an
+        ValueError: On all ranks, for another suffix, markers instead of levels on a mesh, an
             ``every`` that is no positive integer, Functions of several spaces or of one name.
         OSError: On all ranks, if the folder cannot be written to or has no room.
     """
     if isinstance(what, Flow):
         raise ValueError(
-            "trajectory is a Flow: densities along labels (sigma = 0), on no mesh. Write "
+            "trajectory is a Flow: densities along markers (sigma = 0), on no mesh. Write "
             "trajectory.on_mesh(space), with a Lagrange space such as problem.elements.space."
         )
     if not isinstance(every, int | np.integer) or every < 1:

@@ -105,7 +105,7 @@ class WallFactor:
 
     def _outer(self, omega: Array, slope: Array, curvature: Array) -> tuple[Array, ...]:
         """``g``, its derivative in omega, and what was given of omega's own."""
-        # A label on a wall stays there: on an edge of two walls, round-off would push it about.
+        # A marker on a wall stays there: on an edge of two walls, round-off would push it about.
         omega = np.where(np.abs(omega) <= 3.0 * self._walls.smallest, 0.0, omega)
         g = np.tanh(omega / self.layer)
         return g, (1.0 - g * g) / self.layer, slope, curvature
@@ -265,7 +265,7 @@ def walled(
     r"""A drift that is neither tangent nor inward at the walls, multiplied by a wall factor.
 
     :math:`g v`, :math:`\nabla\cdot(g v) = g\nabla\cdot v + v\cdot\nabla g`. The whole drift
-    vanishes at the walls, not its normal part alone: labels there stay. Collective.
+    vanishes at the walls, not its normal part alone: markers there stay. Collective.
 
     Args:
         drift: Callable ``drift(t, x)``, ``(N, d)`` to ``(N, d)``.

@@ -147,13 +147,13 @@ MUTATIONS = (
         ("t1.oscillating.sigma=0",),
     ),
     Mutation(
-        "constant density in a cell of labels, as on a mesh",
+        "constant density in a cell of markers, as on a mesh",
         "characteristics/flow.py",
-        "return Flow(labels, times, levels[:, :, :-1], levels[:, :, -1], stepper.accepted)",
-        """n, log_j = labels.per_cell or 1, levels[:, :, -1]
+        "return Flow(markers, times, levels[:, :, :-1], levels[:, :, -1], stepper.accepted)",
+        """n, log_j = markers.per_cell or 1, levels[:, :, -1]
     cells = np.log(np.exp(log_j).reshape(len(levels), -1, n).mean(axis=2))
     log_j = np.repeat(cells, n, axis=1)
-    return Flow(labels, times, levels[:, :, :-1], log_j, stepper.accepted)""",
+    return Flow(markers, times, levels[:, :, :-1], log_j, stepper.accepted)""",
         ("t1.oscillating.sigma=0",),
     ),
     Mutation(
@@ -166,15 +166,15 @@ MUTATIONS = (
     Mutation(
         "Wasserstein distance of flows without densities",
         "characteristics/flow.py",
-        "return self.labels.integral(distance**p * self.labels.density) ** (1.0 / p)",
-        "return self.labels.integral(distance**p) ** (1.0 / p)",
+        "return self.markers.integral(distance**p * self.markers.density) ** (1.0 / p)",
+        "return self.markers.integral(distance**p) ** (1.0 / p)",
         ("equation",),
     ),
     Mutation(
-        "mass of a cell of labels that ends one label early",
+        "mass of a cell of markers that ends one marker early",
         "characteristics/flow.py",
-        "x = self.positions[level].reshape(-1, labels.per_cell)[:, [0, -1]].ravel()",
-        "x = self.positions[level].reshape(-1, labels.per_cell)[:, [0, -2]].ravel()",
+        "x = self.positions[level].reshape(-1, markers.per_cell)[:, [0, -1]].ravel()",
+        "x = self.positions[level].reshape(-1, markers.per_cell)[:, [0, -2]].ravel()",
         ("equation",),
     ),
     Mutation(

@@ -204,7 +204,7 @@ def count_derivatives(problem: fpc.TrackingProblem, monkeypatch: pytest.MonkeyPa
 
 
 def noiseless(comm=WORLD) -> fpc.TrackingProblem:
-    """A neural ODE whose descent tries a step by which labels leave the domain."""
+    """A neural ODE whose descent tries a step by which markers leave the domain."""
     mesh = fpc.mesh.interval(comm, 40)
     goal = fpc.density.interpolate(mesh, lambda x: np.exp(-40.0 * (x[0] - 0.8) ** 2), floor=0.05)
     reference = fpc.MoserFlow(fpc.density.uniform(mesh), goal, 1.0, 0.0)

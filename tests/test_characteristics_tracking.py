@@ -10,7 +10,7 @@ import pytest
 from problems import RANKS, SELF, WORLD, bump, cube, jumping, l_shape, ones, raised
 
 import fpcontrol as fpc
-from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.discretization.replica import MeshReference
 from fpcontrol.verification import difference_test, dot_test, orders, taylor_test
 from fpcontrol.walls import walled
@@ -100,7 +100,7 @@ def test_derivative_is_that_of_the_steps(case):
 def test_derivative_with_a_reference_on_a_mesh(dim, degree):
     problem = on_mesh(dim=dim, degree=degree, terminal_weight=0.5)
     weights = 0.4 * normal(problem)
-    # Steps so small that few labels cross a face of the mesh, where the reference has a kink.
+    # Steps so small that few markers cross a face of the mesh, where the reference has a kink.
     test = taylor_test(problem, weights)
     assert test.orders.min() > 1.9
     assert test.relative_remainder < 1e-6
@@ -126,7 +126,7 @@ def test_steps_converge_with_order_four_to_controlled_ones():
     problem = on_mesh()
     weights = 0.3 * normal(problem)
     drift = walled(problem.drift.with_weights(weights), problem.drift.mesh)
-    exact = carry(problem.runs.labels, drift, [0.0, 1.0], rtol=1e-12, atol=1e-12)
+    exact = carry(problem.runs.markers, drift, [0.0, 1.0], rtol=1e-12, atol=1e-12)
 
     def error(steps: int) -> float:
         flow = problem.refined(steps).trajectory(weights)
@@ -188,8 +188,8 @@ def test_labels_of_a_finer_mesh_confirm_the_errors(dim):
     problem = on_mesh(dim=dim)
     weights = 0.2 * normal(problem)
     n = 4 * [12, 4, 2][dim - 1]
-    finer = problem.refined(4 * problem.steps, label_mesh=cube(WORLD, dim, n))
-    count = [WORLD.allreduce(len(p.runs.labels.points)) for p in (problem, finer)]
+    finer = problem.refined(4 * problem.steps, marker_mesh=cube(WORLD, dim, n))
+    count = [WORLD.allreduce(len(p.runs.markers.points)) for p in (problem, finer)]
     assert count[1] == 4**dim * count[0]
     one, other = (p.errors(weights).relative_error for p in (problem, finer))
     # The trapezoid over 8 steps is the larger part of the difference.
@@ -226,9 +226,9 @@ def test_what_cannot_be_done_is_refused():
     assert "layer" in raised(
         ValueError, lambda: fpc.TrackingProblem(noisy.reference, noisy.drift, 0.5, 8, layer=0.1)
     )
-    labels = noisy.runs.labels
-    assert "labels" in raised(
-        ValueError, lambda: on_mesh(labels=labels, start=noisy.reference.start)
+    markers = noisy.runs.markers
+    assert "markers" in raised(
+        ValueError, lambda: on_mesh(markers=markers, start=noisy.reference.start)
     )
     wave = smooth()
     assert "MoserFlow" in raised(
@@ -238,17 +238,17 @@ def test_what_cannot_be_done_is_refused():
     assert "multiple" in raised(ValueError, lambda: smooth(steps=7))
     assert "decay" in raised(ValueError, lambda: smooth(decay=-1.0))
     assert "layer" in raised(ValueError, lambda: smooth(layer=0.0))
-    assert "n = 0" in raised(ValueError, lambda: Labels.on_interval(WORLD, 0, ones))
+    assert "n = 0" in raised(ValueError, lambda: Markers.on_interval(WORLD, 0, ones))
     fast = smooth()
     message = raised(ValueError, lambda: fast(1e3 * normal(fast)))
     assert "left the domain" in message and "more steps" in message
-    labels = Labels.on_interval(WORLD, 4, ones)
+    markers = Markers.on_interval(WORLD, 4, ones)
 
     def pole(t: float, x: np.ndarray) -> np.ndarray:
         return np.where((x > 0.6) & (x < 0.9), np.nan, 0.0)
 
-    assert "not finite at t = " in raised(ValueError, lambda: carry(labels, pole, [0.0, 1.0]))
-    assert "increase" in raised(ValueError, lambda: carry(labels, jumping, [1.0, 0.0]))
+    assert "not finite at t = " in raised(ValueError, lambda: carry(markers, pole, [0.0, 1.0]))
+    assert "increase" in raised(ValueError, lambda: carry(markers, jumping, [1.0, 0.0]))
     assert "divergence" in raised(
-        ValueError, lambda: carry(labels, jumping, [0.0, 1.0], divergence="exact")
+        ValueError, lambda: carry(markers, jumping, [0.0, 1.0], divergence="exact")
     )

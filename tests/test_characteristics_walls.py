@@ -5,7 +5,7 @@ import pytest
 from problems import DOMAINS, RANKS, SELF, WORLD, bump, cube, jumping, l_shape, ones, raised
 
 import fpcontrol as fpc
-from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.discretization.boundary import Wall
 from fpcontrol.walls import WallFactor, walled
 
@@ -13,19 +13,19 @@ from fpcontrol.walls import WallFactor, walled
 @RANKS
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_outward_drifts_are_refused(dim):
-    labels = Labels.on_mesh(bump(cube(WORLD, dim, 2), 1, 0.3))
+    markers = Markers.on_mesh(bump(cube(WORLD, dim, 2), 1, 0.3))
 
     def outward(t: float, x: np.ndarray) -> np.ndarray:
         v = 0.0 * x
         v[:, -1] = (t > 0.7) * x[:, -1] * (x[:, 0] > 0.1)
         return v
 
-    message = raised(ValueError, lambda: carry(labels, outward, [0.0, 0.5, 1.0]))
+    message = raised(ValueError, lambda: carry(markers, outward, [0.0, 0.5, 1.0]))
     assert "outward at the wall: v.n = 1 at x = [" in message
     assert "t = 0.75" in message
-    carry(labels, outward, [0.0, 0.5])
-    carry(labels, lambda t, x: 0.5 - x, [0.0, 0.5])
-    carry(labels, outward, [0.0, 0.9], walls=False)
+    carry(markers, outward, [0.0, 0.5])
+    carry(markers, lambda t, x: 0.5 - x, [0.0, 0.5])
+    carry(markers, outward, [0.0, 0.9], walls=False)
 
 
 @pytest.mark.parallel([1, 2])
@@ -59,7 +59,7 @@ def test_walled_drift_vanishes_at_the_walls(make):
 def test_derivatives_of_the_wall_factor(make):
     mesh = make(SELF)
     factor = WallFactor(mesh)
-    x = Labels.on_mesh(fpc.density.uniform(mesh, 1), 6).points
+    x = Markers.on_mesh(fpc.density.uniform(mesh, 1), 6).points
     if len(x[0]) == 2:  # on the continuation of the edges at the re-entrant corner, and near it
         near = np.array([[0.25, 0.5], [0.25, 0.5 + 1e-7], [0.25, 0.5 - 1e-4], [0.497, 0.3]])
         x = np.concatenate([x, near * factor.size])
@@ -86,12 +86,12 @@ def test_derivatives_of_the_wall_factor(make):
 def test_divergence_of_a_walled_drift():
     mesh = l_shape(WORLD, 4)
     drift = walled(fpc.NetworkDrift(mesh, 3, 1), mesh, layer=0.2)
-    labels = Labels.on_mesh(fpc.density.uniform(mesh, 1), 4)
-    exact = carry(labels, drift, [0.0, 1.0])
-    differences = carry(labels, drift, [0.0, 1.0], divergence="central")
+    markers = Markers.on_mesh(fpc.density.uniform(mesh, 1), 4)
+    exact = carry(markers, drift, [0.0, 1.0])
+    differences = carry(markers, drift, [0.0, 1.0], divergence="central")
     assert np.abs(exact.log_jacobian - differences.log_jacobian).max(initial=0.0) < 1e-7
-    # Labels still cover the domain: the uniform density is at no distance to itself.
-    total = labels.integral(np.exp(exact.log_jacobian[-1]))[0]
+    # Markers still cover the domain: the uniform density is at no distance to itself.
+    total = markers.integral(np.exp(exact.log_jacobian[-1]))[0]
     assert total == pytest.approx(0.75, rel=1e-2)
 
 
@@ -105,20 +105,20 @@ def test_any_drift_can_be_walled(how):
         return 0.15 * np.cos(3.0 * x[:, 0])
 
     mesh = fpc.mesh.interval(WORLD, 8)
-    labels = Labels.on_interval(WORLD, 32, ones)
-    message = raised(ValueError, lambda: carry(labels, plain, [0.0, 1.0]))
+    markers = Markers.on_interval(WORLD, 32, ones)
+    message = raised(ValueError, lambda: carry(markers, plain, [0.0, 1.0]))
     assert "walled(drift, mesh)" in message
     given = divergence if how == "given" else how
     steady = fpc.drift.Steady(lambda x: plain(0.0, x))
     for drift in (plain, steady):
         whole = walled(drift, mesh, divergence=given)
-        flow = carry(labels, whole, [0.0, 1.0])
+        flow = carry(markers, whole, [0.0, 1.0])
         x = np.linspace(0.01, 0.99, 7)[:, None]
         g, slope = whole.factor(x)
         exact = g * divergence(0.0, x) + slope[:, 0] * plain(0.0, x)[:, 0]
         assert whole.divergence(0.0, x) == pytest.approx(exact, abs=1e-9)
-        # Labels cover the interval to the end: the mean of J is 1, to the quadrature.
-        total = labels.integral(np.exp(flow.log_jacobian[-1]))[0]
+        # Markers cover the interval to the end: the mean of J is 1, to the quadrature.
+        total = markers.integral(np.exp(flow.log_jacobian[-1]))[0]
         assert total == pytest.approx(1.0, abs=1e-6)
 
 
@@ -126,10 +126,10 @@ def test_any_drift_can_be_walled(how):
 def test_drifts_that_live_on_a_mesh_are_refused():
     mesh = cube(WORLD, 2, 4)
     reference = fpc.MoserFlow(bump(mesh, 1, 0.3), bump(mesh, 1, 0.7), 1.0, 0.0)
-    labels = Labels.on_mesh(reference.start)
+    markers = Markers.on_mesh(reference.start)
     for call in (
-        lambda: carry(labels, reference.drift, [0.0, 1.0]),
-        lambda: carry(labels, reference.drift, [0.0, 1.0], walls=False),
+        lambda: carry(markers, reference.drift, [0.0, 1.0]),
+        lambda: carry(markers, reference.drift, [0.0, 1.0], walls=False),
         lambda: walled(reference.drift, mesh),
     ):
         assert "a MoserDrift, lives on a mesh" in raised(ValueError, call)

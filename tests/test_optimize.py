@@ -197,7 +197,7 @@ def test_best_is_returned_and_saved_if_no_step_can_be_evaluated(tmp_path, monkey
 def test_first_weights_that_cannot_be_evaluated_are_an_error():
     problem = noiseless()
     fast = np.full_like(problem.drift.weights, 40.0)
-    assert "labels left the domain" in raised(ValueError, lambda: quiet(problem, weights=fast))
+    assert "markers left the domain" in raised(ValueError, lambda: quiet(problem, weights=fast))
 
 
 def test_iterate_is_plain_numbers():

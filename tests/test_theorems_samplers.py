@@ -1,4 +1,4 @@
-"""One network through both samplers: other parameters; the events of labels."""
+"""One network through both samplers: other parameters; the events of markers."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from fpcontrol.theorems.runs import reversal
 from fpcontrol.theorems.runs.sliding import CellwiseDrift, slide
 from fpcontrol.theorems.statements import samplers
 
-FEW = {"networks": (8, 16), "labels": Grid(1000, 40)}
+FEW = {"networks": (8, 16), "markers": Grid(1000, 40)}
 ELEMENTS = {"grid": Grid(128, 16)}
 
 
@@ -20,7 +20,7 @@ OTHERS = {
     "continuous": lambda comm: samplers.continuous_score(comm, D=0.0613, t1=0.7, **FEW, **ELEMENTS),
     "atom": lambda comm: atoms.atom_at_a_mode(comm, amplitude=0.4, D=0.0613, t1=0.7, **FEW),
     "same network, modes at walls": lambda comm: samplers.same_network(
-        comm, cosines=atoms.AT_WALLS, growth=1.5, networks=(20, 40), labels=Grid(1000, 50)
+        comm, cosines=atoms.AT_WALLS, growth=1.5, networks=(20, 40), markers=Grid(1000, 50)
     ),
     "walls": lambda comm: atoms.modes_at_walls(comm, D=0.0613, t1=0.7, **FEW),
 }
@@ -41,9 +41,9 @@ def test_networks_too_coarse_for_the_data_are_refused(study):
 # Short runs: what is tested is that ranks agree.
 SHORT = {
     "same network": lambda comm: samplers.same_network(
-        comm, networks=(8, 16), labels=Grid(500, 20), grid=Grid(64, 4)
+        comm, networks=(8, 16), markers=Grid(500, 20), grid=Grid(64, 4)
     ),
-    "atom": lambda comm: atoms.atom_at_a_mode(comm, networks=(8,), labels=Grid(500, 20)),
+    "atom": lambda comm: atoms.atom_at_a_mode(comm, networks=(8,), markers=Grid(500, 20)),
 }
 
 
@@ -58,7 +58,7 @@ def test_rows_are_the_same_on_all_ranks(name):
         assert a.passed == b.passed
 
 
-# -- labels from event to event --------------------------------------------------------------------
+# -- markers from event to event -------------------------------------------------------------------
 
 
 def steady(nodes, left, right, t1=1.0, steps=1):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from problems import SELF, WORLD
 
-from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.theorems.framework.resolution import Grid
 from fpcontrol.theorems.runs import generators as module
 from fpcontrol.theorems.runs.generators import (
@@ -80,9 +80,9 @@ def test_distances_agree_with_an_independent_program(start, values):
 def test_distance_in_l2_is_that_of_masses_in_fine_bins(start):
     # Another way to both densities, for which no support has to be known.
     switched, bins = Switched(DRAWN, 8, 1.0), np.linspace(0.0, 1.0, 8001)
-    labels = Labels.on_interval(WORLD, 2000, STARTS[start][0])
+    markers = Markers.on_interval(WORLD, 2000, STARTS[start][0])
     masses = [
-        carry(labels, drift, [0.0, 1.0], rtol=1e-7, atol=1e-7).cell_masses(-1, bins)
+        carry(markers, drift, [0.0, 1.0], rtol=1e-7, atol=1e-7).cell_masses(-1, bins)
         for drift in (switched, Average(DRAWN))
     ]
     binned = np.sqrt(np.sum((masses[0] - masses[1]) ** 2 / np.diff(bins)))
@@ -93,11 +93,11 @@ def test_distance_in_l2_is_that_of_masses_in_fine_bins(start):
 
 def test_reversed_flow_comes_back():
     switched = Switched(DRAWN, 4, 0.7)
-    labels = Labels.on_interval(WORLD, 4, lambda x: np.ones(len(x)))
-    forth = carry(labels, switched, [0.0, 0.7], rtol=1e-11, atol=1e-11)
-    there = Labels(WORLD, forth.positions[-1], labels.volumes, labels.density, labels.wall)
+    markers = Markers.on_interval(WORLD, 4, lambda x: np.ones(len(x)))
+    forth = carry(markers, switched, [0.0, 0.7], rtol=1e-11, atol=1e-11)
+    there = Markers(WORLD, forth.positions[-1], markers.volumes, markers.density, markers.wall)
     back = carry(there, Reversed(switched, 0.7), [0.0, 0.7], walls=False, rtol=1e-11, atol=1e-11)
-    np.testing.assert_allclose(back.positions[-1], labels.points, atol=1e-8)
+    np.testing.assert_allclose(back.positions[-1], markers.points, atol=1e-8)
     np.testing.assert_allclose(back.log_jacobian[-1], -forth.log_jacobian[-1], atol=1e-7)
 
 

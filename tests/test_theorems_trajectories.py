@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from problems import SELF, WORLD
 
-from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.noise import Noise
 from fpcontrol.theorems.closed_forms import ripples
 from fpcontrol.theorems.closed_forms.cosine import sup_wasserstein
@@ -26,7 +26,7 @@ def failures(study):
     return [row.quantity for row in study.rows if not row.passed]
 
 
-# Computed once by an independent program, labels exact, a T = 2, relative L2 error at T.
+# Computed once by an independent program, markers exact, a T = 2, relative L2 error at T.
 EXACT_LABELS = {
     "jump": (1.76745, 1.63456, 1.66877, 1.66028),
     "kink": (1.33393, 1.67087, 1.66303, 1.66209),
@@ -42,7 +42,7 @@ def test_closed_form_agrees_with_an_independent_program(name):
 
 @pytest.mark.parametrize(
     ("name", "at", "m", "value"),
-    # By an integral over labels of another program: peaks of width exp(-aT) are resolved.
+    # By an integral over markers of another program: peaks of width exp(-aT) are resolved.
     [
         ("kink", 2.0, 1, 1.333931),
         ("kink", 5.0, 1, 5.82835),
@@ -105,12 +105,12 @@ def test_labels_of_the_ripple_are_those_of_the_flow_in_space(name, rtol):
     # the ripple does to F_0(X). A step over a jump of the drift is of first order: fewer digits.
     profile, a, m = GOALS[name], 2.0, 2
     k = 2 * np.pi * m
-    labels = Labels.on_interval(WORLD, 2, lambda x: np.ones(len(x)))
+    markers = Markers.on_interval(WORLD, 2, lambda x: np.ones(len(x)))
     drift = LineDrift(profile, 1.0, a, k)
     flow = carry(
-        labels, drift, [0.0, 1.0], divergence=lambda t, x: np.zeros(len(x)), rtol=rtol, atol=rtol
+        markers, drift, [0.0, 1.0], divergence=lambda t, x: np.zeros(len(x)), rtol=rtol, atol=rtol
     )
-    y = labels.points[:, 0]
+    y = markers.points[:, 0]
     half = 0.5 * k * y - np.pi * np.round(k * y / (2 * np.pi))
     turns = 2 * np.pi * np.round(k * y / (2 * np.pi))
     exact = (2 * np.arctan2(np.exp(a) * np.sin(half), np.cos(half)) + turns) / k

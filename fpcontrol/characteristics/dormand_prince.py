@@ -1,4 +1,4 @@
-"""Ordinary differential equations of many labels at once, with one step for all ranks."""
+"""Ordinary differential equations of many markers at once, with one step for all ranks."""
 
 from collections.abc import Callable
 from typing import NoReturn
@@ -127,7 +127,7 @@ class DormandPrince:
             f"this pace max_steps = {self._max_steps} do not reach t = {self._end:g}, for the last "
             f"was {h:.2g} long.{where} Does the drift jump there in space, or near this time? Give "
             "the times of jumps as switches; smooth jumps in space over some length (on those that "
-            "the drift runs into from both sides, labels end); else loosen "
+            "the drift runs into from both sides, markers end); else loosen "
             f"rtol = {self._rtol:g} or raise max_steps."
         )
 

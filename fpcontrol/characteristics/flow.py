@@ -3,7 +3,7 @@ r"""The continuity equation (sigma = 0) along characteristics: exact, no diffusi
 .. math:: \dot X = v(t, X),\qquad \frac{d}{dt}\log J = \nabla\cdot v(t, X),\qquad
     \rho(t, X) = \rho_0(y)/J
 
-Labels ``y`` carry volumes, so that integrals over the domain are sums over labels. The drift must
+Markers ``y`` carry volumes, so that integrals over the domain are sums over markers. The drift must
 be tangent or inward at the walls, ``v.n <= 0``: an outward one piles mass up there.
 """
 
@@ -21,7 +21,7 @@ from dolfinx import fem
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
 from fpcontrol.characteristics.dormand_prince import DormandPrince, Rate
-from fpcontrol.characteristics.markers import Labels
+from fpcontrol.characteristics.markers import Markers
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.replica import AnalyticReference, MeshReference
 from fpcontrol.drift.base import Drift, as_drift
@@ -32,7 +32,7 @@ from fpcontrol.trajectory import Trajectory, trajectory
 from fpcontrol.typing import Array, Field, VectorField
 from fpcontrol.walls import check_wall
 
-__all__ = ["Flow", "Labels", "binned_l2", "carry"]
+__all__ = ["Flow", "Markers", "binned_l2", "carry"]
 
 # Steps of a call of ``carry`` unless more are asked for: smooth drifts take some hundreds.
 MAX_STEPS = 100_000
@@ -42,20 +42,20 @@ SCALED = 0.02
 
 @dataclass(frozen=True, repr=False)
 class Flow:
-    r"""Labels carried along: results of ``carry``. To make one is collective, as its methods are.
+    r"""Markers carried along: results of ``carry``. To make one is collective, as its methods are.
 
     Attributes:
-        labels: Where they start.
-        times: Shape ``(T,)``, the first with the labels in place.
+        markers: Where they start.
+        times: Shape ``(T,)``, the first with the markers in place.
         positions: This rank's, ``(T, N, d)``.
         log_jacobian: This rank's, ``(T, N)``.
         steps: Accepted steps (0 if none were counted).
         mass: Integral of the density: the same at all times by construction, ``(T,)``.
-        minimum: Smallest density at a label of any rank, ``(T,)``.
+        minimum: Smallest density at a marker of any rank, ``(T,)``.
         norms: L2 norms of the density, :math:`\|\rho\|^2 = \int\rho_0^2/J\,dy`, ``(T,)``.
     """
 
-    labels: Labels
+    markers: Markers
     times: Array
     positions: Array
     log_jacobian: Array
@@ -66,27 +66,33 @@ class Flow:
 
     def __post_init__(self) -> None:
         """Mass, minimum and norms over all ranks. Collective."""
-        labels, rho = self.labels, self.density
-        mass = np.repeat(labels.integral(labels.density), len(self.times))
-        low = reduced(labels.comm, rho.min(axis=1, initial=np.inf), MPI.MIN)
-        norms = np.sqrt(labels.integral(rho * labels.density))
+        markers, rho = self.markers, self.density
+        mass = np.repeat(markers.integral(markers.density), len(self.times))
+        low = reduced(markers.comm, rho.min(axis=1, initial=np.inf), MPI.MIN)
+        norms = np.sqrt(markers.integral(rho * markers.density))
         for name, values in (("mass", mass), ("minimum", low), ("norms", norms)):
             object.__setattr__(self, name, values)
 
     def __repr__(self) -> str:
         return (
-            f"<Flow: {self.labels.count} labels at {_ends(self.times)}, {self.steps} steps, "
+            f"<Flow: {self.markers.count} markers at {_ends(self.times)}, {self.steps} steps, "
             f"mass {self.mass[0]:.6g}, minimum {self.minimum.min():.3g}>"
         )
 
     @property
+    def labels(self) -> Markers:
+        """The markers, by the name that they had before."""
+        warnings.warn("Flow.labels is called markers now.", DeprecationWarning, stacklevel=2)
+        return self.markers
+
+    @property
     def density(self) -> Array:
         r"""Density along the characteristics, :math:`\rho_0(y)/J`, ``(T, N)``."""
-        return self.labels.density * np.exp(-self.log_jacobian)
+        return self.markers.density * np.exp(-self.log_jacobian)
 
     @property
     def mass_defect(self) -> float:
-        """Relative change of the mass: none, labels keep theirs."""
+        """Relative change of the mass: none, markers keep theirs."""
         return 0.0
 
     def l2_errors(
@@ -96,7 +102,7 @@ class Flow:
 
         .. math:: \|\rho - r\|^2 = \int (\rho_0/J - r(t, X))^2 J\,dy
 
-        which needs labels that cover the domain at all times: a drift tangent to the walls. With
+        which needs markers that cover the domain at all times: a drift tangent to the walls. With
         ``norms`` it is :math:`\int\rho_0^2/J - 2\rho_0 r(t, X)\,dy + \|r\|^2`, right for inward
         drifts too, but a small difference of large numbers.
 
@@ -108,10 +114,10 @@ class Flow:
         Raises:
             ValueError: On all ranks, for another reference or values of another shape.
         """
-        rho_0, squares, reference = self.labels.density, [], _field(reference)
+        rho_0, squares, reference = self.markers.density, [], _field(reference)
         for t, x, log_j in zip(self.times, self.positions, self.log_jacobian, strict=True):
             r = np.asarray(reference(float(t), x))
-            with collective_errors(self.labels.comm):
+            with collective_errors(self.markers.comm):
                 if r.shape not in ((), (len(x),)):
                     raise ValueError(
                         f"reference(t, x) returned shape {r.shape} for x of shape {x.shape}; "
@@ -121,26 +127,26 @@ class Flow:
                 squares.append((rho_0 * np.exp(-log_j) - r) ** 2 * np.exp(log_j))
             else:
                 squares.append(rho_0 * (rho_0 * np.exp(-log_j) - 2.0 * r))
-        total = self.labels.integral(np.array(squares))
+        total = self.markers.integral(np.array(squares))
         return np.sqrt(np.maximum(total if norms is None else total + np.square(norms), 0.0))
 
     def wasserstein(self, other: "Flow", p: float = 2.0) -> Array:
-        r"""Upper bounds of Wasserstein distances between two flows of the same labels, ``(T,)``.
+        r"""Upper bounds of Wasserstein distances between two flows of the same markers, ``(T,)``.
 
         .. math:: W_p^p \le \int |X(t,y) - \tilde X(t,y)|^p \rho_0(y)\,dy
 
-        with equality in one dimension, where flows keep the order of their labels.
+        with equality in one dimension, where flows keep the order of their markers.
 
         Raises:
-            ValueError: On all ranks, if the flows are of other labels or at other times.
+            ValueError: On all ranks, if the flows are of other markers or at other times.
         """
-        mine, theirs = self.labels, other.labels
+        mine, theirs = self.markers, other.markers
         with collective_errors(mine.comm):
             for what in ("points", "volumes", "density"):
                 a, b = getattr(mine, what), getattr(theirs, what)
                 if a is not b and not np.array_equal(a, b):
                     raise ValueError(
-                        f"The flows differ in their labels' {what}; carry the same labels with "
+                        f"The flows differ in their markers' {what}; carry the same markers with "
                         "both drifts. (fpc.distances takes any two densities on meshes.)"
                     )
             if self.times.shape != other.times.shape or not np.allclose(
@@ -150,15 +156,15 @@ class Flow:
                     f"The flows are at other times: {_ends(self.times)} and {_ends(other.times)}."
                 )
         distance = np.linalg.norm(self.positions - other.positions, axis=2)
-        return self.labels.integral(distance**p * self.labels.density) ** (1.0 / p)
+        return self.markers.integral(distance**p * self.markers.density) ** (1.0 / p)
 
     def on_mesh(
         self, space: fem.FunctionSpace, levels: Sequence[int] | Array | None = None
     ) -> Trajectory:
-        """Densities at the nodes of a mesh, linear between labels: for pictures, not for figures.
+        """Densities at the nodes of a mesh, linear between markers: for pictures, not for figures.
 
-        Nodes beyond all labels get the density of the nearest one. Where the flow has spread the
-        labels out or a feature is narrower than their distance, the picture is coarser than the
+        Nodes beyond all markers get the density of the nearest one. Where the flow has spread the
+        markers out or a feature is narrower than their distance, the picture is coarser than the
         flow. Each level is scaled to the flow's mass, so that ``fpc.distances`` takes it (in a
         space of degree 1, where no values between nodes are negative); factors that differ from 1
         by more than ``SCALED`` are told in a warning.
@@ -168,9 +174,9 @@ class Flow:
             levels: Which times; all unless given.
 
         Warns:
-            UserWarning: On rank 0, for a level that the labels do not resolve.
+            UserWarning: On rank 0, for a level that the markers do not resolve.
         """
-        g, comm = Elements(space), self.labels.comm
+        g, comm = Elements(space), self.markers.comm
         nodes = space.tabulate_dof_coordinates()[: g.n_local, : g.dimension]
         levels = range(len(self.times)) if levels is None else levels
         u = np.empty((len(levels), g.n_local))
@@ -186,18 +192,18 @@ class Flow:
         if comm.rank == 0 and len(times) and np.abs(np.log(factors)).max() > SCALED:
             k = int(np.abs(np.log(factors)).argmax())
             warnings.warn(
-                f"Between the labels the density at t = {times[k]:g} has mass {found[k]:.4g}; it "
-                f"was scaled by {factors[k]:.4g} to the flow's, {wanted[k]:.4g}. Labels are too "
-                "far apart there, or the mesh is coarser than the density: start from more labels, "
-                "or take a finer mesh.",
+                f"Between the markers the density at t = {times[k]:g} has mass {found[k]:.4g}; it "
+                f"was scaled by {factors[k]:.4g} to the flow's, {wanted[k]:.4g}. Markers are too "
+                "far apart there, or the mesh is coarser than the density: start from more "
+                "markers, or take a finer mesh.",
                 stacklevel=2,
             )
         return trajectory(g, times, u, 0)
 
     def cell_masses(self, level: int, edges: Array) -> Array:
-        """Masses in the bins between ``edges``, at one time, of labels on an interval.
+        """Masses in the bins between ``edges``, at one time, of markers on an interval.
 
-        The mass of each cell of labels is known exactly and spread evenly over the cell's image:
+        The mass of each cell of markers is known exactly and spread evenly over the cell's image:
         an atom is seen as an atom, and no mass is lost.
 
         Args:
@@ -205,23 +211,23 @@ class Flow:
             edges: Ascending, ``(n + 1,)``.
 
         Raises:
-            ValueError: On all ranks, if the labels are on no interval or have lost their order, or
+            ValueError: On all ranks, if the markers are on no interval or have lost their order, or
                 if the edges do not ascend.
         """
-        labels, edges = self.labels, np.asarray(edges, dtype=float)
+        markers, edges = self.markers, np.asarray(edges, dtype=float)
         if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0.0).all():
             raise ValueError(f"edges = {edges} must be two or more numbers that ascend.")
-        if not labels.per_cell:
-            raise ValueError("cell_masses needs labels from Labels.on_interval.")
-        x = self.positions[level].reshape(-1, labels.per_cell)[:, [0, -1]].ravel()
-        masses = (labels.volumes * labels.density).reshape(-1, labels.per_cell).sum(axis=1)
-        with collective_errors(labels.comm):
-            # Ends of neighbouring cells are the same label twice: round-off between them.
-            if (np.diff(x) < -1e-12 * np.ptp(labels.wall.points)).any():
-                raise ValueError("Labels have overtaken each other: use tighter tolerances.")
+        if not markers.per_cell:
+            raise ValueError("cell_masses needs markers from Markers.on_interval.")
+        x = self.positions[level].reshape(-1, markers.per_cell)[:, [0, -1]].ravel()
+        masses = (markers.volumes * markers.density).reshape(-1, markers.per_cell).sum(axis=1)
+        with collective_errors(markers.comm):
+            # Ends of neighbouring cells are the same marker twice: round-off between them.
+            if (np.diff(x) < -1e-12 * np.ptp(markers.wall.points)).any():
+                raise ValueError("Markers have overtaken each other: use tighter tolerances.")
         below = np.repeat(np.concatenate([[0.0], np.cumsum(masses)]), 2)[1:-1]
         part = np.interp(edges, np.maximum.accumulate(x), below) if len(x) else np.zeros(len(edges))
-        return np.diff(reduced(labels.comm, part))
+        return np.diff(reduced(markers.comm, part))
 
 
 def _field(reference: Any) -> Field:
@@ -257,11 +263,11 @@ def binned_l2(masses: Array, edges: Array) -> float:
     return float(np.sqrt(np.sum(masses**2 / np.diff(edges))))
 
 
-# -- carrying labels -------------------------------------------------------------------------------
+# -- carrying markers ------------------------------------------------------------------------------
 
 
 def carry(
-    labels: Labels,
+    markers: Markers,
     drift: VectorField,
     times: Sequence[float] | Array,
     *,
@@ -273,14 +279,14 @@ def carry(
     max_steps: int | None = None,
     progress: bool = False,
 ) -> Flow:
-    r"""Carry labels with a drift; Dormand-Prince 8(5,3) with error control. Collective.
+    r"""Carry markers with a drift; Dormand-Prince 8(5,3) with error control. Collective.
 
-    A step is accepted if for every label the errors of all coordinates are below ``size * atol +
+    A step is accepted if for every marker the errors of all coordinates are below ``size * atol +
     rtol * |x - middle|`` and that of :math:`\log J` below ``atol + rtol * |log J|`` (size and
-    middle of the labels' box). The ranks take the same steps, and no step passes over a switch.
+    middle of the markers' box). The ranks take the same steps, and no step passes over a switch.
 
     Args:
-        labels: Where they start at ``times[0]``.
+        markers: Where they start at ``times[0]``.
         drift: Callable ``drift(t, x)``, ``(N, d)`` to ``(N, d)``, smooth in space and the same on
             all ranks at any point of the domain: the drift of a ``MoserFlow``, which lives on a
             mesh, is refused. Its ``switches`` and ``piece`` (see ``fpc.drift.Drift``) are used.
@@ -319,17 +325,17 @@ def carry(
         raise ValueError(f"max_steps = {max_steps!r} must be a positive whole number, or None.")
     drift = as_drift(drift)
     intervals, span = list(_intervals(drift, times, switches)), times[-1] - times[0]
-    rate = Rate(drift, divergence, labels.size)
+    rate = Rate(drift, divergence, markers.size)
     if walls:
         for a, b, inside in intervals:
             for t in (a, 0.5 * (a + b), b):
-                check_wall(drift, inside(t), labels.wall, labels.comm, labels.size / span)
-    meter = _Meter(Progress("characteristics, %", 100, labels.comm, progress), times[0], span)
+                check_wall(drift, inside(t), markers.wall, markers.comm, markers.size / span)
+    meter = _Meter(Progress("characteristics, %", 100, markers.comm, progress), times[0], span)
     most = max(MAX_STEPS, 100 * len(intervals)) if max_steps is None else int(max_steps)
     stepper = DormandPrince(
-        labels.comm, labels.box, rate, rtol, atol, float(times[-1]), most, meter.show
+        markers.comm, markers.box, rate, rtol, atol, float(times[-1]), most, meter.show
     )
-    u = np.column_stack([labels.points, np.zeros(len(labels.points))])
+    u = np.column_stack([markers.points, np.zeros(len(markers.points))])
     kept = [u]
     for a, b, inside in intervals:
         u = stepper.advance(u, a, b, inside)
@@ -337,7 +343,7 @@ def carry(
             kept.append(u)
     meter.progress.close()
     levels = np.array(kept)
-    return Flow(labels, times, levels[:, :, :-1], levels[:, :, -1], stepper.accepted)
+    return Flow(markers, times, levels[:, :, :-1], levels[:, :, -1], stepper.accepted)
 
 
 class _Meter:

@@ -1,4 +1,4 @@
-"""Labels: where characteristics start, with volumes and densities there."""
+"""Markers: where characteristics start, with volumes and densities there."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,19 +17,19 @@ from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True, repr=False)
-class Labels:
+class Markers:
     r"""Where characteristics start; this rank's part. To make them is collective, the rest is not.
 
     Attributes:
-        comm: Communicator the labels are distributed over.
-        points: Labels ``y``, shape ``(N, d)``.
+        comm: Communicator the markers are distributed over.
+        points: Markers ``y``, shape ``(N, d)``.
         volumes: Quadrature weights ``dy``, ``(N,)``.
         density: :math:`\rho_0(y)`, ``(N,)``.
         wall: Where the drift must not point outward.
-        per_cell: On an interval: labels come in cells of this many, from one end of the cell to
+        per_cell: On an interval: markers come in cells of this many, from one end of the cell to
             the other; 0 elsewhere.
-        count: Number of labels on all ranks.
-        box: Smallest and largest coordinates of labels and walls on all ranks, each ``(d,)``.
+        count: Number of markers on all ranks.
+        box: Smallest and largest coordinates of markers and walls on all ranks, each ``(d,)``.
     """
 
     comm: MPI.Comm
@@ -59,7 +59,7 @@ class Labels:
 
         Args:
             density: Density at the first time.
-            quadrature_degree: See ``Elements``; more labels and more accurate integrals.
+            quadrature_degree: See ``Elements``; more markers and more accurate integrals.
 
         Raises:
             ValueError: On all ranks, if the density is negative or not finite at a point.
@@ -119,7 +119,7 @@ class Labels:
         return float((self.box[1] - self.box[0]).max())
 
     def integral(self, values: Array) -> Array:
-        """Integrals over the labels, of values ``(..., N)``. Collective."""
+        """Integrals over the markers, of values ``(..., N)``. Collective."""
         return reduced(self.comm, np.atleast_1d(values @ self.volumes))
 
 
@@ -129,7 +129,7 @@ def check_values(density: Array) -> None:
         raise ValueError("density has values that are not finite.")
     if density.min(initial=0.0) < 0.0:
         raise ValueError(
-            f"density is negative at a label, {density.min():.3g} (between nodes even where its "
+            f"density is negative at a marker, {density.min():.3g} (between nodes even where its "
             "nodal values are not, if its degree is 2 or 3). Add a floor (fpc.density.with_floor), "
             "refine the mesh, or use degree 1."
         )

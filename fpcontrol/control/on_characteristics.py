@@ -15,7 +15,7 @@ import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 
-from fpcontrol.characteristics.flow import Flow, Labels
+from fpcontrol.characteristics.flow import Flow, Markers
 from fpcontrol.control.fingerprint import moment
 from fpcontrol.control.objectives import L2Tracking
 from fpcontrol.control.parametric import ParametricDrift, PiecewiseConstant, SmoothField
@@ -75,7 +75,7 @@ def _dot(a: Array, b: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Path:
-    """A forward run: labels at all levels, the reference there, squared errors of the levels."""
+    """A forward run: markers at all levels, the reference there, squared errors of the levels."""
 
     key: bytes
     x: Array  # (steps + 1, N, d)
@@ -88,14 +88,14 @@ class _Path:
 class CharacteristicRuns:
     r"""Runs of the controlled continuity equation and their squared errors. Collective.
 
-    Squared errors are integrals over the labels,
+    Squared errors are integrals over the markers,
 
     .. math:: e_n = \int (\rho_0(y)/J - r(t_n, X))^2\,J\,dy ,
 
     the drift is ``walled(drift, mesh, layer)``, the steps are those of the classical Runge-Kutta
     method, and the derivative of :math:`\tfrac12\sum_n s_n e_n` is their discrete adjoint. A
     reference on a mesh has kinks at the faces of its cells: the sum is piecewise smooth, and
-    differentiated as such. All levels are kept, ``(steps + 1) * (2 d + 2)`` numbers a label.
+    differentiated as such. All levels are kept, ``(steps + 1) * (2 d + 2)`` numbers a marker.
 
     Args:
         reference: ``MoserFlow``, or an ``AnalyticReference``.
@@ -103,12 +103,12 @@ class CharacteristicRuns:
         steps: Number of time steps.
         tracking: Distance to the reference that is minimized.
         start: Start density on the reference's mesh; the reference's own unless given.
-        labels: Where characteristics start, with the start density; unless given, the quadrature
-            points of ``label_mesh``.
-        label_mesh: Another mesh of the same domain, such as a finer one; the reference's own
+        markers: Where characteristics start, with the start density; unless given, the quadrature
+            points of ``marker_mesh``.
+        marker_mesh: Another mesh of the same domain, such as a finer one; the reference's own
             unless given.
         layer: See ``walled``.
-        quadrature_degree: Of the labels; unless given ``2 * degree + 2`` (8 for an
+        quadrature_degree: Of the markers; unless given ``2 * degree + 2`` (8 for an
             ``AnalyticReference``).
 
     Attributes:
@@ -127,8 +127,8 @@ class CharacteristicRuns:
         *,
         tracking: L2Tracking | None = None,
         start: fem.Function | None = None,
-        labels: Labels | None = None,
-        label_mesh: Mesh | None = None,
+        markers: Markers | None = None,
+        marker_mesh: Mesh | None = None,
         layer: float | None = None,
         quadrature_degree: int | None = None,
     ) -> None:
@@ -143,9 +143,9 @@ class CharacteristicRuns:
                 f"drift's weights are {type(drift.time).__name__} in time; sigma = 0 takes those "
                 "that are PiecewiseConstant."
             )
-        if labels is not None and not (start is label_mesh is quadrature_degree is None):
+        if markers is not None and not (start is marker_mesh is quadrature_degree is None):
             raise ValueError(
-                "labels have points and a density: give no start, label_mesh, quadrature_degree."
+                "markers have points and a density: give no start, marker_mesh, quadrature_degree."
             )
         self._moving: Any = reference
         if isinstance(reference, MoserFlow):
@@ -154,7 +154,7 @@ class CharacteristicRuns:
             self.elements = Elements(lagrange(drift.mesh, 2), quadrature_degree=8)
         g = self.elements
         self.reference, self.drift, self.steps = reference, drift, steps
-        self.labels = labels or self._own_labels(start, label_mesh, quadrature_degree)
+        self.markers = markers or self._own_markers(start, marker_mesh, quadrature_degree)
         self.walled = walled(drift, g.mesh, layer)
         self._jet = _Jet(drift.field, self.walled.factor)
         self.times = np.linspace(0.0, drift.t1, steps + 1)
@@ -206,27 +206,29 @@ class CharacteristicRuns:
         return self.elements.sum(total)
 
     def trajectory(self, weights: Array) -> Flow:
-        """Labels and densities along them at all levels, read-only. Collective."""
+        """Markers and densities along them at all levels, read-only. Collective."""
         path = self._run(weights)
         x, log_j = read_only(path.x), read_only(path.log_j)
-        return Flow(self.labels, self.times, x, log_j, self.steps)
+        return Flow(self.markers, self.times, x, log_j, self.steps)
 
     def mass_and_minimum(self, weights: Array) -> tuple[Array, Array]:
-        """Mass and smallest density at a label of all levels, ``(steps + 1,)``. Collective."""
+        """Mass and smallest density at a marker of all levels, ``(steps + 1,)``. Collective."""
         flow = self.trajectory(weights)
         return flow.mass, flow.minimum
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
-        g, labels, scaled = self.elements, self.labels, self.drift.scaled
+        g, markers, scaled = self.elements, self.markers, self.drift.scaled
         y, w = scaled(g.points), g.quadrature_weights
         return {
             "sigma": 0.0,
             "scheme": "characteristics",
             "layer": self.walled.factor.layer,
-            "labels": self.elements.comm.allreduce(len(labels.points)),
-            "start_norm": float(labels.integral(labels.density**2)[0]),
-            "start_moment": moment(g.comm, scaled(labels.points), labels.volumes * labels.density),
+            "labels": self.elements.comm.allreduce(len(markers.points)),
+            "start_norm": float(markers.integral(markers.density**2)[0]),
+            "start_moment": moment(
+                g.comm, scaled(markers.points), markers.volumes * markers.density
+            ),
             "reference_norm": float(self.norms[self.steps // 2]),
             "reference_moments": [
                 moment(g.comm, y, w * self._reference_values(t)) for t in self.times[[0, -1]]
@@ -239,9 +241,9 @@ class CharacteristicRuns:
 
     # -- inner parts ---------------------------------------------------------------------------
 
-    def _own_labels(
+    def _own_markers(
         self, start: fem.Function | None, mesh: Mesh | None, degree: int | None
-    ) -> Labels:
+    ) -> Markers:
         g, source = self.elements, self._moving
         if start is not None:
             check_density("start", start, g)
@@ -250,7 +252,7 @@ class CharacteristicRuns:
             degree = max(2 * g.degree + 2, g.quadrature_degree)
         fine = Elements(g.space if mesh is None else lagrange(mesh, 1), degree)
         rho = source.at(0.0, fine.points)[0]
-        return Labels(g.comm, fine.points, fine.quadrature_weights, rho, Wall.of(g.mesh))
+        return Markers(g.comm, fine.points, fine.quadrature_weights, rho, Wall.of(g.mesh))
 
     def _piece(self, n: int) -> int:
         return n * self.drift.pieces // self.steps
@@ -279,10 +281,10 @@ class CharacteristicRuns:
         if self._path is not None and self._path.key == weights.tobytes():
             return self._path
         theta, h = weights.reshape(self.drift.pieces, -1), self.drift.t1 / self.steps
-        labels, shape = self.labels, (self.steps + 1, *self.labels.points.shape)
+        markers, shape = self.markers, (self.steps + 1, *self.markers.points.shape)
         x, slope = np.empty((2, *shape))
         log_j, value = np.empty((2, *shape[:2]))
-        x[0], log_j[0], cells = labels.points, 0.0, None
+        x[0], log_j[0], cells = markers.points, 0.0, None
         for n in range(self.steps + 1):
             value[n], slope[n], cells = self._moving.at(float(self.times[n]), x[n], cells)
             if n < self.steps:
@@ -293,8 +295,8 @@ class CharacteristicRuns:
                 )
                 with collective_errors(self.elements.comm):
                     self._check_inside(n + 1, x[n + 1])
-        error = labels.density * np.exp(-log_j) - value
-        squares = labels.integral(error**2 * np.exp(log_j))
+        error = markers.density * np.exp(-log_j) - value
+        squares = markers.integral(error**2 * np.exp(log_j))
         self._path = _Path(weights.tobytes(), x, log_j, value, slope, squares)
         return self._path
 
@@ -302,14 +304,14 @@ class CharacteristicRuns:
         outside = np.flatnonzero(self.walled.factor.outside(x))
         if outside.size:
             raise LeftDomain(
-                f"{outside.size} labels left the domain at t = {self.times[n]:g}, the first at "
+                f"{outside.size} markers left the domain at t = {self.times[n]:g}, the first at "
                 f"{x[outside[0]]}: the drift is too fast for steps = {self.steps}. Use more steps "
                 "or a wider layer, or start from smaller weights."
             )
 
     def _cost_dual(self, path: _Path, n: int, scales: Array) -> tuple[Array, Array]:
         """Derivatives of the cost in positions ``(N, d)`` and log J ``(N,)`` of level ``n``."""
-        rho, j, r = self.labels.density, np.exp(path.log_j[n]), path.value[n]
-        scale = 0.5 * scales[n] * self.labels.volumes
+        rho, j, r = self.markers.density, np.exp(path.log_j[n]), path.value[n]
+        scale = 0.5 * scales[n] * self.markers.volumes
         sx = (2.0 * scale * (r * j - rho))[:, None] * path.slope[n]
         return sx, scale * (r**2 * j - rho**2 / j)

@@ -58,7 +58,7 @@ def minimize(
     """Minimize J over the weights. Collective.
 
     One TAO solver for all ranks, its vectors on rank 0. A trial step at which the equation cannot
-    be solved (labels leave the domain, a linear solver fails, J is not finite) counts as too long:
+    be solved (markers leave the domain, a linear solver fails, J is not finite) counts as too long:
     the line search shortens it. Ctrl-C ends the run after the evaluation under way and returns the
     best weights so far, on all ranks; a second Ctrl-C ends the program.
 
@@ -81,7 +81,7 @@ def minimize(
 
     Raises:
         ValueError: On all ranks, for a bad argument or a checkpoint of another problem, or if
-            labels leave the domain at the weights to start from.
+            markers leave the domain at the weights to start from.
         ArithmeticError: On all ranks, if the equation cannot be solved, or J is not finite, at the
             weights to start from.
         OSError: On all ranks, for a file that cannot be read or written.

@@ -55,7 +55,7 @@ class Result:
 
     @functools.cached_property
     def trajectory(self) -> Trajectory | Flow:
-        """Controlled densities, without noise along labels. Collective at first use.
+        """Controlled densities, without noise along markers. Collective at first use.
 
         All levels, held as long as the result, whatever the problem's ``memory`` says.
         """

@@ -1,5 +1,6 @@
 """The control problem: weights of a network that make the density follow a reference."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,9 @@ from fpcontrol.typing import Array
 
 # Options that belong to runs with noise and without.
 NOISY = ("scheme", "linear_solver", "petsc_options", "memory", "disk", "snapshots")
-NOISELESS = ("labels", "label_mesh", "layer", "quadrature_degree")
+# Options by the names that they had before.
+RENAMED = {"labels": "markers", "label_mesh": "marker_mesh"}
+NOISELESS = ("markers", "marker_mesh", "layer", "quadrature_degree")
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class TrackingProblem:
             ``fpc.objectives.KineticEnergy(1e-3)``.
         options: With noise: ``scheme``, ``linear_solver``, ``petsc_options``, ``memory``
             (GiB per rank), ``disk``, ``snapshots``, see ``MeshRuns``. Without:
-            ``labels``, ``label_mesh``, ``layer``, ``quadrature_degree``,
+            ``markers``, ``marker_mesh``, ``layer``, ``quadrature_degree``,
             see ``CharacteristicRuns``.
 
     Attributes:
@@ -100,6 +103,10 @@ class TrackingProblem:
         objectives: Sequence[Objective] = (),
         **options: Any,
     ) -> None:
+        for old in RENAMED.keys() & options.keys():
+            message = f"The option {old} is called {RENAMED[old]} now."
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            options[RENAMED[old]] = options.pop(old)
         Noise(sigma, zero=True)
         if not isinstance(drift, ParametricDrift):
             raise ValueError(
@@ -207,7 +214,7 @@ class TrackingProblem:
         )
 
     def trajectory(self, weights: Array) -> Trajectory | Flow:
-        """The controlled densities at all levels; without noise along labels. Collective.
+        """The controlled densities at all levels; without noise along markers. Collective.
 
         They are held all at once, whatever ``memory`` says, and are read-only.
         """

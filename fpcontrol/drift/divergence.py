@@ -5,7 +5,7 @@ import numpy as np
 from fpcontrol.drift.base import as_drift
 from fpcontrol.typing import Array, Field, VectorField
 
-# Of the fourth-order difference that stands in for a divergence, over the labels' extent: waves
+# Of the fourth-order difference that stands in for a divergence, over the markers' extent: waves
 # of 64 periods are differentiated to 1e-9, above the round-off of 1e-11.
 DIFFERENCE_STEP = 3e-5
 

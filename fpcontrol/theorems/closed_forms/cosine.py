@@ -103,7 +103,7 @@ def sup_wasserstein(kappa: float, strength: float) -> float:
     r"""Largest :math:`k W_2` over time.
 
     Without noise :math:`\tan(Y/2) = e^{at}\tan(y/2)`, and :math:`W_2^2` is the mean of
-    :math:`(Y - y)^2` over labels.
+    :math:`(Y - y)^2` over markers.
     """
     if kappa > 0.0:
         return float(cosine_series(kappa, strength).wasserstein.max())
@@ -113,7 +113,7 @@ def sup_wasserstein(kappa: float, strength: float) -> float:
         s, grow = 0.5 * y, math.expm1(strength)
         return (2.0 * math.atan2(grow * math.sin(2 * s) / 2, 1 + grow * math.sin(s) ** 2)) ** 2
 
-    # Labels near 0 spread over the whole period: a layer of width exp(-aT).
+    # Markers near 0 spread over the whole period: a layer of width exp(-aT).
     layer = min(1.0, 10.0 * math.exp(-strength))
     parts = [integrate.quad(square, *ends)[0] for ends in ((0.0, layer), (layer, math.pi))]
     return math.sqrt(sum(parts) / math.pi)

@@ -1,7 +1,7 @@
 r"""Straight lines of densities on the unit interval, and drifts that ripple along with them.
 
 With distribution functions :math:`F_t` of :math:`\rho_t = (1-t/T) + (t/T)\rho_1`, the co-moving
-ripple :math:`\frac ak\sin(kF_t)/\rho_t` is :math:`\frac ak\sin ky` in the labels
+ripple :math:`\frac ak\sin(kF_t)/\rho_t` is :math:`\frac ak\sin ky` in the markers
 :math:`y = F_t(x)`, whatever the reference.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.reference import MoserFlow
 from fpcontrol.theorems.closed_forms.profiles import Profile, cosine, jump, kink
-from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured
+from fpcontrol.theorems.framework.resolution import Grid, markers_between, measured
 from fpcontrol.typing import Array
 
 
@@ -70,7 +70,7 @@ class Goal:
 
     def integral(self, f: Callable[[Array], Array], cells: int = 4000) -> float:
         """Integral over the unit interval of a function that may have the profile's edge."""
-        at = labels_between(
+        at = markers_between(
             MPI.COMM_SELF, [0.0, 1.0, self.edge or 0.0], cells, lambda x: np.ones(len(x))
         )
         return float(at.volumes @ f(at.points[:, 0]))
@@ -90,7 +90,7 @@ def ripple_density(at: float, phase: Array) -> Array:
 def comoving_errors(profile: Goal, at: float, k: float) -> tuple[Array, Array]:
     r"""Relative L2 error and :math:`kW_2` of the co-moving ripple at sigma = 0, by quadrature.
 
-    With labels :math:`y_0` carried to y by the ripple, :math:`J = dy/dy_0` and the quantiles Q of
+    With markers :math:`y_0` carried to y by the ripple, :math:`J = dy/dy_0` and the quantiles Q of
     the goal,
 
     .. math:: \|\rho_k - \rho_1\|^2 = \int\rho_1(Q(y))\,(1/J - 1)^2 J\,dy_0,\qquad
@@ -128,7 +128,7 @@ def comoving_errors(profile: Goal, at: float, k: float) -> tuple[Array, Array]:
             cuts = ends
             inside = edge - j if j % 2 == 0 else j + 1 - edge  # from the source
             if 0.0 < inside < 1.0:
-                # Labels that start or end at the profile's edge.
+                # Markers that start or end at the profile's edge.
                 at_edge = math.log(math.tan(0.5 * np.pi * inside))
                 cuts = np.sort(np.append(ends, [at_edge, at_edge - at]))
             h = 0.5 * np.diff(cuts)[:, None]
@@ -147,7 +147,7 @@ def comoving_errors(profile: Goal, at: float, k: float) -> tuple[Array, Array]:
 
 
 def source_edges(at: float, k: float, each: int = 1, upper: float = 1.0) -> Array:
-    """Labels on [0, ``upper``] between which the flow of ``(a/k) sin(kx)`` is smooth.
+    """Markers on [0, ``upper``] between which the flow of ``(a/k) sin(kx)`` is smooth.
 
     Those within ``exp(-at)`` of a source spread over half of a wave.
 

@@ -35,11 +35,11 @@ def atom_at_a_mode(
     t1: float = 1.0,
     networks: Sequence[int] = (8, 16, 32, 64),
     bins: int = 1 << 18,
-    labels: Grid | None = None,
+    markers: Grid | None = None,
 ) -> Study:
     r"""Data :math:`1 - A\cos2\pi x`, whose mode stays at 1/2: the atom in closed form.
 
-    Labels within d of the mode arrive, as many bins grow narrow the L2 error is the atom's mass
+    Markers within d of the mode arrive, as many bins grow narrow the L2 error is the atom's mass
     times their root, and
 
     .. math:: d = Dn\int_0^T\log\frac{p_s(1/2)}{p_s(1/2 - 1/n)}\,ds .
@@ -51,21 +51,21 @@ def atom_at_a_mode(
         t1: How long the noising lasts.
         networks: Numbers of cells n, even, ascending.
         bins: Many.
-        labels: Label cells and steps of the ODE.
+        markers: Marker cells and steps of the ODE.
 
     Raises:
-        ValueError: If labels from beyond the next cell arrive, or n is odd.
+        ValueError: If markers from beyond the next cell arrive, or n is odd.
     """
-    flow, labels = HeatFlow({2: -amplitude}, D, t1), labels or Grid(2000, 50)
+    flow, markers = HeatFlow({2: -amplitude}, D, t1), markers or Grid(2000, 50)
     study = Study(
         f"atom at a mode, D={D:g}, T={t1:g}",
         "The reverse ODE gathers mass of order 1/n in one point: no density, at any n.",
     )
     exact = [_mass_within_reach(flow, n) for n in networks]
     nets = [ScoreNetwork(flow, n) for n in networks]
-    _, _, total, atom, l2 = measure_each(partial(ode_figures, (bins,)), nets, labels).T
+    _, _, total, atom, l2 = measure_each(partial(ode_figures, (bins,)), nets, markers).T
     # Nested cells may round the ends of an atom alike: a divided cell at each is added.
-    atom = Figure(atom.value, atom.error + 2.0 * DIVISIONS**-PASSES / labels.cells)
+    atom = Figure(atom.value, atom.error + 2.0 * DIVISIONS**-PASSES / markers.cells)
     outside = Figure((total - atom).value, total.error)
     study.equals("mass of the atom, n={}", atom, exact, 1e-3, over=networks)
     study.equals("mass outside it in atoms, n={}", outside, 0.0, 1e-6, over=networks)
@@ -81,14 +81,14 @@ def atom_at_a_mode(
         "n",
         "mass",
         Line(networks, exact, "closed form", "-"),
-        Line(networks, atom, "labels", "o"),
+        Line(networks, atom, "markers", "o"),
         log="xy",
     )
     return study
 
 
 def _mass_within_reach(flow: HeatFlow, n: int) -> float:
-    """Mass at T of labels that arrive at the mode."""
+    """Mass at T of markers that arrive at the mode."""
     half, h = np.array(0.5), 1.0 / n
 
     def speed(s: float) -> float:
@@ -109,7 +109,7 @@ def modes_at_walls(
     D: float = 0.1,
     t1: float = 1.0,
     networks: Sequence[int] = (8, 16, 32, 64),
-    labels: Grid | None = None,
+    markers: Grid | None = None,
 ) -> Study:
     r"""Trap: with modes at the walls the atoms are there, and little is to be seen inside.
 
@@ -119,7 +119,7 @@ def modes_at_walls(
         cosines: Data, see ``HeatFlow``, with modes at both walls.
         t1: How long the noising lasts.
         networks: Numbers of cells n, ascending.
-        labels: Label cells and steps of the ODE.
+        markers: Marker cells and steps of the ODE.
     """
     flow = HeatFlow(cosines or AT_WALLS, D, t1)
     study = Study(
@@ -134,7 +134,7 @@ def modes_at_walls(
         whole, inner = (growth_of(sample, *ends) for ends in ((0.0, 1.0), (0.05, 0.95)))
         return np.array([walls, walls / masses.sum(), whole, inner])
 
-    walls, share, whole, inner = measure_each(figures, networks, labels or Grid(4000, 100)).T
+    walls, share, whole, inner = measure_each(figures, networks, markers or Grid(4000, 100)).T
     study.report("mass of atoms at the walls, n={}", walls, over=networks)
     study.above("their share of all atoms, n={}", share, 0.75, over=networks)
     study.above("growth of the L2 error with bins, n={}", whole, 1.5, over=networks)

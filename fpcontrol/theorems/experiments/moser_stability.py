@@ -40,7 +40,7 @@ from fpcontrol.theorems.experiments.comoving import limit_row
 from fpcontrol.theorems.experiments.smoothed_fields import smoothings
 from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
 from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured, slopes
+from fpcontrol.theorems.framework.resolution import Grid, markers_between, measured, slopes
 from fpcontrol.theorems.runs.moser_runs import GOALS, Change, flow_on_interval, response
 from fpcontrol.typing import Array, Field, VectorField
 
@@ -194,13 +194,13 @@ def ripples_without_noise(
     a: float = 2.0,
     t1: float = 1.0,
     frequencies: tuple[int, ...] = (1, 2, 4, 8),
-    labels_per_wave: int = 16,
+    markers_per_wave: int = 16,
 ) -> Study:
     r"""The same ripples at sigma = 0, along characteristics: the error stays. Collective.
 
     Relative to the norm of the goal :math:`(\int\rho_T(g(F_T) - 1)^2\rho_T\,dx)^{1/2}`, which
-    tends to :math:`(\cosh aT - 1)^{1/2}`, while the distance to the line in W2 vanishes. The labels
-    are carried in space, by the field and the ripple: nothing is known of where they end.
+    tends to :math:`(\cosh aT - 1)^{1/2}`, while the distance to the line in W2 vanishes. The
+    markers are carried in space, by the field and the ripple: nothing is known of where they end.
 
     Args:
         comm: Communicator.
@@ -208,7 +208,7 @@ def ripples_without_noise(
         a: Strength.
         t1: Last time.
         frequencies: m, ascending, at least two.
-        labels_per_wave: Cells of labels a wave.
+        markers_per_wave: Cells of markers a wave.
     """
     line = StraightLine(uniform(), GOALS[goal], t1)
     known = rippled.GOALS[goal]
@@ -231,18 +231,18 @@ def ripples_without_noise(
     def run(grid: Grid, m: int) -> Array:
         k, rtol = 2.0 * math.pi * m, 1e-8 / grid.steps**3
         edges = [0.0, *line.breaks, 1.0, *rippled.source_edges(a * t1, k, grid.steps)]
-        labels = labels_between(comm, edges, grid.cells, line.start)
+        markers = markers_between(comm, edges, grid.cells, line.start)
         drift, divergence = field(k)
-        flow = carry(labels, drift, [0.0, t1], divergence=divergence, rtol=rtol, atol=rtol)
+        flow = carry(markers, drift, [0.0, t1], divergence=divergence, rtol=rtol, atol=rtol)
         error = flow.l2_errors(lambda t, x: line.density(t, x[:, 0]))[-1]
-        ends = known.quantile(1.0, labels.points[:, 0])[:, None]  # the start is uniform
-        exact = Flow(labels, flow.times, np.array([labels.points, ends]), flow.log_jacobian)
+        ends = known.quantile(1.0, markers.points[:, 0])[:, None]  # the start is uniform
+        exact = Flow(markers, flow.times, np.array([markers.points, ends]), flow.log_jacobian)
         return np.array([error / size, k * flow.wasserstein(exact)[-1]])
 
     rows, k = [], 2.0 * math.pi * np.array(frequencies)
     runs, exact = [], []
     for m, q in zip(frequencies, k, strict=True):
-        grid = Grid(max(40, labels_per_wave * m), 1)
+        grid = Grid(max(40, markers_per_wave * m), 1)
         runs.append(measured(functools.partial(run, m=m), grid))
         exact.append(rippled.comoving_errors(known, a * t1, float(q)))
     found, errors = np.array(runs)[:, 0], (np.array(runs) + np.array(exact))[:, 1]

@@ -8,7 +8,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.characteristics.flow import Labels
+from fpcontrol.characteristics.flow import Markers
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.framework.checks import Line, Study
@@ -96,8 +96,8 @@ def product_form(
 
     def without(m: int, cells: int, rtol: float) -> float:
         mesh = rectangle(comm, (cells * m, cells * m))
-        labels = Labels.on_mesh(density.uniform(mesh, 1), 8)
-        return carried(labels, drifts[m], t1, rtol)[0]
+        markers = Markers.on_mesh(density.uniform(mesh, 1), 8)
+        return carried(markers, drifts[m], t1, rtol)[0]
 
     study.equals(
         f"sup L2 error, m={{}}, sigma={sigma:g}",

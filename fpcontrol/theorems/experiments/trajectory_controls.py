@@ -16,21 +16,22 @@ import numpy as np
 from fpcontrol.characteristics.flow import Flow, carry
 from fpcontrol.theorems.closed_forms.ripples import GOALS, LineDrift, comoving_errors, source_edges
 from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
-from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured, slopes
+from fpcontrol.theorems.framework.resolution import Grid, markers_between, measured, slopes
 from fpcontrol.typing import Array
 
 
 def _in_space(comm: MPI.Comm, drift: LineDrift, cells: int) -> tuple[Array, Array]:
-    """Relative L2 error and W2 at the last time, and what finer labels change in them."""
+    """Relative L2 error and W2 at the last time, and what finer markers change in them."""
     profile, t1 = drift.profile, drift.t1
 
     def run(grid: Grid) -> Array:
         edges = source_edges(drift.a * t1, drift.k, grid.steps) if drift.comoving else ()
-        labels = labels_between(comm, [0.0, 1.0, *edges], grid.cells, lambda x: np.ones(len(x)))
+        markers = markers_between(comm, [0.0, 1.0, *edges], grid.cells, lambda x: np.ones(len(x)))
         rtol = 1e-7 / grid.steps**6  # the share of one of so many steps of order 8, and less
-        flow = carry(labels, drift, [0.0, t1], rtol=rtol, atol=rtol)
-        exact = profile.quantile(1.0, labels.points[:, 0])  # F_0(y) = y
-        line = Flow(labels, flow.times, np.stack([labels.points, exact[:, None]]), 0 * flow.density)
+        flow = carry(markers, drift, [0.0, t1], rtol=rtol, atol=rtol)
+        exact = profile.quantile(1.0, markers.points[:, 0])  # F_0(y) = y
+        places = np.stack([markers.points, exact[:, None]])
+        line = Flow(markers, flow.times, places, 0 * flow.density)
         whole = profile.integral(lambda x: profile.density(x) ** 2)
         error = flow.l2_errors(lambda t, x: profile.line(t / t1, x[:, 0])[0])[-1]
         return np.array([error / math.sqrt(whole), flow.wasserstein(line)[-1]])
@@ -48,7 +49,7 @@ def standing_ripple(
 ) -> Study:
     r"""Negative control: a ripple that does not go with the flow is averaged out. Collective.
 
-    Labels that cross the ripple at speed :math:`u` feel :math:`a\cos kx` as a phase of duration
+    Markers that cross the ripple at speed :math:`u` feel :math:`a\cos kx` as a phase of duration
     :math:`1/(ku)`. Only where :math:`u \lesssim a/k`, in layers of width :math:`\sim 1/k` at the
     walls, is the error of order 1, and beyond, at distance s, it is :math:`1/(ks)`: both leave
     :math:`k^{-1/2}` in L2. The same family that goes with the flow is carried in space, beside it.
@@ -58,7 +59,7 @@ def standing_ripple(
         a: Lipschitz constant of the ripple.
         t1: Last time.
         frequencies: Periods, ascending, at least two.
-        cells: Cells of labels a period.
+        cells: Cells of markers a period.
     """
     profile, k = GOALS["smooth"], 2 * np.pi * np.array(frequencies)
     runs: dict[bool, tuple[Array, Array]] = {}
@@ -132,7 +133,7 @@ def benign_sequence(
         comm: Communicator.
         t1: Last time.
         indices: The m, ascending, at least two.
-        cells: Cells of labels.
+        cells: Cells of markers.
     """
     parts = [
         _in_space(comm, LineDrift(GOALS["smooth"], t1, excess=1.0 / m), cells) for m in indices
@@ -196,7 +197,7 @@ def _along_characteristics(comm: MPI.Comm, m: int, a: float, t1: float, grid: Gr
     k, rtol = 2 * np.pi * m, 1e-7 / grid.steps**6
     edges = [0.0, 1.0, *source_edges(a * t1, k, grid.steps)]
     flow = carry(
-        labels_between(comm, edges, grid.cells, lambda x: np.ones(len(x))),
+        markers_between(comm, edges, grid.cells, lambda x: np.ones(len(x))),
         lambda t, x: a / k * np.sin(k * x),
         [0.0, t1],
         divergence=lambda t, x: a * np.cos(k * x[:, 0]),

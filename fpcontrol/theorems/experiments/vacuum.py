@@ -21,7 +21,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import SDIRK2
@@ -208,7 +208,7 @@ def bounded_fields(
         depth: Of the gap; 1e-6 is as good as none.
         limits: M, ascending.
         grid: Resolution of the run with noise; the gap's ends (0.35, 0.65) belong on nodes.
-        cells: Cells of labels of the coarser run without noise.
+        cells: Cells of markers of the coarser run without noise.
     """
     grid = grid or Grid(200, 100)
     line = StraightLine(uniform(), islands(depth), t1)
@@ -231,11 +231,11 @@ def bounded_fields(
         return np.array(found)
 
     def noiseless(n: int, rtol: float) -> Array:
-        labels, found = Labels.on_interval(comm, n, line.start), []
+        markers, found = Markers.on_interval(comm, n, line.start), []
         for limit in limits:
             drift = Bounded(line, 0.0, limit)
             flow = carry(
-                labels, drift, [0.0, t1], divergence=drift.divergence, rtol=rtol, atol=rtol
+                markers, drift, [0.0, t1], divergence=drift.divergence, rtol=rtol, atol=rtol
             )
             found.append(flow.l2_errors(lambda t, x: line.density(t, x[:, 0]))[-1] / size)
         return np.array(found)

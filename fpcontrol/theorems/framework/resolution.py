@@ -13,7 +13,7 @@ import numpy as np
 from dolfinx.mesh import DiagonalType, Mesh
 
 from fpcontrol import density
-from fpcontrol.characteristics.flow import Labels
+from fpcontrol.characteristics.flow import Markers
 from fpcontrol.discretization.boundary import Wall
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
@@ -139,23 +139,23 @@ def solve(
     return equation.solve(rho, t1, grid.steps, scheme=scheme)
 
 
-def labels_between(
+def markers_between(
     comm: MPI.Comm,
     edges: Sequence[float],
     cells: int,
     density: Callable[[Array], Array],
     *,
     walls: tuple[float, float] = (0.0, 1.0),
-) -> Labels:
-    """Labels for integrands that are smooth between ``edges`` and may jump there. Collective.
+) -> Markers:
+    """Markers for integrands that are smooth between ``edges`` and may jump there. Collective.
 
     Each stretch is cut into equal cells of five Gauss points: none lies on an edge.
 
     Args:
         comm: The cells are distributed over its ranks.
-        edges: In any order; equal ones count once. The labels reach from the first to the last.
+        edges: In any order; equal ones count once. The markers reach from the first to the last.
         cells: Number of cells, shared out by length; every stretch has at least four.
-        density: Density of labels ``(N, 1)`` to ``(N,)``.
+        density: Density of markers ``(N, 1)`` to ``(N,)``.
         walls: Ends of the domain, at which drifts must not point outward.
     """
     ends = np.unique(edges)
@@ -170,7 +170,7 @@ def labels_between(
     x = (left[mine, None] + h[mine, None] * 0.5 * (1.0 + hat)).reshape(-1, 1)
     volumes = (h[mine, None] * 0.5 * w).ravel()
     wall = Wall(np.reshape(walls, (2, 1)).astype(float), np.array([[-1.0], [1.0]]))
-    return Labels(comm, x, volumes, np.asarray(density(x), dtype=float), wall)
+    return Markers(comm, x, volumes, np.asarray(density(x), dtype=float), wall)
 
 
 def slopes(x: Array, y: Array) -> Array:

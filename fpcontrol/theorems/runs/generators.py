@@ -10,9 +10,9 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.discretization.boundary import Wall
-from fpcontrol.theorems.framework.resolution import labels_between
+from fpcontrol.theorems.framework.resolution import markers_between
 from fpcontrol.typing import Array
 
 
@@ -180,19 +180,19 @@ STARTS: dict[str, tuple[Callable[[Array], Array], tuple[float, float]]] = {
 def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: float) -> Array:
     r"""Between the switched and the average flow at the last time, without noise. Collective.
 
-    With flows :math:`\Phi_n` and :math:`\Phi`, labels are carried forth by the one and back by the
+    With flows :math:`\Phi_n` and :math:`\Phi`, markers are carried forth by the one and back by the
     other, :math:`z = \Phi^{-1}(\Phi_n(y))`, which gives both densities at :math:`x = \Phi_n(y)`:
 
     .. math:: \|\rho_n - \rho\|^2 = \int\Bigl(\frac{\rho_0(y)}{J_n(y)}
         - \frac{\rho_0(z)}{J(z)}\Bigr)^2 J_n(y)\,dy
 
-    over labels that reach as far as either support and are cut where one ends.
+    over markers that reach as far as either support and are cut where one ends.
 
     Args:
         comm: Communicator.
         switched: One of the drifts, in 1-D or 2-D; the other is its average.
         start: ``"bump"``, or in 1-D also ``"block"`` or ``"box"``, which have jumps.
-        cells: Cells of labels in each direction.
+        cells: Cells of markers in each direction.
         rtol: Tolerance along characteristics, relative and absolute.
 
     Raises:
@@ -200,7 +200,7 @@ def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: 
 
     Returns:
         The distance in L2; the part of it from where only one of the two is; the L2 norm of the
-        average density; the root mean square distance of labels, in 1-D :math:`W_2`; the largest
+        average density; the root mean square distance of markers, in 1-D :math:`W_2`; the largest
         of that at the ends of slots.
     """
     rho_0, support = STARTS[start]
@@ -210,58 +210,58 @@ def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: 
     # On the square drifts may point outward, far from where the mass is: checked below.
     go = partial(carry, times=slots, walls=switched.generators.dimension == 1, rtol=rtol, atol=rtol)
     if switched.generators.dimension == 1:
-        # The bump is smooth at its ends: labels around it do. A jump is cut out exactly.
+        # The bump is smooth at its ends: markers around it do. A jump is cut out exactly.
         smooth = start == "bump"
         cuts = [0.0, *support, 1.0] if smooth else _ends(switched, support, rtol)
-        labels = labels_between(comm, cuts, cells, rho_0)
+        markers = markers_between(comm, cuts, cells, rho_0)
     else:
-        labels = _on_square(comm, cells, rho_0)
-    forth, exact = go(labels, switched), go(labels, average)
+        markers = _on_square(comm, cells, rho_0)
+    forth, exact = go(markers, switched), go(markers, average)
     for flow in (forth, exact):
-        x = flow.positions[-1][labels.density > 0.0]
+        x = flow.positions[-1][markers.density > 0.0]
         if comm.allreduce(bool(((x < 0.0) | (x > 1.0)).any()), op=MPI.LOR):
             raise ValueError("generators carry mass through the walls; make them slower there.")
     back = carry(
-        replace(labels, points=forth.positions[-1]),
+        replace(markers, points=forth.positions[-1]),
         backward,
         [0.0, switched.t1],
         walls=False,
         rtol=rtol,
         atol=rtol,
     )
-    one = labels.density * np.exp(-forth.log_jacobian[-1])
+    one = markers.density * np.exp(-forth.log_jacobian[-1])
     other = rho_0(back.positions[-1]) * np.exp(back.log_jacobian[-1])
     square = (one - other) ** 2 * np.exp(forth.log_jacobian[-1])
-    moved = ((forth.positions - exact.positions) ** 2).sum(axis=2) * labels.density
+    moved = ((forth.positions - exact.positions) ** 2).sum(axis=2) * markers.density
     parts = np.array(
-        [square, square * ((one > 0.0) != (other > 0.0)), exact.density[-1] * labels.density]
+        [square, square * ((one > 0.0) != (other > 0.0)), exact.density[-1] * markers.density]
     )
-    sup = labels.integral(moved)
-    return np.sqrt([*labels.integral(parts), sup[-1], sup.max()])
+    sup = markers.integral(moved)
+    return np.sqrt([*markers.integral(parts), sup[-1], sup.max()])
 
 
 def _ends(switched: Switched, support: tuple[float, float], rtol: float) -> list[float]:
-    """Labels of the switched flow at which one of the two supports ends."""
+    """Markers of the switched flow at which one of the two supports ends."""
     drifts = (Average(switched.generators), Reversed(switched, switched.t1))
     x = np.reshape(support, (2, 1))
     for drift in drifts:
-        labels = replace(
-            labels_between(MPI.COMM_SELF, [0.0, 1.0], 1, lambda x: np.ones(len(x))),
+        markers = replace(
+            markers_between(MPI.COMM_SELF, [0.0, 1.0], 1, lambda x: np.ones(len(x))),
             points=x,
             volumes=np.ones(2),
             density=np.ones(2),
         )
-        flow = carry(labels, drift, [0.0, switched.t1], walls=False, rtol=rtol, atol=rtol)
+        flow = carry(markers, drift, [0.0, switched.t1], walls=False, rtol=rtol, atol=rtol)
         x = flow.positions[-1]
     return [*support, *x[:, 0].tolist()]
 
 
-def _on_square(comm: MPI.Comm, cells: int, rho_0: Callable[[Array], Array]) -> Labels:
+def _on_square(comm: MPI.Comm, cells: int, rho_0: Callable[[Array], Array]) -> Markers:
     """Products of Gauss points on the unit square."""
-    one = labels_between(MPI.COMM_SELF, [0.0, 1.0], cells, lambda x: np.ones(len(x)))
+    one = markers_between(MPI.COMM_SELF, [0.0, 1.0], cells, lambda x: np.ones(len(x)))
     x = np.array(list(product(one.points[:, 0], repeat=2)))
     mine = slice(*(len(x) * r // comm.size for r in (comm.rank, comm.rank + 1)))
     volumes = np.outer(one.volumes, one.volumes).ravel()[mine]
     # No walls to look at: the bump keeps away from them.
     nowhere = Wall(np.zeros((0, 2)), np.zeros((0, 2)))
-    return Labels(comm, x[mine], volumes, rho_0(x[mine]), nowhere)
+    return Markers(comm, x[mine], volumes, rho_0(x[mine]), nowhere)

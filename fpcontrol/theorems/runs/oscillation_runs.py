@@ -10,7 +10,7 @@ import numpy as np
 from dolfinx.mesh import Mesh
 
 from fpcontrol import density, distances
-from fpcontrol.characteristics.flow import Flow, Labels, carry
+from fpcontrol.characteristics.flow import Flow, Markers, carry
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Drift
 from fpcontrol.fokker_planck import FokkerPlanck, norm
@@ -18,7 +18,7 @@ from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms.ripples import source_edges
 from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, labels_between
+from fpcontrol.theorems.framework.resolution import Grid, markers_between
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array
 
@@ -99,11 +99,11 @@ def on_unit_interval(
     return np.array([_sup_error(runs), w2])
 
 
-def carried(labels: Labels, drift: Ripple, t1: float, rtol: float) -> tuple[float, float]:
+def carried(markers: Markers, drift: Ripple, t1: float, rtol: float) -> tuple[float, float]:
     """Largest relative L2 error and ``k W_2`` at sigma = 0, by characteristics. Collective."""
-    flow = carry(labels, drift, np.linspace(0.0, t1, 5), rtol=rtol, atol=rtol)
-    still = Flow(labels, flow.times, flow.positions[:1].repeat(5, axis=0), 0.0 * flow.log_jacobian)
-    # The drift is tangent to the walls, so labels cover the domain: int (rho - 1)^2 is
+    flow = carry(markers, drift, np.linspace(0.0, t1, 5), rtol=rtol, atol=rtol)
+    still = Flow(markers, flow.times, flow.positions[:1].repeat(5, axis=0), 0.0 * flow.log_jacobian)
+    # The drift is tangent to the walls, so markers cover the domain: int (rho - 1)^2 is
     # int rho_0^2/J dy less its value at time 0, and 1/J is smooth where J is not.
     squares = flow.norms**2
     l2 = math.sqrt(max(squares.max() / squares[0] - 1.0, 0.0))
@@ -117,7 +117,7 @@ def carried_twice(
 
     def run(n: int, rtol: float, each: int) -> tuple[float, float]:
         edges = [0.0, upper, *source_edges(drift.a * t1, drift.k, each, upper)]
-        labels = labels_between(comm, edges, n, lambda x: np.ones(len(x)), walls=(0.0, upper))
-        return carried(labels, drift, t1, rtol)
+        markers = markers_between(comm, edges, n, lambda x: np.ones(len(x)), walls=(0.0, upper))
+        return carried(markers, drift, t1, rtol)
 
     return Figure.refined(run(cells // 2, 1e-8, 1), run(cells, 1e-10, 2))

@@ -1,4 +1,4 @@
-r"""The two samplers of ``samplers``: the reverse SDE's density by elements, the ODE's by labels."""
+r"""The two samplers of ``samplers``: the reverse SDE by elements, the ODE by markers."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from fpcontrol.theorems.runs.sliding import CellwiseDrift, slide
 from fpcontrol.typing import Array
 
 BINS = (250, 1000, 4000)
-DIVISIONS, PASSES = 16, 3  # of label cells beside atoms
+DIVISIONS, PASSES = 16, 3  # of marker cells beside atoms
 
 
 def sde_density(comm: MPI.Comm, net: ScoreNetwork, grid: Grid) -> fem.Function:
@@ -75,11 +75,11 @@ def binned_errors(comm: MPI.Comm, rho: fem.Function, flow: HeatFlow, bins: Seque
 
 @dataclass(frozen=True)
 class Sample:
-    """What the reverse ODE makes of labels.
+    """What the reverse ODE makes of markers.
 
     Attributes:
-        positions: Where the labels end, ascending, shape ``(N,)``.
-        below: Mass below each label, ``(N,)``.
+        positions: Where the markers end, ascending, shape ``(N,)``.
+        below: Mass below each marker, ``(N,)``.
         flow: The noising flow.
     """
 
@@ -88,7 +88,7 @@ class Sample:
     flow: HeatFlow
 
     def masses(self, edges: Array) -> Array:
-        """Masses in bins; that of the labels between two neighbours is spread evenly."""
+        """Masses in bins; that of the markers between two neighbours is spread evenly."""
         return np.diff(np.interp(edges, self.positions, self.below))
 
     def l2_error(self, bins: int, lower: float = 0.0, upper: float = 1.0) -> float:
@@ -98,13 +98,13 @@ class Sample:
 
     @property
     def wasserstein(self) -> float:
-        """W2 to the data, to which the exact ODE takes the same labels in the same order."""
+        """W2 to the data, to which the exact ODE takes the same markers in the same order."""
         squares = (self.positions - self.flow.quantile(0.0, self.below)) ** 2
         return math.sqrt(np.diff(self.below) @ (squares[1:] + squares[:-1]) / 2.0)
 
     @property
     def farthest(self) -> float:
-        """Largest distance of a label from where the exact ODE takes it, no less than W2."""
+        """Largest distance of a marker from where the exact ODE takes it, no less than W2."""
         return float(np.abs(self.positions - self.flow.quantile(0.0, self.below)).max())
 
     @property
@@ -126,11 +126,11 @@ class Sample:
 
 
 def ode_sample(net: ScoreNetwork, grid: Grid) -> Sample:
-    """The reverse ODE: labels carried from event to event, on all ranks alike.
+    """The reverse ODE: markers carried from event to event, on all ranks alike.
 
     Args:
         net: The network.
-        grid: Label cells and steps in time. Cells at whose one end an atom begins are divided by
+        grid: Marker cells and steps in time. Cells at whose one end an atom begins are divided by
             16 three times, so that masses of atoms are good to 1/4096 of a cell's.
     """
     flow = net.flow
@@ -150,13 +150,13 @@ def ode_sample(net: ScoreNetwork, grid: Grid) -> Sample:
         order = np.argsort(np.append(y, new), kind="stable")
         y, x = np.append(y, new)[order], np.append(x, slide(new, drift))[order]
     if (np.diff(x) < -1e-12).any():
-        raise ArithmeticError("Labels have overtaken each other: use more steps.")
+        raise ArithmeticError("Markers have overtaken each other: use more steps.")
     x = np.maximum.accumulate(x)
     return Sample(x, flow.cumulative(flow.t1, y), flow)
 
 
 def ode_figures(bins: Sequence[int], net: ScoreNetwork, grid: Grid) -> Array:
-    """W2, farthest label, mass in all atoms, that at the data's mode, L2 errors in so many bins."""
+    """W2, farthest marker, mass in all atoms, that at the mode, L2 errors in so many bins."""
     sample = ode_sample(net, grid)
     masses = sample.atoms[1].sum()
     _, last = sample.atom_at(net.flow.mode)
@@ -168,12 +168,12 @@ def ode_figures(bins: Sequence[int], net: ScoreNetwork, grid: Grid) -> Array:
 def stepped_atom(net: ScoreNetwork, place: float) -> Figure:
     """Mass of the atom at a node by explicit Euler steps, which know of no events.
 
-    Labels chatter about a node where they meet. The outermost of them are found among 64 labels a
+    Markers chatter about a node where they meet. The outermost of them are found among 64 markers a
     cell, then among a thousand between neighbours. The error is of first order in the step and is
     extrapolated, from three numbers of steps.
 
     Raises:
-        ValueError: If no label ends at the place.
+        ValueError: If no marker ends at the place.
     """
     found = np.array([_stepped_mass(net, place, steps) for steps in (1000, 2000, 4000)])
     return Figure.refined(*(2.0 * found[1:] - found[:-1]))
@@ -194,7 +194,7 @@ def _stepped_mass(net: ScoreNetwork, place: float, steps: int) -> float:
     y = np.linspace(0.0, 1.0, 64 * net.n + 1)
     i = caught(y)
     if not len(i):
-        raise ValueError(f"place = {place:g}: no label ends there.")
+        raise ValueError(f"place = {place:g}: no marker ends there.")
     left, right = (y[max(i[0] - 1, 0)], y[i[0]]), (y[i[-1]], y[min(i[-1] + 1, len(y) - 1)])
     y = np.concatenate([np.linspace(*left, 1025), np.linspace(*right, 1025)])
     i = caught(y)
@@ -202,7 +202,7 @@ def _stepped_mass(net: ScoreNetwork, place: float, steps: int) -> float:
 
 
 def ode_bound(net: ScoreNetwork, steps: int = 100) -> float:
-    r"""Bound of labels' distances, and of W2, for the ODE in the sense of Filippov.
+    r"""Bound of markers' distances, and of W2, for the ODE in the sense of Filippov.
 
     .. math:: W_2 \le W_\infty \le \int_0^T e^{\int_t^T L}\,
         D|s_n - \partial_x\log p|_\infty\,dt,\qquad L = D\max_x\partial_{xx}\log p

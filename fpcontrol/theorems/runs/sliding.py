@@ -1,9 +1,9 @@
-r"""Labels on a line in a drift with jumps, from event to event: no step size, no chatter.
+r"""Markers on a line in a drift with jumps, from event to event: no step size, no chatter.
 
 The drift is linear in x in each cell between given nodes and constant in time on each of a number
-of short steps. Inside a cell a label moves by :math:`\dot x = v_0 + \beta x`, solved exactly up to
+of short steps. Inside a cell a marker moves by :math:`\dot x = v_0 + \beta x`, solved exactly up to
 the next node. There it goes on if the drift beyond points onward; where the drifts of both cells
-point at the node it stays: the solution in the sense of Filippov, and an atom. A label at a wall
+point at the node it stays: the solution in the sense of Filippov, and an atom. A marker at a wall
 with an outward drift stays, too. Averaging a smooth drift over the steps leaves an error of second
 order in their length.
 """
@@ -32,11 +32,11 @@ class CellwiseDrift:
 
 
 def slide(x: Array, drift: CellwiseDrift) -> Array:
-    """Carry labels, shape ``(N,)``, over all steps."""
+    """Carry markers, shape ``(N,)``, over all steps."""
     x, nodes, n = np.array(x, dtype=float), drift.nodes, len(drift.nodes) - 1
     cell = np.clip(np.searchsorted(nodes, x, side="right") - 1, 0, n - 1)
     node = np.searchsorted(nodes, x)
-    node = np.where(nodes[np.minimum(node, n)] == x, node, -1)  # the node a label is at, or -1
+    node = np.where(nodes[np.minimum(node, n)] == x, node, -1)  # the node a marker is at, or -1
     for dt, left, right in zip(np.diff(drift.times), drift.left, drift.right, strict=True):
         before, beyond = np.append(0.0, right), np.append(left, 0.0)  # drifts on a node's two sides
         slope = (right - left) / np.diff(nodes)
@@ -69,7 +69,7 @@ def _duration(distance: Array, v: Array, b: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         time = distance / v
         growth = b * time
-        # The drift vanishes on the way: the label never arrives.
+        # The drift vanishes on the way: the marker never arrives.
         return np.where(
             growth > -1.0, time * np.where(growth, np.log1p(growth) / growth, 1.0), np.inf
         )

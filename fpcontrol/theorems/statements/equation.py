@@ -7,7 +7,7 @@ All figures with noise rest on the Galerkin solution of
 
 (standard theory): elements of degree p are of order p + 1 in L2 where density and drift are smooth
 and :math:`v\cdot n = 0`, time schemes are of the order of their tableaus, and with :math:`w = 1`
-the mass is constant. Those without noise rest on labels that are carried along characteristics.
+the mass is constant. Those without noise rest on markers that are carried along characteristics.
 
 Densities and drifts without source term, in closed form, show the orders. The mass is that of the
 computed solution: an iterative solver loses as much as its tolerance, so that the steps give it
@@ -25,7 +25,7 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol import density, distances
-from fpcontrol.characteristics.flow import Labels, carry
+from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, Scheme
@@ -111,7 +111,7 @@ def characteristics(
     t1: float = 1.0,
     cells: int = 128,
 ) -> Study:
-    r"""Labels without noise that contract to a point, from a density that is not uniform.
+    r"""Markers without noise that contract to a point, from a density that is not uniform.
 
     .. math:: v = -b(1 + t)(x - c),\qquad \rho_0 = 1 + a\cos\pi x
 
@@ -123,18 +123,18 @@ def characteristics(
         b: Rate, positive.
         middle: The point c, inside (0, 1).
         t1: Last time.
-        cells: Of labels, at the coarser of two resolutions.
+        cells: Of markers, at the coarser of two resolutions.
     """
     shrunk = math.exp(-b * (t1 + 0.5 * t1**2))
     edges = np.linspace(0.0, 1.0, 21)
-    # Where labels at the edges of the bins have come from, and the mass below them.
+    # Where markers at the edges of the bins have come from, and the mass below them.
     origin = np.clip(middle + (edges - middle) / shrunk, 0.0, 1.0)
     masses = np.diff(origin + a * np.sin(np.pi * origin) / np.pi)
 
     def run(cells: int, rtol: float) -> Array:
-        labels = Labels.on_interval(comm, cells, lambda x: 1.0 + a * np.cos(np.pi * x[:, 0]))
+        markers = Markers.on_interval(comm, cells, lambda x: 1.0 + a * np.cos(np.pi * x[:, 0]))
         flow, still = (
-            carry(labels, drift, [0.0, t1], rtol=rtol, atol=rtol)
+            carry(markers, drift, [0.0, t1], rtol=rtol, atol=rtol)
             for drift in (lambda t, x: -b * (1.0 + t) * (x - middle), lambda t, x: 0.0 * x)
         )
         gap = np.abs(flow.cell_masses(1, edges) - masses).max()
@@ -147,12 +147,12 @@ def characteristics(
     errors = np.abs(fine - coarse)
     return Study(
         "Characteristics that contract, $\\sigma = 0$",
-        "Densities, distances and masses of labels are those of the closed form.",
+        "Densities, distances and masses of markers are those of the closed form.",
         "own",
         (
             Row("L2 norm of the density", float(fine[0]), norm, None, None, float(errors[0]), 1e-7),
             Row("W2 to the start", float(fine[1]), moved, None, None, float(errors[1]), 1e-7),
-            # The mass of a cell of labels is spread evenly: cells cut by an edge are off by h**2.
+            # The mass of a cell of markers is spread evenly: cells cut by an edge are off by h**2.
             Row(
                 "largest error of the masses in 20 bins",
                 float(fine[2]),

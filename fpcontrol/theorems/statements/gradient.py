@@ -137,12 +137,12 @@ def identities_without_noise(
     pieces: int = 3,
     t1: float = 1.0,
 ) -> Study:
-    """The same for sigma = 0, where labels are carried along characteristics. Collective.
+    """The same for sigma = 0, where markers are carried along characteristics. Collective.
 
     Args:
         comm: Communicator.
         dimension: 1 or 2, of the unit interval or square.
-        cells: A side; they hold the labels.
+        cells: A side; they hold the markers.
         steps: A multiple of ``pieces``.
         pieces: Of time.
         t1: Last time.
@@ -252,7 +252,7 @@ def _sensitivity(
 
 @dataclass
 class _Wave:
-    """A smooth reference in formulas: one on a mesh has kinks that labels cross."""
+    """A smooth reference in formulas: one on a mesh has kinks that markers cross."""
 
     t1: float
 

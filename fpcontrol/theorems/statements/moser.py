@@ -32,7 +32,7 @@ import numpy as np
 from dolfinx.mesh import Mesh
 
 from fpcontrol import density
-from fpcontrol.characteristics.flow import Flow, Labels, carry
+from fpcontrol.characteristics.flow import Flow, Markers, carry
 from fpcontrol.distances.measures import h_minus_1
 from fpcontrol.fokker_planck import norm
 from fpcontrol.mesh import interval, rectangle
@@ -156,17 +156,17 @@ def exactness(
 def without_noise(
     comm: MPI.Comm, goal: str = "kink", *, t1: float = 1.0, cells: int = 200, rtol: float = 1e-9
 ) -> Study:
-    r"""At sigma = 0, u = (F_0 - F_1)/(T rho_t) keeps every label on its quantile. Collective.
+    r"""At sigma = 0, u = (F_0 - F_1)/(T rho_t) keeps every marker on its quantile. Collective.
 
     :math:`F_t(X_t(y)) = F_0(y)`: the density is the line's. Across a jump of the density u jumps
     too, and log J by a delta function that no integration in time sees, so that there densities
-    are read off as masses of the cells of labels. Steps are tiny when a label crosses: take few.
+    are read off as masses of the cells of markers. Steps are tiny when a marker crosses: take few.
 
     Args:
         comm: Communicator.
         goal: ``"smooth"``, ``"kink"`` or ``"jump"``; the start is uniform.
         t1: Last time.
-        cells: Cells of labels.
+        cells: Cells of markers.
         rtol: Tolerance of the integration in time.
     """
     line = StraightLine(uniform(), GOALS[goal], t1)
@@ -174,7 +174,7 @@ def without_noise(
 
     def flow(sign: float, tolerance: float, n: int) -> Flow:
         return carry(
-            Labels.on_interval(comm, n, line.start),
+            Markers.on_interval(comm, n, line.start),
             lambda t, x: sign * line.speed(t, x[:, 0])[:, None],
             times,
             divergence=lambda t, x: sign * line.expansion(t, x[:, 0]),
@@ -183,7 +183,7 @@ def without_noise(
         )
 
     def quantile_error(run: Flow) -> float:
-        y = line.start.cdf(run.labels.points[:, 0])
+        y = line.start.cdf(run.markers.points[:, 0])
         gaps = [
             np.abs(line.cdf(t, x[:, 0]) - y).max(initial=0.0)
             for t, x in zip(times, run.positions, strict=True)
@@ -193,10 +193,10 @@ def without_noise(
     def density_error(run: Flow) -> float:
         if goal != "jump":
             return float((run.l2_errors(lambda t, x: line.density(t, x[:, 0])) / size)[1:].max())
-        labels, squares = run.labels, []
-        masses = (labels.volumes * labels.density).reshape(-1, labels.per_cell).sum(axis=1)
+        markers, squares = run.markers, []
+        masses = (markers.volumes * markers.density).reshape(-1, markers.per_cell).sum(axis=1)
         for t, x in zip(times, run.positions, strict=True):
-            edges = x.reshape(-1, labels.per_cell)[:, [0, -1]]
+            edges = x.reshape(-1, markers.per_cell)[:, [0, -1]]
             gap = masses - np.diff(line.cdf(t, edges), axis=1)[:, 0]
             squares.append(float(np.sum(gap**2 / np.diff(edges, axis=1)[:, 0])))
         return float(np.sqrt(reduced(comm, np.array(squares)).max())) / size

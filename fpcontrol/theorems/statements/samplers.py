@@ -14,7 +14,7 @@ L2 suffices for the SDE in L2, and for the ODE in :math:`W_2` only. What is chec
 :math:`\mathrm{KL}(p_0|p_{SDE}) \le DJ`. J is of order :math:`n^{-2}`; the errors of the score
 oscillate with the cells, and the SDE's are :math:`n^{-2}` in L2, :math:`n^{-4}` in KL.
 
-At a node where :math:`\log p` has a maximum the score jumps downward: labels of the ODE arrive from
+At a node where :math:`\log p` has a maximum the score jumps downward: the ODE's markers arrive from
 both sides and stay, an atom. (Gaps open where the score jumps upward, and at walls.) Its density is
 in no L2: the L2 error grows with the number of bins at every n, while :math:`W_2\to0`. As the mode
 wanders from node to node, an atom is set free and wanders with it. What fails is not the ODE but
@@ -22,7 +22,7 @@ this kind of approximation: a network that is accurate in the derivative of the 
 through both (control).
 
 Traps. Data with modes at the walls make their atoms there, and the L2 error inside hardly grows:
-choose data with modes inside. An integrator with error control chatters at the jumps: labels are
+choose data with modes inside. An integrator with error control chatters at the jumps: markers are
 carried from event to event (``sliding``). Elements must have a node at every jump.
 
 References:
@@ -69,7 +69,7 @@ def same_network(
     networks: Sequence[int] = (8, 16, 32, 64),
     growth: float = 2.0,
     grid: Grid | None = None,
-    labels: Grid | None = None,
+    markers: Grid | None = None,
 ) -> Study:
     r"""Piecewise-constant scores: rates of the SDE, atoms of the ODE.
 
@@ -79,14 +79,14 @@ def same_network(
         networks: Numbers of cells n, ascending.
         growth: Least factor of the ODE's L2 error from 250 to 4000 bins (4 for atoms alone).
         grid: Cells and steps of the SDE's density.
-        labels: Label cells and steps of the ODE.
+        markers: Marker cells and steps of the ODE.
 
     Raises:
         ValueError: For networks that do not resolve the data.
     """
     flow = HeatFlow(cosines or INSIDE, D, t1)
     least = check_networks(networks, flow.cosines)
-    grid, labels = grid or elements(flow), labels or Grid(4000, 100)
+    grid, markers = grid or elements(flow), markers or Grid(4000, 100)
     nets = [ScoreNetwork(flow, n) for n in networks]
     study = Study(
         f"the same network through both samplers, D={D:g}, T={t1:g}",
@@ -104,22 +104,23 @@ def same_network(
     study.below(f"control, SDE: {rise}", sde_binned[-1] / sde_binned[0], 1.1, over=networks)
     study.report("SDE: W2, n={}", w2, over=networks)
 
-    w2, farthest, mass, atom, *ode_binned = measure_each(partial(ode_figures, BINS), nets, labels).T
+    figures = measure_each(partial(ode_figures, BINS), nets, markers)
+    w2, farthest, mass, atom, *ode_binned = figures.T
     for bins, error in zip(BINS, ode_binned, strict=True):
         study.report(f"ODE: L2 error in {bins} bins, n={{}}", error, over=networks)
     study.above(f"ODE: {rise}", ode_binned[-1] / ode_binned[0], growth, over=networks)
     study.report("ODE: mass in atoms, n={}", mass, over=networks)
     for net, figure in zip(nets, atom, strict=True):
-        check_atom(study, net, labels, figure)
+        check_atom(study, net, markers, figure)
     study.report("ODE: W2, n={}", w2, over=networks)
     bounds = [ode_bound(net) for net in nets]
-    study.below("ODE: farthest label, n={}", farthest, bounds, over=networks)
+    study.below("ODE: farthest marker, n={}", farthest, bounds, over=networks)
 
     # Acceptance: rates 2 +- 0.2 in L2 and, twice that, 4 +- 0.4 in KL.
     check_rates(study, "SDE: rate in L2", networks, l2, 2.0, least)
     check_rates(study, "SDE: rate in KL", networks, kl, 4.0, least)
     check_rates(study, "ODE: rate in W2", networks, w2, None, least)
-    draw_densities(study, comm, nets[0], grid, labels)
+    draw_densities(study, comm, nets[0], grid, markers)
     lines = [
         Line(BINS, [error.value[i] for error in errors], f"{name}, n={n}", style)
         for i, n in enumerate(networks)
@@ -138,26 +139,26 @@ def continuous_score(
     t1: float = 1.0,
     networks: Sequence[int] = (8, 16, 32, 64),
     grid: Grid | None = None,
-    labels: Grid | None = None,
+    markers: Grid | None = None,
 ) -> Study:
     r"""Control: piecewise-linear, continuous scores converge in L2 through both samplers.
 
     The derivative of the score's error is of first order in 1/n, and averages out along the flow
-    save near the modes, where labels do not pass cells: a rate between 1 and 2.
+    save near the modes, where markers do not pass cells: a rate between 1 and 2.
 
     Args:
         cosines: Data, see ``HeatFlow``.
         t1: How long the noising lasts.
         networks: Numbers of cells n, ascending.
         grid: Cells and steps of the SDE's density.
-        labels: Label cells and steps of the ODE.
+        markers: Marker cells and steps of the ODE.
 
     Raises:
         ValueError: For networks that do not resolve the data.
     """
     flow = HeatFlow(cosines or INSIDE, D, t1)
     least = check_networks(networks, flow.cosines)
-    grid, labels = grid or elements(flow), labels or Grid(4000, 100)
+    grid, markers = grid or elements(flow), markers or Grid(4000, 100)
     nets = [ScoreNetwork(flow, n, smooth=True) for n in networks]
     study = Study(
         f"control: continuous scores, D={D:g}, T={t1:g}",
@@ -167,7 +168,7 @@ def continuous_score(
     study.report("SDE: L2 error, n={}", l2, over=networks)
     study.below("SDE: KL against D J, n={}", kl, D * check_loss(study, nets), over=networks)
 
-    _, _, mass, _, coarse, fine = measure_each(partial(ode_figures, BINS[1:]), nets, labels).T
+    _, _, mass, _, coarse, fine = measure_each(partial(ode_figures, BINS[1:]), nets, markers).T
     few, many = BINS[1:]
     study.report(f"ODE: L2 error in {many} bins, n={{}}", fine, over=networks)
     study.equals("ODE: mass in atoms, n={}", mass, 0.0, 1e-6, over=networks)
@@ -227,13 +228,13 @@ def check_loss(study: Study, nets: Sequence[ScoreNetwork]) -> Array:
     return found.value
 
 
-def check_atom(study: Study, net: ScoreNetwork, labels: Grid, mass: Figure) -> None:
+def check_atom(study: Study, net: ScoreNetwork, markers: Grid, mass: Figure) -> None:
     """The atom nearest to the mode, against small steps.
 
-    A report where it is at no node, or made of too few of the 64 labels a cell of ``stepped_atom``.
+    A report where it is at no node, or of too few of the 64 markers a cell of ``stepped_atom``.
     """
     quantity = f"ODE: atom nearest to the mode, n={net.n}"
-    place, _ = ode_sample(net, labels.finer()).atom_at(net.flow.mode)
+    place, _ = ode_sample(net, markers.finer()).atom_at(net.flow.mode)
     at_node = abs(net.n * place - round(net.n * place)) <= 1e-9
     if at_node and 16.0 * net.n * float(mass) >= 1.0:
         study.equals(quantity, mass, stepped_atom(net, place), 0.02)
@@ -265,7 +266,7 @@ def check_rates(
 
 
 def draw_densities(
-    study: Study, comm: MPI.Comm, net: ScoreNetwork, grid: Grid, labels: Grid
+    study: Study, comm: MPI.Comm, net: ScoreNetwork, grid: Grid, markers: Grid
 ) -> None:
     """Densities of both samplers through one network, and the data. Collective."""
     rho = sde_density(comm, net, grid)
@@ -273,7 +274,7 @@ def draw_densities(
     parts = comm.allgather(np.column_stack([g.points[:, 0], g.evaluate(rho.x.array).ravel()]))
     x, sde = np.unique(np.concatenate(parts), axis=0).T
     edges = np.linspace(0.0, 1.0, 201)
-    ode = ode_sample(net, labels).masses(edges) / np.diff(edges)
+    ode = ode_sample(net, markers).masses(edges) / np.diff(edges)
     study.picture(
         f"One network with {net.n} cells",
         "x",
@@ -285,11 +286,11 @@ def draw_densities(
 
 
 def experiments(quick: bool) -> list[Experiment]:
-    """Fewer networks and labels if quick."""
+    """Fewer networks and markers if quick."""
     n = (8, 16) if quick else (8, 16, 32, 64)
-    labels = Grid(2000, 50) if quick else Grid(8000, 200)
+    markers = Grid(2000, 50) if quick else Grid(8000, 200)
     return [
-        Experiment(key, study, networks=n, labels=labels)
+        Experiment(key, study, networks=n, markers=markers)
         for key, study in (
             ("t1.samplers", same_network),
             ("t1.samplers.continuous", continuous_score),

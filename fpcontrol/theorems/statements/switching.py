@@ -72,7 +72,7 @@ def switching_without_noise(
         t1: Last time.
         cycles: Ascending, at least two.
         palindromic: Whether each cycle runs forth and back.
-        cells: Cells of labels in each direction.
+        cells: Cells of markers in each direction.
     """
     generators = generators or Generators.drawn()
 
@@ -89,7 +89,7 @@ def switching_without_noise(
     # Slots may cut steps below what either tolerance asks for: then both runs take the same.
     fine, gap = fine.tolist(), (gap + RTOL * (1.0 + fine[2])).tolist()
     (l2, apart, size, moved, sup), rate = fine, 2.0 if palindromic else 1.0
-    w2 = "W2" if generators.dimension == 1 else "root mean square distance of labels"
+    w2 = "W2" if generators.dimension == 1 else "root mean square distance of markers"
     rows = [
         Row(f"{name}, n = {n}", value, discretization_error=e)
         for name, values, gaps in (

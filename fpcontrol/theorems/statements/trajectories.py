@@ -9,7 +9,7 @@ co-moving ripple (own): for any positive reference with distribution functions :
 
 .. math:: v_k = v + \frac ak\,\frac{\sin(k F_t(x))}{\rho_t(x)},\qquad k = 2\pi m,
 
-differs from :math:`v` by :math:`O(1/k)`. In the labels :math:`y = F_t(x)` it reads
+differs from :math:`v` by :math:`O(1/k)`. In the markers :math:`y = F_t(x)` it reads
 :math:`\dot y = \frac ak\sin ky`, so that at :math:`\sigma = 0`
 
 .. math:: \rho_k = \rho_t\,g_t(F_t),\qquad g_t(y) = \frac1{\cosh at + \sinh at\cos ky},\qquad
@@ -59,7 +59,7 @@ from fpcontrol.theorems.experiments.trajectory_controls import (
 )
 from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
 from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, labels_between, measured, slopes
+from fpcontrol.theorems.framework.resolution import Grid, markers_between, measured, slopes
 from fpcontrol.typing import Array
 
 # Closed forms along characteristics are met to this, relative.
@@ -78,16 +78,16 @@ def comoving_ripple(
 ) -> Study:
     r"""Without noise: drifts converge, densities do not in L2, but do in :math:`W_2`. Collective.
 
-    Labels ``y = F_t(x)`` are carried by the ripple as it is there, which is exact for every
+    Markers ``y = F_t(x)`` are carried by the ripple as it is there, which is exact for every
     reference, jumps included, and mapped back by the reference's quantiles.
 
     Args:
         comm: Communicator.
         profile: Where the line from the uniform density leads.
-        a: Lipschitz constant of the ripple in labels.
+        a: Lipschitz constant of the ripple in markers.
         t1: Last time.
         frequencies: Periods ``m``, ascending, at least two.
-        cells: Cells of labels a period.
+        cells: Cells of markers a period.
     """
     k = 2.0 * np.pi * np.array(frequencies)
     runs = [
@@ -151,25 +151,25 @@ def _in_labels(
     """Relative L2 error and k W2 at the last time, and what tighter tolerances change in them."""
 
     def run(grid: Grid) -> Array:
-        # Where labels start that end at the reference's edge: the integrand jumps there.
+        # Where markers start that end at the reference's edge: the integrand jumps there.
         edge = profile.cdf(np.array([0.5 if profile.edge is None else profile.edge]))
         start = _backward(a * t1, k, edge)[0]
         edges = [0.0, start, edge[0], 1.0, *source_edges(a * t1, k, grid.steps)]
-        labels = labels_between(comm, edges, grid.cells, lambda x: np.ones(len(x)))
+        markers = markers_between(comm, edges, grid.cells, lambda x: np.ones(len(x)))
         rtol = 1e-9 / grid.steps**4
         flow = carry(
-            labels,
+            markers,
             lambda t, y: a / k * np.sin(k * y),
             [0.0, t1],
             divergence=lambda t, y: a * np.cos(k * y[:, 0]),
             rtol=rtol,
             atol=rtol,
         )
-        y0, y, log_j = labels.points[:, 0], flow.positions[-1, :, 0], flow.log_jacobian[-1]
+        y0, y, log_j = markers.points[:, 0], flow.positions[-1, :, 0], flow.log_jacobian[-1]
         x0, x = profile.quantile(1.0, y0), profile.quantile(1.0, y)
         rho = profile.density(x)
         error = (rho * np.exp(-log_j) - rho) ** 2 * np.exp(log_j) / rho
-        square, distance = labels.integral(np.array([error, (k * (x - x0)) ** 2]))
+        square, distance = markers.integral(np.array([error, (k * (x - x0)) ** 2]))
         whole = profile.integral(lambda x: profile.density(x) ** 2)
         return np.sqrt([square / whole, distance])
 
@@ -177,7 +177,7 @@ def _in_labels(
 
 
 def _backward(at: float, k: float, y: Array) -> Array:
-    r"""Where labels that are at ``y`` started: :math:`\tan(k y_0/2) = e^{-at}\tan(k y/2)`."""
+    r"""Where markers that are at ``y`` started: :math:`\tan(k y_0/2) = e^{-at}\tan(k y/2)`."""
     turns = np.round(k * y / (2 * np.pi))
     half = 0.5 * k * y - np.pi * turns
     return (2 * np.arctan2(math.exp(-at) * np.sin(half), np.cos(half)) + 2 * np.pi * turns) / k
