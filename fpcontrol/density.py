@@ -1,7 +1,9 @@
 """Densities on a mesh: positive, of mass 1."""
 
+import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from mpi4py import MPI
 
@@ -15,7 +17,8 @@ from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 # Backward Euler steps of the smoothing heat flow. Its kernel (1 + tau K/n)^-n has the variance of
-# the Gaussian for every n; at 20 steps its peak in 2-D is 5 % (n/(n-1)) above the Gaussian's.
+# the Gaussian for every n; at 20 steps its peak in 2-D is 5 % (n/(n-1)) above the Gaussian's. A
+# point joins the flow later by the variance that its hat functions have already.
 HEAT_STEPS = 20
 
 
@@ -37,6 +40,7 @@ def interpolate(
     Args:
         mesh: Mesh of intervals, triangles or tetrahedra.
         f: ``f(x)`` with ``x`` of shape ``(3, N)``, as in dolfinx, to shape ``(N,)``; not negative.
+            So ``x[0]`` is the first coordinate here; in drifts, which get ``(N, d)``, ``x[:, 0]``.
         degree: Polynomial degree, 1, 2 or 3.
         floor: See ``with_floor``.
 
@@ -62,6 +66,14 @@ def from_points(
     :math:`t = \mathrm{bandwidth}^2/2`: far from the walls a Gaussian with standard deviation
     ``bandwidth`` in each direction, and nothing leaks across a bay. Piecewise linear with lumped
     mass and backward Euler, which keeps it positive, whatever the degree it is returned in.
+
+    On the mesh a point begins as the hat functions about it, which have a variance of about the
+    square of half a cell; it flows for a shorter time, such that
+
+    .. math:: \int |x - y|^2 \rho\,dx = d\,\mathrm{bandwidth}^2
+
+    for a point at :math:`y` in a domain of dimension :math:`d`, exactly on regular meshes. Where
+    the bandwidth is less than the cells can hold the density is wider, with a warning.
 
     A point outside the mesh but within one bandwidth of it (a harbour off a simplified coast) is
     moved to the nearest cell; those farther are left out. Both are counted in a warning.
@@ -96,11 +108,13 @@ def from_points(
             raise ValueError(f"bandwidth = {bandwidth!r} must be a positive length.")
     g = Elements(lagrange(mesh, 1))
     rho = fem.Function(g.space)
-    rho.x.array[: g.n_owned] = _smoothed(g, _point_loads(g, points, masses, bandwidth), bandwidth)
+    placed = _placed(g, points, masses, bandwidth)
+    rho.x.array[: g.n_owned] = _smoothed(g, placed, bandwidth)
     rho.x.scatter_forward()
     space = lagrange(mesh, degree)
     density = fem.Function(space, name="density")
     density.interpolate(rho)
+    density.x.array[:] = np.maximum(density.x.array, 0.0)  # zeros come with round-off
     density.x.scatter_forward()
     return with_floor(normalized(density), floor)
 
@@ -132,8 +146,9 @@ def from_nodes(g: Elements, f: Callable[[Array], Array]) -> fem.Function:
         values = np.asarray(f(x), dtype=float)
         if values.shape not in ((len(x),), ()):
             raise ValueError(
-                f"f(x) returned shape {values.shape} for x of shape {x.T.shape}; "
-                f"({len(x)},) is needed."
+                f"f(x) returned shape {values.shape} for x of shape {x.T.shape}; ({len(x)},) is "
+                "needed. x[0] is the first coordinate of all nodes, as in dolfinx; x[:, 0] is it "
+                "in drifts only, which get points of shape (N, d)."
             )
         density.x.array[:] = values
     return normalized(density, g)
@@ -162,28 +177,89 @@ def normalized(density: fem.Function, g: Elements | None = None) -> fem.Function
     return density
 
 
-def _smoothed(g: Elements, loads: Array, bandwidth: float) -> Array:
-    """Heat flow of point loads for the time bandwidth**2 / 2, owned entries."""
-    tau = 0.5 * bandwidth**2 / HEAT_STEPS
+@dataclass(frozen=True)
+class _Placed:
+    """Points in cells of this rank: ``n`` of them.
+
+    Attributes:
+        cells: Cell of each, ``(n,)``.
+        barycentric: Coordinates in it, ``(n, d + 1)``.
+        masses: Shape ``(n,)``.
+        spread: Mean square distance of the hat functions about it, ``(n,)``.
+    """
+
+    cells: Array
+    barycentric: Array
+    masses: Array
+    spread: Array
+
+    def load(self, g: Elements, share: Array) -> Array:
+        """Dual vector of a share ``(n,)`` of each point's mass, owned entries. Collective."""
+        parts = np.zeros((g.n_cells, g.dimension + 1))
+        np.add.at(parts, self.cells, self.barycentric * (share * self.masses)[:, None])
+        return g.assemble(parts.T)
+
+
+def _smoothed(g: Elements, placed: _Placed, bandwidth: float) -> Array:
+    """Heat flow of points until each has the variance bandwidth**2, owned entries. Collective."""
+    wanted = g.dimension * bandwidth**2
+    # Steps that are left to each point; of two neighbouring numbers, the shares that make it so.
+    steps = np.maximum(HEAT_STEPS * (1.0 - placed.spread / wanted), 0.0)
+    most = g.comm.allreduce(steps.max(initial=0.0), op=MPI.MAX)
+    solver = _heat_step(g, 0.5 * bandwidth**2 / HEAT_STEPS) if most > 0.0 else None
+    b, x = g.vector(), g.vector()
+    for left in range(int(np.ceil(most)), -1, -1):
+        b.array[: g.n_owned] += placed.load(g, np.maximum(1.0 - np.abs(steps - left), 0.0))
+        if left and solver:
+            b.petsc_vec.stateIncrease()
+            solver.solve(b.petsc_vec, x.petsc_vec)
+            b.array[: g.n_owned] = g.integrals * x.array[: g.n_owned]
+    # Round-off, or the few obtuse angles of a mesh, can leave a zero slightly negative.
+    return np.maximum(b.array[: g.n_owned] / g.integrals, 0.0)
+
+
+def _heat_step(g: Elements, tau: float) -> LinearSolver:
+    """Solver of a backward Euler step with lumped mass."""
     matrix = g.stiffness.copy()
     matrix.scale(tau)
     lumped = g.vector()
     lumped.array[: g.n_owned] = g.integrals
     lumped.petsc_vec.stateIncrease()
     matrix.setDiagonal(matrix.getDiagonal() + lumped.petsc_vec)
-    solver = LinearSolver(matrix, "direct", dimension=3, prefix="fpcontrol_heat_")
-    b, x = g.vector(), g.vector()
-    b.array[: g.n_owned] = loads
-    for _ in range(HEAT_STEPS):
-        b.petsc_vec.stateIncrease()
-        solver.solve(b.petsc_vec, x.petsc_vec)
-        b.array[: g.n_owned] = g.integrals * x.array[: g.n_owned]
-    # Round-off, or the few obtuse angles of a mesh, can leave a zero slightly negative.
-    return np.maximum(x.array[: g.n_owned], 0.0)
+    return LinearSolver(matrix, "direct", dimension=3, prefix="fpcontrol_heat_")
 
 
-def _point_loads(g: Elements, points: Array, masses: Array, reach: float) -> Array:
-    """The dual vector of point masses, owned entries; reports points outside."""
+def _hat_moments(g: Elements) -> tuple[Array, Array]:
+    r"""Of each hat function, scaled to mass 1, the moments about its node. Collective.
+
+    On a simplex :math:`\int\lambda_i\lambda_j = |T|\,d!/(d+2)!` and
+    :math:`\int\lambda_i\lambda_j\lambda_k = |T|\,d!/(d+3)!` for three different ones, twice that
+    for two.
+
+    Returns:
+        Mean of :math:`x - x_i`, ``(n_local, d)``, and of :math:`|x - x_i|^2`, ``(n_local,)``.
+    """
+    d = g.dimension
+    x = g.mesh.geometry.x[g.mesh.geometry.dofmaps[0][: g.n_cells]][:, :, :d].transpose(1, 0, 2)
+    volume = np.abs(np.linalg.det((x[1:] - x[0]).transpose(1, 0, 2))) / math.factorial(d)
+    first, second = np.empty((d, d + 1, g.n_cells)), np.empty((d + 1, g.n_cells))
+    for i in range(d + 1):
+        edges = x - x[i]
+        total = edges.sum(axis=0)
+        squares = (total**2).sum(axis=-1) + (edges**2).sum(axis=(0, -1))
+        first[:, i] = volume * total.T / ((d + 1) * (d + 2))
+        second[i] = volume * squares / ((d + 1) * (d + 2) * (d + 3))
+    result = []
+    for part in (*first, second):
+        v = g.vector()
+        v.array[: g.n_owned] = g.assemble(part) / g.integrals
+        v.scatter_forward()
+        result.append(v.array.copy())
+    return np.column_stack(result[:d]), result[d]
+
+
+def _placed(g: Elements, points: Array, masses: Array, bandwidth: float) -> _Placed:
+    """Points in the cells that hold them; reports those outside, or too narrow. Collective."""
     mesh, d, n = g.mesh, g.dimension, len(points)
     x = np.zeros((n, 3))
     x[:, :d] = points
@@ -200,13 +276,13 @@ def _point_loads(g: Elements, points: Array, masses: Array, reach: float) -> Arr
     owner = reduced(g.comm, np.where(distance == nearest, g.comm.rank, g.comm.size), MPI.MIN)
     size = np.ptp(mesh.geometry.x, axis=0).max() if len(mesh.geometry.x) else 0.0
     inside = nearest <= 1e-10 * g.comm.allreduce(size, op=MPI.MAX)
-    kept = nearest <= max(reach, 0.0)
+    kept = nearest <= bandwidth
     kept |= inside
     total = masses.sum()
     if not kept.any() or masses[kept].sum() <= 0:
         raise ValueError(
             f"None of the {n} points (or no mass) lies in the mesh or within one bandwidth, "
-            f"{reach:g}, of it; are points in the mesh's coordinates and unit?"
+            f"{bandwidth:g}, of it; are points in the mesh's coordinates and unit?"
         )
     if g.comm.rank == 0 and not inside.all():
         moved, lost = kept & ~inside, ~kept
@@ -220,9 +296,34 @@ def _point_loads(g: Elements, points: Array, masses: Array, reach: float) -> Arr
     y = g.to_reference(cell[mine], points[mine])
     barycentric = np.clip(np.column_stack([1.0 - y.sum(axis=1), y]), 0.0, None)
     barycentric /= barycentric.sum(axis=1, keepdims=True)
-    parts = np.zeros((g.n_cells, d + 1))
-    np.add.at(parts, cell[mine], barycentric * masses[mine][:, None])
-    return g.assemble(parts.T)
+    mean, square = _hat_moments(g)
+    nodes = g.dofs[:, cell[mine]].T
+    corners = mesh.geometry.x[mesh.geometry.dofmaps[0][cell[mine]]][:, :, :d]
+    away = corners - np.einsum("ni,nik->nk", barycentric, corners)[:, None]
+    squares = (away**2).sum(axis=2) + 2.0 * (away * mean[nodes]).sum(axis=2) + square[nodes]
+    placed = _Placed(cell[mine], barycentric, masses[mine], (barycentric * squares).sum(axis=1))
+    _warn_of_width(g, placed, bandwidth)
+    return placed
+
+
+def _warn_of_width(g: Elements, placed: _Placed, bandwidth: float) -> None:
+    """Warn of points whose hat functions are wider than asked. Collective."""
+    wide = placed.spread > g.dimension * bandwidth**2 * (1.0 + 1e-9)
+    count, n = g.comm.allreduce(int(wide.sum())), g.comm.allreduce(len(wide))
+    if not count:
+        return
+    mass = g.sum(float(placed.masses[wide].sum())) / g.sum(float(placed.masses.sum()))
+    variance = placed.spread[wide] / g.dimension
+    widest = math.sqrt(g.comm.allreduce(variance.max(initial=0.0), op=MPI.MAX))
+    average = math.sqrt(g.sum(float(variance.sum())) / count)
+    if g.comm.rank == 0:
+        warnings.warn(
+            f"bandwidth = {bandwidth:g} is narrower than the cells can hold at {count} of {n} "
+            f"points ({mass:.2%} of the mass): the density there has a standard deviation of "
+            f"{average:.3g}, up to {widest:.3g}. Take smaller cells, or a bandwidth of at least "
+            f"{widest:.3g}.",
+            stacklevel=4,
+        )
 
 
 def check_density(name: str, density: fem.Function, g: Elements) -> None:
