@@ -45,7 +45,7 @@ from fpcontrol.typing import Array, Field, VectorField
 from fpcontrol.walls import check_wall
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     r"""Distances of two trajectories at all time levels, and their bounds, each ``(steps + 1,)``.
 
@@ -84,6 +84,13 @@ class Certificate:
     def l1_bound(self) -> Array:
         """Pinsker's bound of ``l1``."""
         return np.sqrt(2.0 * self.e4)
+
+    def __repr__(self) -> str:
+        return (
+            f"Certificate: {len(self.times)} levels, t = {self.times[0]:g} ... {self.times[-1]:g}, "
+            f"at the end L2 {self.l2[-1]:.3g} <= {self.l2_bound[-1]:.3g}, "
+            f"KL {self.kl[-1]:.3g} <= {self.e4[-1]:.3g}"
+        )
 
     def ratios(self) -> dict[str, float]:
         """Measured over bound for each estimate, at most 1: "E2" the largest after the start, ...

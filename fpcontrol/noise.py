@@ -1,11 +1,17 @@
 """Noise of the SDE: a number, or a function of time where it follows a schedule."""
 
+import inspect
 import math
 from collections.abc import Callable
 from numbers import Real
 from typing import Any
 
 type Sigma = float | Callable[[float], float]
+
+OFFERED = (
+    "Give one number, or a function sigma(t) of the time that returns one: noise that depends on "
+    "place or direction is not offered."
+)
 
 
 class Noise:
@@ -16,11 +22,12 @@ class Noise:
         zero: Whether zero is allowed too.
 
     Raises:
-        ValueError: If a number is not as above.
+        ValueError: If it is no number as above and no function of one argument.
     """
 
     def __init__(self, sigma: Sigma, *, zero: bool = False) -> None:
         self._zero = zero
+        _refuse_fields(sigma)
         self._sigma = sigma if callable(sigma) else self._checked(sigma, "")
         self.steady = not callable(sigma)
 
@@ -28,11 +35,19 @@ class Noise:
         """``sigma(t)``.
 
         Raises:
-            ValueError: If it is not finite and positive (or zero where allowed).
+            ValueError: If it is not finite and positive (or zero where allowed), or if the function
+                does not take a time.
         """
-        if callable(self._sigma):
-            return self._checked(self._sigma(t), f" at t = {t:g}")
-        return self._sigma
+        if not callable(self._sigma):
+            return self._sigma
+        try:
+            value = self._sigma(float(t))  # numpy's numbers take what arrays take
+        except (TypeError, IndexError, AttributeError) as error:  # of x[:, 0] where x is a time
+            raise ValueError(
+                f"sigma(t) failed at t = {t:g}, a number, with {type(error).__name__} ({error}). "
+                f"{OFFERED}"
+            ) from error
+        return self._checked(value, f" at t = {t:g}")
 
     def diffusivity(self, t: float) -> float:
         r""":math:`D(t) = \sigma(t)^2/2`."""
@@ -43,6 +58,8 @@ class Noise:
         return [self(t1 * i / 4) for i in range(5)]
 
     def _checked(self, sigma: Any, when: str) -> float:
+        if hasattr(sigma, "__len__") and not isinstance(sigma, str):
+            raise ValueError(f"sigma{when} is a {_kind(sigma)}. {OFFERED}")
         good = isinstance(sigma, Real) and not isinstance(sigma, bool) and math.isfinite(sigma)
         if not good or sigma < 0 or (sigma == 0 and not self._zero):
             raise ValueError(
@@ -54,3 +71,27 @@ class Noise:
                 )
             )
         return float(sigma)
+
+
+def _refuse_fields(sigma: Any) -> None:
+    """Refuse what depends on place, as far as it can be told without asking it."""
+    if hasattr(sigma, "ufl_shape") or hasattr(sigma, "function_space"):
+        raise ValueError(f"sigma is a {type(sigma).__name__} on a mesh. {OFFERED}")
+    if isinstance(sigma, type):
+        raise ValueError(f"sigma is the class {sigma.__name__}. {OFFERED}")
+    if not callable(sigma):
+        return
+    try:
+        signature = inspect.signature(sigma)
+    except (TypeError, ValueError):  # of functions that do not tell
+        return
+    try:
+        signature.bind(0.0)
+    except TypeError:
+        name = getattr(sigma, "__name__", type(sigma).__name__)
+        raise ValueError(f"sigma is {name}{signature}. {OFFERED}") from None
+
+
+def _kind(value: Any) -> str:
+    shape = getattr(value, "shape", (len(value),))
+    return f"{type(value).__name__} of shape {tuple(shape)}"

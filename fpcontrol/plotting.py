@@ -152,7 +152,7 @@ def tracking(result: Result, path: str | os.PathLike[str], *, times: int = 5) ->
         raise ValueError(
             f"times = {times!r} must be an integer, 2 or more: the first and the last."
         )
-    problem, trajectory = result.problem, result.trajectory
+    problem, trajectory = result.problem, result.run()
     if not isinstance(problem.reference, MoserFlow):
         raise ValueError("tracking draws problems whose reference lives on a mesh (MoserFlow).")
     g, over_time = problem.elements, result.errors.over_time

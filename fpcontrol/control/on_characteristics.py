@@ -216,6 +216,10 @@ class CharacteristicRuns:
         flow = self.trajectory(weights)
         return flow.mass, flow.minimum
 
+    def warnings(self, weights: Array) -> tuple[str, ...]:
+        """None: markers keep their mass and its sign."""
+        return ()
+
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
         g, markers, scaled = self.elements, self.markers, self.drift.scaled

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mpi4py import MPI
-
 import numpy as np
 from dolfinx import fem
 
@@ -20,6 +18,7 @@ from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import Scheme, check_scheme
+from fpcontrol.stepping.watch import Watch
 from fpcontrol.trajectory import Trajectory, trajectory
 from fpcontrol.typing import Array
 
@@ -96,6 +95,10 @@ class MeshRuns:
         self._costs: list[Cost] = [self._tracking, *self._others]
         self.norms = self._tracking.norms
         self._kept: _CachedRun | None = None
+        self._theta = self._in_blocks(drift.weights)  # of the run under way
+        self._watch = Watch(
+            self.system, self.times, self._transport, scheme=self.scheme, warn=False
+        )
 
     def squares(self, weights: Array) -> Array:
         """Squared errors of all levels, ``(steps + 1,)``. Collective."""
@@ -105,6 +108,10 @@ class MeshRuns:
         """Mass and smallest degree of freedom of all levels, ``(steps + 1,)``. Collective."""
         seen = self._seen(weights)
         return seen.mass, seen.minimum
+
+    def warnings(self, weights: Array) -> tuple[str, ...]:
+        """What the run is to be warned of, see ``stepping.watch``. Collective."""
+        return self._seen(weights).warnings
 
     def other_costs(self, weights: Array) -> Array:
         """Costs beside the tracking, one a given objective. Collective."""
@@ -195,28 +202,31 @@ class MeshRuns:
     def _observer(self, weights: Array, levels: Array | None = None) -> tuple[Array, Observe]:
         """This rank's part of what is seen of the levels, and what fills it in.
 
-        Rows: squares, masses, minima, then one a cost beside the tracking; ``(., steps + 1)``.
+        Rows: squares, then one a cost beside the tracking; ``(., steps + 1)``. A run that blows up
+        ends here.
         """
-        g, theta = self.elements, self._in_blocks(weights)
-        local = np.zeros((3 + len(self._others), self.steps + 1))
+        theta = self._in_blocks(weights)
+        local = np.zeros((1 + len(self._others), self.steps + 1))
+        self._theta = theta
         before = self.start.x.array
         with_drift = any(cost.has_drift_part for cost in self._others)
 
         def observe(n: int, rho: Array) -> None:
             nonlocal before
-            owned = rho[: g.n_owned]
+            if n:
+                self._watch.check(n, rho)
             local[0, n] = self._tracking.square(n, rho)
-            local[1, n], local[2, n] = owned @ g.integrals, owned.min(initial=np.inf)
             for k, cost in enumerate(self._others):
-                local[3 + k, n] = cost.level(n, rho)
+                local[1 + k, n] = cost.level(n, rho)
             if with_drift and n:
                 mean, v = 0.5 * (before + rho), self.sweeps.middle(theta, n - 1)
                 for k, cost in enumerate(self._others):
-                    local[3 + k, n] += cost.step(n - 1, mean, v)
+                    local[1 + k, n] += cost.step(n - 1, mean, v)
             before = rho.copy() if with_drift else rho
             if levels is not None:
                 levels[n] = rho
 
+        self._watch.begin(self.start.x.array)
         observe(0, self.start.x.array)
         return local, observe
 
@@ -224,10 +234,22 @@ class MeshRuns:
         self, weights: Array, window: Array | None, local: Array, iterations: int
     ) -> "_CachedRun":
         comm = self.elements.comm
-        squares, mass = reduced(comm, local[:2])
-        minimum = reduced(comm, local[2], MPI.MIN)
-        others = reduced(comm, local[3:].sum(axis=1))
-        return _CachedRun(weights.tobytes(), window, squares, mass, minimum, others, iterations)
+        watch, squares = self._watch, reduced(comm, local[0])
+        return _CachedRun(
+            weights.tobytes(),
+            window,
+            squares,
+            watch.mass,
+            watch.minimum(),
+            reduced(comm, local[1:].sum(axis=1)),
+            iterations,
+            tuple(watch.said),
+        )
+
+    def _transport(self, n: int) -> tuple[Array, float]:
+        """Drift in the middle of a step, and the diffusivity there."""
+        t = 0.5 * (self.times[n] + self.times[n + 1])
+        return self.sweeps.middle(self._theta, n), self.noise.diffusivity(t)
 
     def _run(self, weights: Array, keep: bool, levels: Array | None = None) -> None:
         """Forward sweep; remembers the errors, and the window if it is to be kept."""
@@ -270,3 +292,4 @@ class _CachedRun:
     minimum: Array
     others: Array
     iterations: int
+    warnings: tuple[str, ...]

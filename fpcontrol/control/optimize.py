@@ -15,7 +15,7 @@ from petsc4py import PETSc
 
 from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpoint
 from fpcontrol.control.on_mesh import MeshRuns
-from fpcontrol.control.result import Result
+from fpcontrol.control.result import Result, completed
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.replica import LeftDomain
 from fpcontrol.linalg.linear_solvers import petsc_options_set
@@ -58,9 +58,10 @@ def minimize(
     """Minimize J over the weights. Collective.
 
     One TAO solver for all ranks, its vectors on rank 0. A trial step at which the equation cannot
-    be solved (markers leave the domain, a linear solver fails, J is not finite) counts as too long:
-    the line search shortens it. Ctrl-C ends the run after the evaluation under way and returns the
-    best weights so far, on all ranks; a second Ctrl-C ends the program.
+    be solved (the density blows up, markers leave the domain, a linear solver fails, J is not
+    finite) counts as too long: the line search shortens it (``Result.shortened``). Ctrl-C ends the
+    run after the evaluation under way and returns the best weights so far, on all ranks; a second
+    Ctrl-C ends the program.
 
     Args:
         problem: The problem.
@@ -160,14 +161,14 @@ def minimize(
         "petsc_options": dict(petsc_options or {}),
         "resumed_from": None if resume is None else str(resume),
     }
-    return Result(
+    return completed(
         problem,
-        run.best_weights,
-        run.best_value,
+        run.best_weights if run.best_weights.size else start,  # Ctrl-C before the first evaluation
         tuple(run.history),
         reason,
         run.evaluations,
         settings,
+        run.shortened,
     )
 
 
@@ -187,6 +188,7 @@ class _Run:
         self.reason: str | None = None
         self.error: Exception | None = None
         self.interrupted: list[int] = []
+        self.shortened = 0
         last = history[-1] if history else Iterate(0, 0, np.inf, np.inf, np.inf, 0.0)
         self.evaluations = last.evaluations
         self._first_iteration = last.iteration
@@ -241,6 +243,7 @@ class _Run:
         assert self._base is not None
         start, value, dual = self._base
         self.evaluations += 1
+        self.shortened += 1
         slope = self.problem.elements.comm.bcast(float(dual @ (x.getArray(readonly=True) - start)))
         gradient.array[:] = -3.0 * dual
         return value + max(abs(slope), 1e-6 * abs(value))

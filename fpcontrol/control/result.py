@@ -1,23 +1,27 @@
 """What a minimization found."""
 
-import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.checkpoint import Iterate
-from fpcontrol.control.parametric import ParametricDrift
+from fpcontrol.control.on_characteristics import CharacteristicRuns
+from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.control.tracking import Errors, TrackingProblem
+from fpcontrol.discretization.replica import LeftDomain
+from fpcontrol.drift.base import Drift
+from fpcontrol.stepping.watch import say
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array
+from fpcontrol.walls import walled
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """What ``minimize`` found.
+    """What ``minimize`` found: plain data, of which nothing communicates when it is read.
 
     Attributes:
         problem: The problem.
@@ -28,6 +32,15 @@ class Result:
         evaluations: Number of value-and-derivative evaluations.
         optimizer: How they were found: the arguments of ``minimize`` and the steps of its problem,
             which are not those of a ``refined`` one.
+        errors: Errors at the weights found.
+        uncontrolled: Errors with all weights zero; ``None`` if the equation cannot be solved there.
+        mass: Mass of the controlled density at all levels, ``(steps + 1,)``.
+        minimum: Its smallest degree of freedom, without noise its smallest value at a marker.
+        drift: The drift that ran: the problem's with the weights found, without noise made to
+            vanish at the walls.
+        shortened: How many trial steps were too long for the equation to be solved, the density
+            having blown up, say; line searches took shorter ones.
+        warnings: What the run with the weights found was warned of.
     """
 
     problem: TrackingProblem
@@ -36,77 +49,147 @@ class Result:
     history: tuple[Iterate, ...]
     reason: str
     evaluations: int
-    optimizer: Mapping[str, Any] = field(default_factory=dict)
-
-    @functools.cached_property
-    def errors(self) -> Errors:
-        """Errors at the weights found. Collective at first use."""
-        return self.problem.errors(self.weights)
+    optimizer: Mapping[str, Any]
+    errors: Errors
+    uncontrolled: Errors | None
+    mass: Array
+    minimum: Array
+    drift: Drift
+    shortened: int
+    warnings: tuple[str, ...]
+    _trajectory: Trajectory | Flow | None = field(repr=False)
 
     @property
     def relative_error(self) -> float:
-        """See ``Errors``. Collective at first use."""
+        """See ``Errors``."""
         return self.errors.relative_error
 
     @property
     def relative_sup_error(self) -> float:
-        """See ``Errors``. Collective at first use."""
+        """See ``Errors``."""
         return self.errors.relative_sup_error
 
-    @functools.cached_property
+    @property
     def trajectory(self) -> Trajectory | Flow:
-        """Controlled densities, without noise along markers. Collective at first use.
+        """Controlled densities at all levels, without noise along markers; read-only.
 
-        All levels, held as long as the result, whatever the problem's ``memory`` says.
+        Raises:
+            RuntimeError: If they are more than the problem's ``memory`` holds, so that none were
+                kept; ``run()`` holds them in any case.
         """
-        return self.problem.trajectory(self.weights)
-
-    @functools.cached_property
-    def _mass_and_minimum(self) -> tuple[Array, Array]:
-        return self.problem.mass_and_minimum(self.weights)
+        if self._trajectory is None:
+            raise RuntimeError(
+                "The problem recomputes its levels (memory, snapshots), so that the result keeps "
+                "none. Call result.run() on all ranks, which holds all levels at once, or give the "
+                "problem more memory or disk=."
+            )
+        return self._trajectory
 
     @property
     def mass_defect(self) -> float:
-        """Largest relative change of the mass, without a trajectory. Collective at first use."""
-        mass = self._mass_and_minimum[0]
-        return float(np.abs(mass / mass[0] - 1.0).max())
+        """Largest relative change of the mass."""
+        return float(np.abs(self.mass / self.mass[0] - 1.0).max())
 
     @property
     def minimum_density(self) -> float:
-        """Smallest density at any time, without a trajectory. Collective at first use."""
-        return float(self._mass_and_minimum[1].min())
+        """Smallest density at any time."""
+        return float(self.minimum.min())
 
-    @functools.cached_property
-    def drift(self) -> ParametricDrift:
-        """The network with the weights found. Collective at first use."""
-        return self.problem.drift.with_weights(self.weights)
+    def run(self) -> Trajectory | Flow:
+        """Controlled densities at all levels: those kept, or else of a run made now. Collective."""
+        if self._trajectory is None:
+            return self.problem.trajectory(self.weights)
+        return self._trajectory
 
     def summary(self) -> str:
-        """Table of the figures of merit, with and without control. Collective."""
-        errors, (mass, _) = self.errors, self._mass_and_minimum
-        still = self.problem.errors(np.zeros_like(self.weights))
-        mean = float(mass[0]) / self.problem.elements.volume
-        last = self.history[-1]
+        """Table of the figures of merit, with and without control."""
+        errors, still, last = self.errors, self.uncontrolled, self.history[-1]
+        mean = float(self.mass[0]) / self.problem.elements.volume
+
+        def row(name: str, figure: str, form: str) -> tuple[str, str, str]:
+            without = "" if still is None else format(getattr(still, figure), form)
+            return name, without, format(getattr(errors, figure), form)
+
         rows = [
             ("", "without control", "with control"),
-            ("J", f"{still.value:.4g}", f"{errors.value:.4g}"),
-            ("relative error", f"{still.relative_error:.4f}", f"{errors.relative_error:.4f}"),
-            (
-                "relative sup error",
-                f"{still.relative_sup_error:.4f}",
-                f"{errors.relative_sup_error:.4f}",
-            ),
-            ("error at the end", f"{still.final_error:.4f}", f"{errors.final_error:.4f}"),
+            row("J", "value", ".4g"),
+            row("relative error", "relative_error", ".4f"),
+            row("relative sup error", "relative_sup_error", ".4f"),
+            row("error at the end", "final_error", ".4f"),
             ("minimum / mean density", "", f"{self.minimum_density / mean:.2g}"),
             ("mass defect", "", f"{self.mass_defect:.1e}"),
             ("derivatives", "", f"{self.evaluations}"),
             ("seconds", "", f"{last.seconds:.0f}"),
             ("stopped by", "", self.reason),
         ]
+        if self.shortened:
+            rows.insert(-2, ("trial steps shortened", "", f"{self.shortened}"))
         return "\n".join(f"{name:<24}{a:>16}{b:>20}" for name, a, b in rows)
 
     def refined(self, steps: int) -> "Result":
         """The same weights on another number of steps, for reported figures. Collective."""
-        problem = self.problem.refined(steps)
-        value = problem(self.weights)
-        return replace(self, problem=problem, value=value)
+        return completed(
+            self.problem.refined(steps),
+            self.weights,
+            self.history,
+            self.reason,
+            self.evaluations,
+            self.optimizer,
+            self.shortened,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Result: relative error {self.relative_error:.4f}, J {self.value:.4g}, "
+            f"{len(self.weights)} weights, {len(self.history)} iterates, "
+            f"{self.evaluations} evaluations, stopped by {self.reason}"
+        )
+
+
+def completed(
+    problem: TrackingProblem,
+    weights: Array,
+    history: tuple[Iterate, ...],
+    reason: str,
+    evaluations: int,
+    optimizer: Mapping[str, Any],
+    shortened: int,
+) -> Result:
+    """A result with its errors, masses and densities, from a run at the weights. Collective.
+
+    What that run is to be warned of is said here, once; during the optimization it was not.
+    """
+    try:
+        uncontrolled = problem.errors(np.zeros_like(weights))
+    except ArithmeticError as error:
+        if type(error) is not ArithmeticError:  # not on all ranks, perhaps
+            raise
+        uncontrolled = None
+    except LeftDomain:
+        uncontrolled = None
+    errors = problem.errors(weights)
+    mass, minimum = problem.mass_and_minimum(weights)
+    warnings = problem.runs.warnings(weights)
+    for text in warnings:
+        say(problem.elements.comm, text)
+    runs, drift = problem.runs, problem.drift.with_weights(weights)
+    kept = not (isinstance(runs, MeshRuns) and runs.storage.snapshots is not None)
+    return Result(
+        problem,
+        weights,
+        errors.value,
+        history,
+        reason,
+        evaluations,
+        optimizer,
+        errors,
+        uncontrolled,
+        mass,
+        minimum,
+        walled(drift, drift.mesh, runs.walled.factor.layer)
+        if isinstance(runs, CharacteristicRuns)
+        else drift,
+        shortened,
+        warnings,
+        problem.trajectory(weights) if kept else None,
+    )

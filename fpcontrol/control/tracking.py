@@ -27,7 +27,7 @@ RENAMED = {"labels": "markers", "label_mesh": "marker_mesh"}
 NOISELESS = ("markers", "marker_mesh", "layer", "quadrature_degree")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Errors:
     r"""How closely a density follows its reference.
 
@@ -45,6 +45,12 @@ class Errors:
     relative_sup_error: float
     final_error: float
     over_time: Array
+
+    def __repr__(self) -> str:
+        return (
+            f"Errors: J {self.value:.4g}, relative error {self.relative_error:.4g}, relative sup "
+            f"error {self.relative_sup_error:.4g}, at the end {self.final_error:.4g}"
+        )
 
 
 class TrackingProblem:
@@ -128,7 +134,7 @@ class TrackingProblem:
         ):
             raise ValueError(
                 f"reference, a {type(reference).__name__}, is no reference; make one of two "
-                "densities with MoserFlow(start, goal, t1, sigma), or see AnalyticReference."
+                "densities with MoserFlow(start, goal, t1, sigma)."
             )
         if not np.isclose(drift.t1, reference.t1, rtol=1e-12):
             raise ValueError(
@@ -186,7 +192,7 @@ class TrackingProblem:
         """J and its derivative from one forward and one reverse sweep. Collective."""
         weights = self._checked(weights)
         dual = self.runs.derivative(weights)
-        return self.errors(weights).value, dual + self.decay / self.drift.pieces * weights
+        return self._errors(weights).value, dual + self.decay / self.drift.pieces * weights
 
     def tangent(self, weights: Array, direction: Array) -> float:
         """Derivative of J along a direction from the tangent of the scheme. Collective."""
@@ -198,7 +204,9 @@ class TrackingProblem:
 
     def errors(self, weights: Array) -> Errors:
         """Cost and errors at flat weights. Collective."""
-        weights = self._checked(weights)
+        return self._errors(self._checked(weights))
+
+    def _errors(self, weights: Array) -> Errors:
         squares, norms = self.runs.squares(weights), self.runs.norms
         running = float(self._trapezoid @ squares / (self._trapezoid @ norms))
         terminal = float(squares[-1] / norms[-1])
