@@ -36,7 +36,7 @@ from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import norm
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms import cosine
-from fpcontrol.theorems.framework.resolution import Grid, measured, solve
+from fpcontrol.theorems.framework.resolution import Grid, measure, solve
 from fpcontrol.trajectory import Trajectory
 
 COMM = MPI.COMM_WORLD
@@ -90,19 +90,19 @@ def constants(sigmas: Sequence[float]) -> list[dict[str, Any]]:
         z = d * (np.pi * m) ** 2 * T
         fast = max(1, math.ceil(math.sqrt(4.0 / (d * T)) / np.pi))
         grid = Grid(8, 16, degree=3)
-        constant, error = measured(partial(steady, sigma, m), grid)
-        moving, moving_error = measured(partial(growing, sigma, fast), grid)
+        constant = measure(partial(steady, sigma, m), grid)
+        moving = measure(partial(growing, sigma, fast), grid)
         rows.append(
             {
                 "sigma": sigma,
                 "k/pi steady": m,
-                "sigma C steady": sigma * constant,
+                "sigma C steady": float(sigma * constant),
                 "closed form": math.sqrt(2.0 / z) * -math.expm1(-z),
-                "error": sigma * error,
+                "error": float(sigma * constant.error),
                 "k/pi growing": fast,
-                "sigma C growing": sigma * moving,
+                "sigma C growing": float(sigma * moving),
                 "closed form ": math.sqrt(-math.expm1(-2.0 * d * (np.pi * fast) ** 2 * T)),
-                "error ": sigma * moving_error,
+                "error ": float(sigma * moving.error),
             }
         )
     return rows
@@ -148,9 +148,9 @@ def regimes(sigmas: Sequence[float], frequencies: Sequence[int]) -> list[dict[st
             layer = k * math.sqrt(0.5 * sigma**2 / A)
             cells = int(np.clip(24.0 / layer, 24, 96))
             run = partial(with_noise, sigma, m)
-            error, gap = measured(run, Grid(cells, 16, degree=3))
+            found = measure(run, Grid(cells, 16, degree=3))
             seconds = timing.seconds(COMM, partial(run, Grid(cells, 16, degree=3)))
-            rows.append(row(sigma, k, m, error, gap, flat, seconds))
+            rows.append(row(sigma, k, m, float(found), float(found.error), flat, seconds))
     return rows
 
 

@@ -1,115 +1,35 @@
 """``fpcontrol verify``: what it runs, prints and writes, the same on any number of ranks."""
 
-import json
-import math
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import types
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from html.parser import HTMLParser
+from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-from mpi4py import MPI
 
 import pytest
-from mutation import MUTATIONS, TABLE
+from studies import (
+    BAD,
+    FIGURE,
+    GOOD,
+    ODD,
+    WORLD,
+    keys,
+    returning,
+    strict,
+    study,
+    synthetic,
+    verify,
+)
 
 from fpcontrol import cli, theorems
-from fpcontrol.theorems import Statement
-from fpcontrol.theorems.framework import runner as suite
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.report import markup
+from fpcontrol.theorems.framework.checks import Study
+from fpcontrol.theorems.framework.figures import Figure
 
-WORLD = MPI.COMM_WORLD
+__all__ = ["synthetic"]  # a fixture
 PACKAGE = Path(__file__).parents[1]
-
-DOC = r"""A statement that is not one.
-
-Let :math:`\rho` solve the equation with drift ``v``; then (own)
-
-.. math:: \|w(t)\|^2 &\le \tfrac1{2D}\int_0^t \Bigl(\sup|v_1|\Bigr)\,ds &&(E1)
-
-    D &= \sigma^2/2 .
-
-- one item,
-- another with $\cos\pi x$ in it.
-
-::
-
-    n   error
-    1   0.5
-"""
-GOOD = Row(
-    "figure, $\\kappa = 1$", 1.0001, predicted=1.0, discretization_error=1e-5, tolerance=1e-3
-)
-BAD = Row("σ too large", 2.0, bound=1.0, discretization_error=1e-5)
-EXACT = Row("identity", 0.0, bound=1e-13, exact=True)
-ODD = Row("not a number", math.nan, at_least=1.0, discretization_error=math.inf)
-FIGURE = Row("a figure only", 3.0)
-PANEL = Panel(
-    "Error & <rate>",
-    "$k$",
-    r"$\|\rho\|$",
-    (
-        Line([1, 2, 4], [1.0, 0.25, 0.06], r"$\sigma=0.5$", "o-"),
-        Line([1, 4], [1, 0.06], r"$\operatornamewrong{x}$", "--"),
-    ),
-    "log",
-    "log",
-)
-
-
-def study(*rows: Row) -> Study:
-    return Study(
-        "a study, $a=2$", r"Claim: $\|\rho_n - \rho\|\to 0$ <as> it should.", "own", rows, (PANEL,)
-    )
-
-
-def returning(*rows: Row) -> Callable[[MPI.Comm], Study]:
-    return lambda comm: study(*rows)
-
-
-@pytest.fixture
-def synthetic(monkeypatch):
-    """Replace the statements by two: ``s1`` with the experiments given, ``s2`` with a good one."""
-
-    def replace(**runs: Callable[[MPI.Comm], Study]) -> None:
-        for name, found in {"s1": runs, "s2": {"other": returning(GOOD)}}.items():
-            module: Any = types.ModuleType(f"fpcontrol.theorems.statements.{name}", DOC)
-            listed = [Experiment(f"{name}.{key}", run) for key, run in found.items()]
-            module.experiments = lambda quick=False, e=listed: e[:1] if quick else e
-            monkeypatch.setitem(sys.modules, module.__name__, module)
-        statements = tuple(Statement(s, f"Statement {s}", (s,)) for s in ("s1", "s2"))
-        monkeypatch.setattr(theorems, "STATEMENTS", statements)
-
-    return replace
-
-
-def verify(*arguments: str) -> int:
-    """The exit code, which must be the same on all ranks."""
-    codes = WORLD.allgather(cli.main(["verify", *arguments]))
-    assert len(set(codes)) == 1
-    return codes[0]
-
-
-def strict(path: Path) -> Any:
-    """JSON as RFC 8259 has it: NaN and infinities are errors."""
-
-    def refuse(name: str) -> None:
-        raise ValueError(name)
-
-    return json.loads(path.read_text(), parse_constant=refuse)
-
-
-def keys(record: Any) -> list[str]:
-    return [s["key"] for statement in record["statements"] for s in statement["studies"]]
 
 
 # -- what is run, and what it answers --------------------------------------------------------------
@@ -173,6 +93,78 @@ def test_unknown_name_is_an_error_that_lists_what_there_is(name, listed, synthet
         assert all(word in printed.err for word in listed)
 
 
+def parametrized(comm, *, a: float = 2.0, times: tuple[int, ...] = (1, 2), t1: float = 1.0):
+    """A study with parameters.
+
+    Args:
+        a: The strength.
+        times: When.
+    """
+    study = Study(f"a study, a={a:g}, T={t1:g}", "A claim.")
+    study.equals("sum", Figure(a + sum(times), 0.0), a + sum(times), 0.1)
+    return study
+
+
+@pytest.mark.parallel([1, 2])
+def test_own_parameters_reach_the_experiment(synthetic, tmp_path):
+    # A whole key is that experiment alone, though it is the beginning of another's.
+    synthetic(**{"first": parametrized, "first.more": returning(GOOD)})
+    path = tmp_path / "a.json"
+    assert verify("s1.first", "--a", "-1.5", "--times=3,4", "--json", str(path)) == 0
+    record = strict(path)
+    assert keys(record) == ["s1.first"]
+    assert record["parameters"] == {"a": "-1.5", "times": "3,4"}
+    (found,) = record["statements"][0]["studies"]
+    assert found["name"] == "a study, a=-1.5, T=1"
+    assert found["rows"][0]["measured"] == 5.5
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("s1.first", "--b", "3"), ("s1.first has no parameter --b", "--a", "--times", "--t1")),
+        (("s1.first", "--a", "x"), ("--a 'x' is no value", "--a 2")),
+        (("s1", "--a", "3"), ("s1.second has no parameter --a",)),
+        (("s1.first", "--a"), ("--a",)),
+    ],
+)
+def test_parameters_that_there_are_not(arguments, words, synthetic, capsys):
+    synthetic(first=parametrized, second=returning(GOOD))
+    assert verify(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert WORLD.rank or all(word in printed.err for word in words)
+
+
+@pytest.mark.parallel([1, 2])
+def test_list_shows_experiments_and_parameters_and_runs_none(synthetic, capsys):
+    ran = []
+    synthetic(first=parametrized, second=lambda comm: ran.append(1))
+    assert verify("--list") == 0
+    everything = capsys.readouterr().out
+    assert verify("s1.first", "--list") == 0
+    one = capsys.readouterr().out
+    assert not ran
+    if WORLD.rank:
+        assert everything == one == ""
+    else:
+        assert "s1.first: A study with parameters." in everything
+        assert "--a 2 --times 1,2 --t1 1" in everything
+        assert "s2.other" in everything
+        assert re.search(r"--a +The strength\. \[2\]", one)
+        assert re.search(r"--t1 +Last time T\. \[1\]", one)
+        assert "s2.other" not in one
+        assert all(len(line) <= 110 and line.isascii() for line in everything.splitlines())
+
+
+@pytest.mark.parallel([1, 2])
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    out = capsys.readouterr().out
+    assert out == ("" if WORLD.rank else f"fpcontrol {metadata.version('fpcontrol')}\n")
+
+
 @pytest.mark.parallel([1, 2])
 def test_arguments_that_do_not_parse(capsys):
     assert verify("--quik") == 2
@@ -190,13 +182,6 @@ def test_places_that_cannot_be_written_to_are_refused_before_anything_runs(
     assert verify(option, str(tmp_path / "file" / "below")) == 2
     assert not ran
     assert "below" in capsys.readouterr().err or WORLD.rank
-
-
-def test_page_without_what_draws_formulas_is_refused(synthetic, tmp_path, monkeypatch, capsys):
-    synthetic(first=returning(GOOD))
-    monkeypatch.setitem(sys.modules, "ziamath", None)
-    assert verify("--report", str(tmp_path)) == 2
-    assert "pip install" in capsys.readouterr().err
 
 
 # -- what goes wrong -------------------------------------------------------------------------------
@@ -317,124 +302,6 @@ def test_json_holds_every_figure_and_is_strict(synthetic, tmp_path):
     assert verdicts == ["passed", "failed", "failed", "reported"]
 
 
-def columns(lines: Sequence[str]) -> list[list[str]]:
-    """Cells of a table whose columns end where the words of its head do."""
-    ends = [m.end() for m in re.finditer(r"\S+(?: \S+)*", lines[0])]
-    starts = [0, *ends]
-    return [[line[a:b].strip() for a, b in zip(starts, ends, strict=False)] for line in lines]
-
-
-def test_table_is_aligned_narrow_and_ascii():
-    long = replace(EXACT, quantity="a quantity with a name that is too long for its column " * 2)
-    lines = cli.table([GOOD, BAD, ODD, FIGURE, long])
-    assert all(len(line) <= 110 and line.isascii() for line in lines)
-    # The quantities are flush left, the numbers flush right below the words of the head.
-    ends = [m.end() for m in re.finditer(r"\S+(?: \S+)*", lines[0])][1:]
-    for line in lines[2:6]:
-        assert len(line) == ends[-1]
-        assert all(line[end] == " " for end in ends[:-1])
-    text = "\n".join(lines)
-    assert "figure, kappa = 1" in text
-    assert "sigma too large" in text
-    verdicts = [line.split()[-1] for line in lines[2:6]]
-    assert verdicts == ["ok", "FAILED", "FAILED", "-"]
-    assert "<= 1" in lines[3]
-    assert ">= 1" in lines[4]
-    errors = [line.split()[-3 if i == 0 else -2] for i, line in enumerate(lines[2:7])]
-    assert errors == ["1.0e-05", "1.0e-05", "inf", "-", "-"]
-
-
-@pytest.mark.parametrize(
-    "statement", [{}, {"discretization_error": 1e-3, "exact": True}], ids=["neither", "both"]
-)
-def test_check_states_either_its_discretization_error_or_that_it_has_none(statement):
-    with pytest.raises(ValueError, match="either its discretization error or exact=True"):
-        Row("figure", 1.0, predicted=1.0, tolerance=0.1, **statement)
-    if not statement:
-        assert Row("figure", 1.0).discretization_error is None
-
-
-def test_columns_without_an_entry_are_left_out():
-    assert "predicted" not in cli.table([BAD])[0]
-    assert "bound" not in cli.table([GOOD])[0]
-
-
-@pytest.mark.parametrize(
-    ("text", "plain"),
-    [
-        (r"$\|\rho_n-\rho\|\to 0$ as $n\to\infty$", "||rho_n-rho|| -> 0 as n -> infinity"),
-        (r"$\sqrt{\cosh aT - 1}$", "sqrt(cosh aT -1)"),
-        (r"$\frac{a}{\sqrt2 Dk^2}$, $\tfrac12$", "a/(sqrt 2 Dk^2), 1/2"),
-        ("σ = 0.5, 2 × 3 ≤ 7", "sigma = 0.5, 2 x 3 <= 7"),
-        (r"$\sigma_c\sim\sqrt{a}/k$", "sigma_c ~ sqrt(a)/k"),
-        (r"$\int\frac1x$, $\to\frac ab$, $\sim\frac{a}{bc}$", "int 1/x, -> a/b, ~ a/bc"),
-    ],
-)
-def test_formulas_in_a_terminal(text, plain):
-    assert markup.plain(text) == plain
-
-
-class Page(HTMLParser):
-    """What a page names, links to and shows."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.labels: list[str] = []
-        self.tags: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for name, value in attributes:
-            assert name not in ("src", "srcset", "data", "action")
-            if name == "id":
-                self.ids.append(value or "")
-            elif name.endswith("href"):
-                self.links.append(value or "")
-            elif name == "aria-label":
-                self.labels.append(value or "")
-            self.links += re.findall(r"url\(([^)]*)\)", value or "")
-
-
-@pytest.mark.parallel([1, 2])
-def test_page_stands_alone_and_shows_everything(synthetic, tmp_path):
-    synthetic(first=returning(GOOD, BAD), second=returning(ODD, FIGURE))
-    assert verify("--report", str(tmp_path / "new")) == 1
-    assert os.listdir(tmp_path / "new") == ["index.html"]
-    text = (tmp_path / "new" / "index.html").read_text(encoding="utf-8")
-    page = Page(text)
-    # Names of XML vocabularies are no links; anything else must be within the page.
-    assert set(re.findall(r"https?://[^\s\"'<)]+", text)) <= {"http://www.w3.org/2000/svg"}
-    assert "@import" not in text
-    assert not {"script", "link", "img", "iframe", "object", "embed"} & set(page.tags)
-    assert len(set(page.ids)) == len(page.ids)
-    assert page.links
-    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
-    assert page.labels.count("Error & <rate>") == 3  # every panel
-    assert "undrawn" not in text
-    for formula in (r"\rho", r"\|\rho_n - \rho\|\to 0", r"\cos\pi x", r"\kappa = 1"):
-        assert formula in page.labels
-    assert any(r"\tfrac1{2D}" in label for label in page.labels)
-    for words in (
-        "A statement that is not one.",
-        "<li><p>one item,</p></li>",
-        "(E1)",
-        "&lt;as&gt; it should",
-        "n   error\n1   0.5",
-        "σ too large",
-        '<td class="failed">failed</td>',
-        '<td class="passed">passed</td>',
-    ):
-        assert words in text, words
-    assert len(text) < 300_000
-
-
-def test_formula_that_cannot_be_drawn_stands_as_it_was_typed():
-    assert "undrawn" in markup.Markup().formula(r"\frac{1}")
-
-
 # -- the statements there are ----------------------------------------------------------------------
 
 
@@ -446,32 +313,9 @@ def test_keys_are_unique_and_begin_with_the_statement(quick):
     assert {name for name, _ in found} == {s.name for s in theorems.STATEMENTS}
 
 
-def test_statements_have_texts_whose_formulas_can_be_drawn():
-    for statement in theorems.STATEMENTS:
-        for text in statement.texts:
-            assert len(text) > 200
-            assert "undrawn" not in markup.Markup().page(text)
-
-
 def test_no_command_of_a_formula_has_become_a_control_character():
     for path in (PACKAGE / "fpcontrol").rglob("*.py"):
         assert not re.search(r"[^\n -~\u00a0-\uffff]", path.read_text(encoding="utf-8")), path
-
-
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda m: m.name)
-def test_mutation_is_of_the_code_as_it_stands(mutation):
-    text = (PACKAGE / "fpcontrol" / mutation.file).read_text()
-    assert text.count(mutation.old) == 1
-    compile(text.replace(mutation.old, mutation.new), mutation.file, "exec")
-    assert suite.select(mutation.first, quick=True)
-
-
-def test_kept_table_of_mutations_has_all_of_them_caught():
-    lines = [f"| {m.name} | `{m.file}` | " for m in MUTATIONS]
-    kept = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line[:2] == "| "][1:]
-    assert len(kept) == len(lines)
-    assert all(line.startswith(head) for line, head in zip(kept, lines, strict=True))
-    assert not any("SURVIVED" in line for line in kept)
 
 
 def test_program_on_two_ranks(tmp_path):

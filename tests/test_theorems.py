@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from problems import WORLD, failures
+from problems import SELF, WORLD, failures
 
 from fpcontrol import theorems
 
@@ -13,7 +13,7 @@ def listed(quick):
 
 @pytest.mark.parametrize("experiment", listed(True).values(), ids=listed(True))
 def test_quick_experiments_pass(experiment):
-    study = experiment.run(WORLD)
+    study = experiment.run(SELF)
     assert not failures(study)
     assert any(row.is_check for row in study.rows)
     for panel in study.panels:
@@ -30,3 +30,11 @@ def test_quick_experiments_pass(experiment):
 @pytest.mark.parametrize("experiment", listed(False).values(), ids=listed(False))
 def test_experiments_pass(experiment):
     assert not failures(experiment.run(WORLD))
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_parameter_is_explained(quick):
+    for experiment in listed(quick).values():
+        assert experiment.title.strip()
+        for parameter in experiment.parameters:
+            assert parameter.text, f"{experiment.key} --{parameter.name}"

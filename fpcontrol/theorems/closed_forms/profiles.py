@@ -1,30 +1,28 @@
 r"""Densities on (0, 1) in closed form, and the straight line between two of them.
 
-A ``Profile`` knows its value, slope and distribution function; the line between two profiles has,
-with :math:`F` the distribution functions,
+The line between two profiles has, with :math:`F` the distribution functions,
 
 .. math:: \rho_t = \rho_0 + \tfrac tT(\rho_1 - \rho_0),\qquad u = \frac{F_0 - F_1}{T\,\rho_t},
 
-the field without noise that moves along it.
+the field without noise that moves along it (Moser's, in one dimension).
 """
 
 import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
+from fpcontrol.quadrature import graded
 from fpcontrol.typing import Array
 
-# Panels on either side of a singular point of a profile, and Gauss points in each: 5e3 nodes.
-PANELS, POINTS = 512, 10
+type Function = Callable[[Array], Array]  # (N,) to (N,)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A density on (0, 1); the callables take ``(N,)`` to ``(N,)``.
+    """A density on (0, 1).
 
     Attributes:
         value: Density.
@@ -33,14 +31,59 @@ class Profile:
         breaks: Points inside where the density jumps or has a kink.
     """
 
-    value: Callable[[Array], Array]
-    slope: Callable[[Array], Array]
-    cdf: Callable[[Array], Array]
+    value: Function
+    slope: Function
+    cdf: Function
     breaks: tuple[float, ...] = ()
 
-    def __call__(self, x: Array) -> Array:
-        """Value at points of shape ``(N, d)``, from the first coordinate."""
-        return self.value(x[:, 0])
+    def integral(self, f: Function) -> float:
+        """Integral over (0, 1) of a function that is smooth off the breaks."""
+        x, w = graded(self.breaks)
+        return float(w @ f(x))
+
+    @functools.cached_property
+    def norm(self) -> float:
+        """In L2."""
+        return math.sqrt(self.integral(lambda x: self.value(x) ** 2))
+
+    def quantile(self, y: Array) -> Array:
+        """Inverse of the distribution function, to round-off."""
+        return inverse(self.cdf, self.value, y, self._table)
+
+    @functools.cached_property
+    def _table(self) -> tuple[Array, Array]:
+        x = _sorted_nodes(self.breaks)
+        return x, self.cdf(x)
+
+
+@functools.cache
+def _sorted_nodes(breaks: tuple[float, ...]) -> Array:
+    return np.concatenate([[0.0], np.sort(graded(breaks)[0]), [1.0]])
+
+
+def inverse(cdf: Function, density: Function, y: Array, table: tuple[Array, Array]) -> Array:
+    """Where a distribution function has the values y, to round-off.
+
+    Newton's method from a table of the function, with bisection where it would leave the bracket.
+
+    Args:
+        cdf: The function.
+        density: Its derivative.
+        y: Values in [0, 1], ``(N,)``.
+        table: Points from 0 to 1, ascending, and the function there.
+    """
+    nodes, values = table
+    i = np.clip(np.searchsorted(values, y), 1, len(nodes) - 1)
+    low, high, x = nodes[i - 1], nodes[i], np.interp(y, values, nodes)
+    for _ in range(53):  # halvings do always
+        excess = cdf(x) - y
+        low, high = np.where(excess < 0.0, x, low), np.where(excess < 0.0, high, x)
+        new = x - excess / density(x)
+        new = np.where((new >= low) & (new <= high), new, 0.5 * (low + high))
+        change, x = np.abs(new - x).max(initial=0.0), new
+        if change < 1e-15:
+            break
+    return x
 
 
 def uniform() -> Profile:
@@ -94,7 +137,7 @@ def islands(floor: float, weight: float = 0.7, left: float = 0.35, right: float 
     """
     humps = ((weight, 0.0, left), (1.0 - weight, right, 1.0))
 
-    def mixed(part: Callable[[Array], Array], order: int) -> Callable[[Array], Array]:
+    def mixed(part: Function, order: int) -> Function:
         def f(x: Array) -> Array:
             total = floor * (x, np.ones_like(x), np.zeros_like(x))[order]
             for mass, a, b in humps:
@@ -113,26 +156,8 @@ def islands(floor: float, weight: float = 0.7, left: float = 0.35, right: float 
     )
 
 
-@functools.cache
-def nodes(breaks: tuple[float, ...] = (), grading: int = 4) -> tuple[Array, Array]:
-    """Gauss nodes and weights on (0, 1), graded towards the breaks like ``u**grading``."""
-    hat, w = np.polynomial.legendre.leggauss(POINTS)
-    edges = np.linspace(0.0, 1.0, PANELS + 1)
-    s = (edges[:-1, None] + (0.5 * hat + 0.5) / PANELS).ravel()
-    ds = np.tile(0.5 * w / PANELS, PANELS)
-    ends = np.array([0.0, *breaks, 1.0])
-    x, dx = [], []
-    for a, b in pairwise(ends):
-        for end, sign in ((a, 1.0), (b, -1.0)):
-            half = 0.5 * (b - a)
-            x.append(end + sign * half * s**grading)
-            dx.append(half * grading * s ** (grading - 1) * ds)
-    return np.concatenate(x), np.concatenate(dx)
-
-
-@functools.cache
-def _sorted_nodes(breaks: tuple[float, ...]) -> Array:
-    return np.sort(nodes(breaks)[0])
+# Where lines from the uniform density lead: what counts is how smooth they are.
+GOALS = {"smooth": cosine(), "kink": kink(), "jump": jump()}
 
 
 @dataclass(frozen=True)
@@ -143,20 +168,26 @@ class StraightLine:
     goal: Profile
     t1: float = 1.0
 
-    def density(self, t: float, x: Array) -> Array:
-        """Density at time ``t``."""
-        s = t / self.t1
-        return (1.0 - s) * self.start.value(x) + s * self.goal.value(x)
+    @classmethod
+    def to(cls, goal: Profile, t1: float = 1.0) -> "StraightLine":
+        """From the uniform density."""
+        return cls(uniform(), goal, t1)
 
-    def slope(self, t: float, x: Array) -> Array:
-        """Derivative of the density in ``x``."""
-        s = t / self.t1
-        return (1.0 - s) * self.start.slope(x) + s * self.goal.slope(x)
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """Of both profiles."""
+        return tuple(sorted({*self.start.breaks, *self.goal.breaks}))
 
-    def cdf(self, t: float, x: Array) -> Array:
-        """Distribution function."""
-        s = t / self.t1
-        return (1.0 - s) * self.start.cdf(x) + s * self.goal.cdf(x)
+    def at(self, t: float) -> Profile:
+        """The profile at time ``t``."""
+        s, p, q = t / self.t1, self.start, self.goal
+
+        def mixed(f: Function, g: Function) -> Function:
+            return lambda x: (1.0 - s) * f(x) + s * g(x)
+
+        return Profile(
+            mixed(p.value, q.value), mixed(p.slope, q.slope), mixed(p.cdf, q.cdf), self.breaks
+        )
 
     def flux(self, x: Array) -> Array:
         """Mass a time through a point to the right, the gradient of the Moser potential."""
@@ -164,25 +195,9 @@ class StraightLine:
 
     def speed(self, t: float, x: Array) -> Array:
         """The Moser field without noise."""
-        return self.flux(x) / self.density(t, x)
-
-    def speed_and_expansion(self, t: float, x: Array) -> tuple[Array, Array]:
-        """The speed and its derivative away from jumps: ``(rho_0 - rho_1 - u T rho')/(T rho)``."""
-        s, p, q = t / self.t1, self.start.value(x), self.goal.value(x)
-        rho = (1.0 - s) * p + s * q
-        u = self.flux(x) / rho
-        return u, ((p - q) / self.t1 - u * self.slope(t, x)) / rho
+        return self.flux(x) / self.at(t).value(x)
 
     def expansion(self, t: float, x: Array) -> Array:
-        """Divergence of ``speed`` away from jumps."""
-        return self.speed_and_expansion(t, x)[1]
-
-    def quantile(self, t: float, y: Array) -> Array:
-        """Inverse of ``cdf``, to 1e-6 and better: interpolated between some thousand nodes."""
-        x = _sorted_nodes(self.breaks)
-        return np.interp(y, self.cdf(t, x), x)
-
-    @property
-    def breaks(self) -> tuple[float, ...]:
-        """Of both profiles."""
-        return tuple(sorted({*self.start.breaks, *self.goal.breaks}))
+        """Its derivative away from jumps: ``(rho_0 - rho_1 - u T rho')/(T rho)``."""
+        rho, p, q = self.at(t), self.start.value(x), self.goal.value(x)
+        return ((p - q) / self.t1 - self.speed(t, x) * rho.slope(x)) / rho.value(x)

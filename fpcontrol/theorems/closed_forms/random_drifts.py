@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fpcontrol.drift import Drift
 from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)
-class Rough:
+class Rough(Drift):
     """A drift that is constant in patches of the unit cube and in intervals of time.
 
     Attributes:
@@ -28,6 +29,11 @@ class Rough:
         shape = (intervals, *[patches] * dimension, dimension)
         return cls(rng.uniform(-1.0, 1.0, shape) / math.sqrt(dimension), t1)
 
+    @property
+    def switches(self) -> Array:
+        """Between the intervals of time."""
+        return np.linspace(0.0, self.t1, len(self.values) + 1)[1:-1]
+
     def piece(self, t: float) -> int:
         """Number of the interval of time."""
         return min(int(t / self.t1 * len(self.values)), len(self.values) - 1)
@@ -40,7 +46,7 @@ class Rough:
 
 
 @dataclass(frozen=True)
-class Waves:
+class Waves(Drift):
     r"""A smooth drift in 1-D that vanishes at the walls: :math:`\sum_j c_j\sin j\pi x`."""
 
     amplitudes: Array
@@ -63,24 +69,7 @@ class Waves:
 
 
 @dataclass(frozen=True)
-class Combined:
-    """``v + scale * other``, with the intervals of time of ``other``."""
-
-    v: Rough | Waves
-    other: Rough
-    scale: float
-
-    def piece(self, t: float) -> int:
-        """Number of the interval of time; both drifts have the same or one is steady."""
-        return self.other.piece(t)
-
-    def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points ``(N, d)``."""
-        return self.v(t, x) + self.scale * self.other(t, x)
-
-
-@dataclass(frozen=True)
-class Pulse:
+class Pulse(Drift):
     r"""The worst error: :math:`\epsilon\,e^{-Dk^2(T-t)}\sin kx`."""
 
     size: float

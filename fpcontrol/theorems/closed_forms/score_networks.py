@@ -3,10 +3,13 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from fpcontrol.theorems.closed_forms.noising import CosineSeries, entropy
+from fpcontrol.noising import CosineSeries, entropy
+from fpcontrol.quadrature import composite
+from fpcontrol.theorems.closed_forms.profiles import inverse
 from fpcontrol.typing import Array
 
 
@@ -51,13 +54,10 @@ class HeatFlow(CosineSeries):
         return float(x[self.density(0.0, x).argmax()])
 
     def quantile(self, s: float, u: Array) -> Array:
-        """Where the distribution function has given values, by bisection."""
-        low, high = np.zeros_like(u), np.ones_like(u)
-        for _ in range(54):  # to the last bit
-            middle = 0.5 * (low + high)
-            below = self.cumulative(s, middle) < u
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return 0.5 * (low + high)
+        """Where the distribution function has given values, ``(N,)``, to round-off."""
+        x = np.linspace(0.0, 1.0, 1025)
+        table = x, self.cumulative(s, x)
+        return inverse(partial(self.cumulative, s), partial(self.density, s), u, table)
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,5 @@ class ScoreNetwork:
 
 def gauss_times(t1: float, steps: int) -> list[tuple[float, float]]:
     """Nodes and weights of Gauss quadrature with three points in each of equal steps."""
-    hat, weights = np.polynomial.legendre.leggauss(3)
-    dt = t1 / steps
-    return [
-        (dt * (i + 0.5 + 0.5 * z), 0.5 * dt * w)
-        for i in range(steps)
-        for z, w in zip(hat, weights, strict=True)
-    ]
+    times, weights = composite(np.linspace(0.0, t1, steps + 1), 3)
+    return list(zip(times.tolist(), weights.tolist(), strict=True))

@@ -19,7 +19,6 @@ they would not tell :math:`e^{\int|(\nabla\cdot v_1)^-|_\infty}` from 1. Here (o
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from mpi4py import MPI
 
@@ -28,21 +27,21 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol import density
 from fpcontrol.certificates import Certificate, certificate
-from fpcontrol.drift import Steady, zero
+from fpcontrol.drift import Drift, Steady, zero
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import CrankNicolson
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Study
 from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.theorems.framework.resolution import Grid, measure
 from fpcontrol.trajectory import Trajectory
-from fpcontrol.typing import Array, VectorField
+from fpcontrol.typing import Array
 
 REACH = 0.3
 
 
 @dataclass(frozen=True)
-class Compression:
+class Compression(Drift):
     r""":math:`-c(x-\frac12)` within ``REACH`` of the middle, and from there to zero at the walls.
 
     There it expands, at a rate that is not c: the one cannot be mistaken for the other.
@@ -63,7 +62,7 @@ class Compression:
 
 
 @dataclass(frozen=True)
-class Worst:
+class Worst(Drift):
     """``Compression`` with the error that it makes the most of.
 
     Attributes:
@@ -109,7 +108,7 @@ class Worst:
 
 def _solved(
     mesh: Mesh,
-    v: VectorField,
+    v: Drift,
     sigma: float,
     t1: float,
     grid: Grid,
@@ -131,12 +130,9 @@ def compressed(
     size: float = 1e-4,
     grid: Grid | None = None,
 ) -> Study:
-    r"""Two densities for which (E2), (E3) and (E4) are equalities at all times. Collective.
+    r"""Two densities for which (E2), (E3) and (E4) are equalities at all times.
 
     Args:
-        comm: Communicator.
-        sigma: Noise.
-        t1: Last time.
         rate: Of the compression, c.
         width: :math:`\ell`, at most 1/20: six of them fit where the compression is uniform.
         size: The :math:`\epsilon`; what is of second order in it must be below the tolerance.
@@ -146,20 +142,14 @@ def compressed(
         ValueError: If the Gaussian is too wide, or shrinks to less than half of what compression
             alone makes of it before t1.
     """
+    study = Study(
+        f"compression at rate {rate:g}, sigma = {sigma:g}, T = {t1:g}",
+        r"What compression makes grow: the bound (E2) with its factor "
+        r"$e^{\int|(\nabla\cdot v_1)^-|}$ is reached at all times, by start and error together.",
+    )
     D = 0.5 * sigma**2
     v, other = Worst(Compression(rate), D, size, width), Compression(rate)
-    shrunk = v.variance(t1) / (width * math.exp(-rate * t1)) ** 2
-    if not (0.0 < width <= REACH / 6.0 and shrunk > 0.25):
-        raise ValueError(
-            f"width = {width:g} must be at most 1/20, and sigma**2/rate "
-            f"(exp(2 rate t1) - 1) = {sigma**2 / rate * math.expm1(2.0 * rate * t1):.3g} less "
-            f"than 1.5 width**2 = {1.5 * width**2:.3g}."
-        )
-    narrowest = math.sqrt(v.variance(t1))
-    cells = 10 * math.ceil(0.3 / narrowest)
-    # The fastest part of what grows: D/s^2 and c at the end.
-    fastest = D / narrowest**2 + rate
-    grid = grid or Grid(cells, math.ceil(25 * fastest * t1), 3)
+    grid = grid or _resolving(v, t1)
     if grid.cells % 10:
         raise ValueError(f"grid has {grid.cells} cells; a multiple of 10 is needed.")
     names = ("E2", "E3", "E4")
@@ -174,29 +164,38 @@ def compressed(
         ratios = c.ratios()
         return np.array([c.l2[-1] / v.norm(t1), *(ratios[f"{name} at T"] for name in names)])
 
-    fine, error = measured(run, grid)
-    labels = ["L2 distance at T over the closed form"]
-    labels += [f"({name}) measured/bound at T" for name in names]
-    rows = [
-        Row(label, value, predicted=1.0, discretization_error=e, tolerance=1e-3)
-        for label, value, e in zip(labels, fine.tolist(), error.tolist(), strict=True)
-    ]
+    distance, *ratios = measure(run, grid)
+    study.equals("L2 distance at T over the closed form", distance, 1.0, 1e-3)
+    for name, ratio in zip(names, ratios, strict=True):
+        study.equals(f"({name}) measured/bound at T", ratio, 1.0, 1e-3)
     c = found[-1]
     assert c.e2 is not None
-    still = np.sqrt(c.e2 * np.exp(-rate * c.times))
-    lines = (
-        Line(c.times.tolist(), c.l2.tolist(), "L2", "o"),
-        Line(c.times.tolist(), np.sqrt(c.e2).tolist(), "L2, bound (E2)", "-"),
-        Line(c.times.tolist(), still.tolist(), "the same without its factor", "--"),
+    study.picture(
+        "A bound that is reached",
+        "t",
+        "L2 distance",
+        Line(c.times, c.l2, "L2", "o"),
+        Line(c.times, np.sqrt(c.e2), "L2, bound (E2)", "-"),
+        Line(c.times, np.sqrt(c.e2 * np.exp(-rate * c.times)), "the same without its factor", "--"),
+        log="y",
     )
-    return Study(
-        f"compression at rate {rate:g}, sigma = {sigma:g}, T = {t1:g}",
-        r"What compression makes grow: the bound (E2) with its factor "
-        r"$e^{\int|(\nabla\cdot v_1)^-|}$ is reached at all times, by start and error together.",
-        "own",
-        tuple(rows),
-        (Panel("A bound that is reached", "t", "L2 distance", lines, yscale="log"),),
-    )
+    return study
+
+
+def _resolving(v: Worst, t1: float) -> Grid:
+    """A grid for the Gaussian at its narrowest, if it is one that the closed form holds for."""
+    rate, width, D = v.base.rate, v.width, v.D
+    shrunk = v.variance(t1) / (width * math.exp(-rate * t1)) ** 2
+    if not (0.0 < width <= REACH / 6.0 and shrunk > 0.25):
+        raise ValueError(
+            f"width = {width:g} must be at most 1/20, and sigma**2/rate "
+            f"(exp(2 rate t1) - 1) = {2.0 * D / rate * math.expm1(2.0 * rate * t1):.3g} less "
+            f"than 1.5 width**2 = {1.5 * width**2:.3g}."
+        )
+    narrowest = math.sqrt(v.variance(t1))
+    # The fastest part of what grows: D/s^2 and c at the end.
+    fastest = D / narrowest**2 + rate
+    return Grid(10 * math.ceil(0.3 / narrowest), math.ceil(25 * fastest * t1), 3)
 
 
 def constant_error(
@@ -207,17 +206,16 @@ def constant_error(
     gap: float = 0.8,
     grid: Grid | None = None,
 ) -> Study:
-    r"""A constant drift against none: the bounds (E3') and (E4) in closed form. Collective.
+    r"""A constant drift against none: the bounds (E3') and (E4) in closed form.
 
     Args:
-        comm: Communicator.
-        sigma: Noise.
-        t1: Last time.
         gap: The drift g.
-        grid: Resolution.
     """
-    D, grid = 0.5 * sigma**2, grid or Grid(32, 60)
-    v = Steady(lambda x: np.full_like(x, gap))
+    study = Study(
+        f"constant error {gap:g}, sigma = {sigma:g}, T = {t1:g}",
+        r"A drift that is off by g everywhere: the bounds are $e^{g^2T/D} - 1$ and $g^2T/(4D)$.",
+    )
+    D, v = 0.5 * sigma**2, Steady(lambda x: np.full_like(x, gap))
 
     def run(at: Grid) -> Array:
         mesh = interval(comm, at.cells)
@@ -226,33 +224,19 @@ def constant_error(
         ratios = c.ratios()
         return np.array([c.e3_bounded[-1], c.e4[-1], ratios["E3' at T"], ratios["E4 at T"]])
 
-    fine, error = measured(run, grid)
-    known = (math.expm1(gap**2 * t1 / D), 0.25 * gap**2 * t1 / D)
-    rows = [
-        Row(name, value, predicted=p, discretization_error=e, tolerance=1e-3)
-        for name, value, p, e in zip(
-            ("bound (E3') at T", "bound (E4) at T"), fine[:2], known, error[:2], strict=True
-        )
-    ]
-    rows += [
-        Row(f"({name}) measured/bound at T", value, bound=1.0, discretization_error=e)
-        for name, value, e in zip(("E3'", "E4"), fine[2:], error[2:], strict=True)
-    ]
-    return Study(
-        f"constant error {gap:g}, sigma = {sigma:g}, T = {t1:g}",
-        r"A drift that is off by g everywhere: the bounds are $e^{g^2T/D} - 1$ and $g^2T/(4D)$.",
-        "own",
-        tuple(rows),
-    )
+    e3, e4, *ratios = measure(run, grid or Grid(32, 60))
+    study.equals("bound (E3') at T", e3, math.expm1(gap**2 * t1 / D), 1e-3)
+    study.equals("bound (E4) at T", e4, 0.25 * gap**2 * t1 / D, 1e-3)
+    for name, ratio in zip(("E3'", "E4"), ratios, strict=True):
+        study.below(f"({name}) measured/bound at T", ratio, 1.0)
+    return study
 
 
 def experiments(quick: bool) -> list[Experiment]:
-    """What ``fpcontrol verify`` runs."""
-    runs = [
+    """One compression if quick."""
+    harder = Experiment("estimates.compressed.harder", compressed, sigma=0.006, rate=2.0)
+    return [
         Experiment("estimates.compressed", compressed),
         Experiment("estimates.constant", constant_error),
+        *([] if quick else [harder]),
     ]
-    if quick:
-        return runs
-    harder = partial(compressed, sigma=0.006, rate=2.0)
-    return [*runs, Experiment("estimates.compressed.harder", harder)]

@@ -24,9 +24,7 @@ Traps: a ripple that does not move with the flow is averaged out; Crank-Nicolson
 steps, where the response is to a field switched on at once: an L-stable scheme is used.
 """
 
-import functools
 import math
-from typing import Any
 
 from mpi4py import MPI
 
@@ -34,23 +32,26 @@ import numpy as np
 from scipy.linalg import solve_banded
 
 from fpcontrol.characteristics.flow import Flow, carry
-from fpcontrol.theorems.closed_forms import ripples as rippled
-from fpcontrol.theorems.closed_forms.profiles import StraightLine, nodes, uniform
-from fpcontrol.theorems.experiments.comoving import limit_row
+from fpcontrol.theorems.closed_forms.profiles import GOALS, StraightLine
+from fpcontrol.theorems.closed_forms.ripples import (
+    Along,
+    Comoving,
+    comoving_errors,
+    flat_error,
+    source_edges,
+    still_relaxing,
+)
+from fpcontrol.theorems.experiments.comoving import check_limit
 from fpcontrol.theorems.experiments.smoothed_fields import smoothings
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Study
 from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, markers_between, measured, slopes
-from fpcontrol.theorems.runs.moser_runs import GOALS, Change, flow_on_interval, response
-from fpcontrol.typing import Array, Field, VectorField
+from fpcontrol.theorems.framework.figures import Figure
+from fpcontrol.theorems.framework.resolution import Grid, markers_between, measure_each
+from fpcontrol.theorems.runs.moser_runs import flow_on_interval, response
+from fpcontrol.typing import Array
 
 # Acceptance: half a percent, of either of two discretizations.
 CLOSE = 5e-3
-
-
-def ripple(line: StraightLine, a: float, k: float) -> Change:
-    """The field with (a/k) sin(k F_t(x)) / rho_t(x) added."""
-    return lambda t, x, v: v + a / k * np.sin(k * line.cdf(t, x)) / line.density(t, x)
 
 
 def in_mass_coordinates(
@@ -67,7 +68,8 @@ def in_mass_coordinates(
     largest = 0.0
     for n in range(steps):
         t = (n + 1) * dt
-        rho = line.density(t, line.quantile(t, y))
+        now = line.at(t)
+        rho = now.value(now.quantile(y))
         spread = D * rho[2:-1:2] ** 2 / dy**2
         # Flux through a face over dy: push (h_j + h_j+1) - spread (h_j+1 - h_j).
         c, old = (1.0, h) if n == 0 else (1.5, 2.0 * h - 0.5 * before)
@@ -92,99 +94,69 @@ def ripples(
     frequencies: tuple[int, ...] = (1, 2, 4, 8, 16, 32),
     steps: int = 20,
 ) -> Study:
-    """Co-moving ripples of growing wavenumber k = 2 pi m, with noise. Collective.
+    """Co-moving ripples of growing wavenumber k = 2 pi m, with noise.
 
     Args:
-        comm: Communicator.
-        goal: A key of ``GOALS`` that is in H1.
-        sigma: Noise.
+        goal: Where the line leads, smooth or kink: in H1.
         a: Strength: the ripple has slope a in mass coordinates, whatever k.
-        t1: Last time.
         frequencies: m, ascending, successive ones doubled.
         steps: Time steps of the coarser run, see ``response``.
     """
-    line, D = StraightLine(uniform(), GOALS[goal], t1), 0.5 * sigma**2
-    x, dx = nodes(line.breaks)
-    # sup over t of |1/rho_t|, which is convex in t and so largest at an end.
-    inverse = max(math.sqrt(dx @ line.density(t, x) ** -2.0) for t in (0.0, t1))
-    rows, figures = [], []
-    for m in frequencies:
-        k = 2.0 * math.pi * m
+    study = Study(
+        f"co-moving ripples on the {goal} reference, sigma = {sigma:g}, a = {a:g}, T = {t1:g}",
+        "With noise the error of a ripple of vanishing size but constant slope falls like $k^{-2}$ "
+        "and stays below the bound computed from the two fields and the perturbed solution.",
+    )
+    line, D = StraightLine.to(GOALS[goal], t1), 0.5 * sigma**2
+    ms, k = np.array(frequencies), 2.0 * math.pi * np.array(frequencies)
 
-        def run(grid: Grid, k: float = k) -> Array:
-            flow = flow_on_interval(comm, line, sigma, grid)
-            return np.array(response(flow, ripple(line, a, k), grid.steps))
+    def run(q: float, at: Grid) -> Array:
+        flow = flow_on_interval(comm, line, sigma, at)
+        return response(flow, flow.drift + Comoving(line, a, q), at.steps)
 
-        # kh = 0.5 at degree 2, and never so coarse that the kink's surroundings matter.
-        fine, error = measured(run, Grid(max(100, 2 * math.ceil(k)), steps))
-        figures.append((*fine, error[0] / fine[0]))
+    def in_mass(m: int) -> Figure:
         # A hundred volumes a wave; of second order, half as many are off four times as much.
-        n = max(1600, 100 * m)
-        half, exact = (
-            in_mass_coordinates(line, sigma, a, k, cells=cells, steps=cells // 2)
+        n, q = max(1600, 100 * m), 2.0 * math.pi * m
+        half, whole = (
+            in_mass_coordinates(line, sigma, a, q, cells=cells, steps=cells // 2)
             for cells in (n // 2, n)
         )
-        rows += [
-            Row(
-                f"sup_t L2 error, m = {m}",
-                fine[0],
-                predicted=exact,
-                discretization_error=error[0] + abs(exact - half),
-                tolerance=CLOSE,
-            ),
-            Row(
-                f"largest error over bound (E3), m = {m}",
-                fine[2],
-                bound=1.0,
-                discretization_error=error[2],
-            ),
-        ]
-    found, certificates, ratios, off = np.array(figures).T
-    ms = np.array(frequencies)
-    rates = D * (2.0 * math.pi * ms) ** 2
-    kappa = rates / a
-    limit = inverse / (math.sqrt(2.0) * kappa)
-    known = rippled.GOALS[goal]
-    for i, rate in enumerate(slopes(ms, found)):
+        return Figure.refined(half, whole)
+
+    # kh = 0.5 at degree 2, and never so coarse that the kink's surroundings matter.
+    runs = measure_each(run, k, lambda q: Grid(max(100, 2 * math.ceil(q)), steps))
+    error, bound, ratio = runs.T
+    exact = Figure.stack([in_mass(m) for m in frequencies])
+    study.equals("sup_t L2 error, m = {}", error, exact, CLOSE, over=frequencies)
+    study.below("largest error over bound (E3), m = {}", ratio, 1.0, over=frequencies)
+
+    rates, kappa = D * k**2, D * k**2 / a
+    for i, slope in enumerate(error.slopes(ms)):
         # Before, noise does not yet dominate the ripple, or modes still come up at T.
-        if kappa[i] >= 5.0 and rippled.still_relaxing(known, float(rates[i] * t1)) <= 0.02:
-            name = f"slope of the error in m, {ms[i]} to {ms[i + 1]}"
-            gap = (off[i] + off[i + 1]) / math.log(ms[i + 1] / ms[i])
-            rows.append(Row(name, rate, predicted=-2.0, discretization_error=gap, tolerance=0.05))
+        if kappa[i] >= 5.0 and still_relaxing(line.goal, float(rates[i] * t1)) <= 0.02:
+            study.equals(f"slope of the error in m, {ms[i]} to {ms[i + 1]}", slope, -2.0, 0.05)
+    # sup over t of |1/rho_t|, which is convex in t and so largest at an end.
+    inverse = max(1.0, math.sqrt(line.goal.integral(lambda x: line.goal.value(x) ** -2.0)))
+    limit = inverse / (math.sqrt(2.0) * kappa)
     # The line must not have moved by more than 1 % of the way when a mode is at its largest ratio.
     if kappa[-1] >= 100.0 and rates[-1] * t1 >= 100.0:
         # The response comes up while rho_t is still the start: one mode, s = D k^2 t.
         s = np.linspace(1.0, 1.5, 1001)
-        rows += [
-            Row(
-                f"error over its limit for large k, m = {ms[-1]}",
-                found[-1] / limit[-1],
-                predicted=1.0,
-                discretization_error=off[-1],
-                tolerance=0.02,
-            ),
-            Row(
-                f"largest error over bound against its limit, m = {ms[-1]}",
-                ratios[-1],
-                predicted=float((math.sqrt(2.0) * (1.0 - np.exp(-s)) / np.sqrt(s)).max()),
-                discretization_error=error[2],
-                tolerance=0.01,
-            ),
-        ]
-    places = ms.tolist()
-    lines = (
-        Line(places, found.tolist(), "measured", "o"),
-        Line(places, limit.tolist(), "limit", "-"),
-        Line(places, certificates.tolist(), "bound (E3)", "s--"),
+        largest = (math.sqrt(2.0) * (1.0 - np.exp(-s)) / np.sqrt(s)).max()
+        name = f"error over its limit for large k, m = {ms[-1]}"
+        study.equals(name, error[-1] / limit[-1], 1.0, 0.02)
+        name = f"largest error over bound against its limit, m = {ms[-1]}"
+        study.equals(name, ratio[-1], largest, 0.01)
+    study.picture(
+        "error and bound",
+        "m",
+        "sup_t L2 error",
+        Line(ms, error, "measured", "o"),
+        Line(ms, limit, "limit", "-"),
+        Line(ms, bound, "bound (E3)", "s--"),
+        log="xy",
     )
-    return Study(
-        f"co-moving ripples on the {goal} reference, sigma = {sigma:g}, a = {a:g}, T = {t1:g}",
-        "With noise the error of a ripple of vanishing size but constant slope falls like $k^{-2}$ "
-        "and stays below the bound computed from the two fields and the perturbed solution.",
-        "own",
-        tuple(rows),
-        (Panel("error and bound", "m", "sup_t L2 error", lines, "log", "log"),),
-    )
+    return study
 
 
 def ripples_without_noise(
@@ -196,90 +168,66 @@ def ripples_without_noise(
     frequencies: tuple[int, ...] = (1, 2, 4, 8),
     markers_per_wave: int = 16,
 ) -> Study:
-    r"""The same ripples at sigma = 0, along characteristics: the error stays. Collective.
+    r"""The same ripples at sigma = 0, along characteristics: the error stays.
 
     Relative to the norm of the goal :math:`(\int\rho_T(g(F_T) - 1)^2\rho_T\,dx)^{1/2}`, which
     tends to :math:`(\cosh aT - 1)^{1/2}`, while the distance to the line in W2 vanishes. The
     markers are carried in space, by the field and the ripple: nothing is known of where they end.
 
     Args:
-        comm: Communicator.
-        goal: ``"smooth"`` or ``"kink"``.
+        goal: Where the line leads, smooth or kink.
         a: Strength.
-        t1: Last time.
         frequencies: m, ascending, at least two.
         markers_per_wave: Cells of markers a wave.
     """
-    line = StraightLine(uniform(), GOALS[goal], t1)
-    known = rippled.GOALS[goal]
-    x, dx = nodes(line.breaks)
-    size = math.sqrt(dx @ line.goal.value(x) ** 2)
-
-    def field(k: float) -> tuple[VectorField, Field]:
-        def drift(t: float, x: Array) -> Array:
-            y, rho = line.cdf(t, x[:, 0]), line.density(t, x[:, 0])
-            return (line.speed(t, x[:, 0]) + a / k * np.sin(k * y) / rho)[:, None]
-
-        def divergence(t: float, x: Array) -> Array:
-            x = x[:, 0]
-            y, rho = line.cdf(t, x), line.density(t, x)
-            bend = a / k * np.sin(k * y) * line.slope(t, x) / rho**2
-            return line.expansion(t, x) + a * np.cos(k * y) - bend
-
-        return drift, divergence
-
-    def run(grid: Grid, m: int) -> Array:
-        k, rtol = 2.0 * math.pi * m, 1e-8 / grid.steps**3
-        edges = [0.0, *line.breaks, 1.0, *rippled.source_edges(a * t1, k, grid.steps)]
-        markers = markers_between(comm, edges, grid.cells, line.start)
-        drift, divergence = field(k)
-        flow = carry(markers, drift, [0.0, t1], divergence=divergence, rtol=rtol, atol=rtol)
-        error = flow.l2_errors(lambda t, x: line.density(t, x[:, 0]))[-1]
-        ends = known.quantile(1.0, markers.points[:, 0])[:, None]  # the start is uniform
-        exact = Flow(markers, flow.times, np.array([markers.points, ends]), flow.log_jacobian)
-        return np.array([error / size, k * flow.wasserstein(exact)[-1]])
-
-    rows, k = [], 2.0 * math.pi * np.array(frequencies)
-    runs, exact = [], []
-    for m, q in zip(frequencies, k, strict=True):
-        grid = Grid(max(40, markers_per_wave * m), 1)
-        runs.append(measured(functools.partial(run, m=m), grid))
-        exact.append(rippled.comoving_errors(known, a * t1, float(q)))
-    found, errors = np.array(runs)[:, 0], (np.array(runs) + np.array(exact))[:, 1]
-    names, limit = ("relative L2 error at T", "k W2 at T"), math.sqrt(math.cosh(a * t1) - 1.0)
-    for i, m in enumerate(frequencies):
-        for name, value, p, e in zip(names, found[i], exact[i][0], errors[i], strict=True):
-            rows.append(Row(f"{name}, m = {m}", value, p, None, None, e, 1e-4))
-    last = f"{names[0]}, m = {frequencies[-1]}, against the limit"
-    rows.append(limit_row(known, last, k[-1], 1.0, (found[-1, 0], limit, errors[-1, 0])))
-    off = float((errors[-2:, 1] / found[-2:, 1]).sum()) / math.log(k[-1] / k[-2])
-    rates = [float(slopes(k, values / k)[-1]) for values in (found[:, 1], np.array(exact)[:, 0, 1])]
-    quantity = "slope of W2 in m, last two (limit -1)"
-    rows.append(Row(quantity, rates[0], rates[1], None, None, off, 1e-3))
-    places = list(frequencies)
-    lines = (
-        Line(places, found[:, 0].tolist(), "relative L2"),
-        Line(places, (found[:, 1] / k).tolist(), "W2"),
-        Line(places, [limit] * len(places), "limit", "-"),
-    )
-    return Study(
+    study = Study(
         f"co-moving ripples on the {goal} reference without noise, a = {a:g}, T = {t1:g}",
         "Without noise a ripple of vanishing size keeps its L2 error at every wavenumber; only "
         "the Wasserstein distance falls.",
-        "own",
-        tuple(rows),
-        (Panel("no noise: L2 stays, W2 falls", "m", "error at T", lines, "log", "log"),),
     )
+    line, k = StraightLine.to(GOALS[goal], t1), 2.0 * math.pi * np.array(frequencies)
+
+    def run(m: int, at: Grid) -> Array:
+        q, rtol = 2.0 * math.pi * m, 1e-8 / at.steps**3
+        edges = [0.0, *line.breaks, 1.0, *source_edges(a * t1, q, at.steps)]
+        markers = markers_between(comm, edges, at.cells, lambda x: line.start.value(x[:, 0]))
+        drift = Along(line) + Comoving(line, a, q)
+        flow = carry(markers, drift, [0.0, t1], rtol=rtol, atol=rtol)
+        error = flow.l2_errors(lambda t, x: line.at(t).value(x[:, 0]))[-1]
+        ends = line.goal.quantile(markers.points[:, 0])[:, None]  # the start is uniform
+        exact = Flow(markers, flow.times, np.array([markers.points, ends]), flow.log_jacobian)
+        return np.array([error / line.goal.norm, q * flow.wasserstein(exact)[-1]])
+
+    runs = measure_each(run, frequencies, lambda m: Grid(max(40, markers_per_wave * m), 1))
+    l2, w2 = runs.T
+    exact_l2, exact_w2 = Figure.stack([comoving_errors(line.goal, a * t1, q) for q in k]).T
+    limit = flat_error(a * t1)
+    study.equals("relative L2 error at T, m = {}", l2, exact_l2, 1e-4, over=frequencies)
+    study.equals("k W2 at T, m = {}", w2, exact_w2, 1e-4, over=frequencies)
+    last = f"relative L2 error at T, m = {frequencies[-1]}, against the limit"
+    check_limit(study, line.goal, last, l2[-1], limit, 1.0, k[-1])
+    rate, exact_rate = ((values / k).slopes(k)[-1] for values in (w2, exact_w2))
+    study.equals("slope of W2 in m, last two (limit -1)", rate, exact_rate, 1e-3)
+    study.picture(
+        "no noise: L2 stays, W2 falls",
+        "m",
+        "error at T",
+        Line(frequencies, l2, "relative L2"),
+        Line(frequencies, w2 / k, "W2"),
+        Line(frequencies, limit, "limit", "-"),
+        log="xy",
+    )
+    return study
 
 
 def experiments(quick: bool) -> list[Experiment]:
-    """What ``fpcontrol verify`` runs; the quick ones take some seconds."""
-    few: dict[str, Any] = {"frequencies": (1, 2, 4), "steps": 12} if quick else {}
-    found = [
-        Experiment("t4.ripple.sigma=0.5", functools.partial(ripples, **few)),
+    """Fewer frequencies and steps if quick."""
+    if quick:
+        few = Experiment("t4.ripple.sigma=0.5", ripples, frequencies=(1, 2, 4), steps=12)
+        return [few, Experiment("t4.ripple.sigma=0", ripples_without_noise)]
+    return [
+        Experiment("t4.ripple.sigma=0.5", ripples),
         Experiment("t4.ripple.sigma=0", ripples_without_noise),
+        Experiment("t4.ripple.sigma=0.2", ripples, sigma=0.2),
+        Experiment("t4.smoothed", smoothings),
     ]
-    if not quick:
-        found.append(Experiment("t4.ripple.sigma=0.2", functools.partial(ripples, sigma=0.2)))
-        found.append(Experiment("t4.smoothed", smoothings))
-    return found

@@ -106,11 +106,7 @@ def error_of_volumes(radius: float, speed: float, cells: int) -> float:
     left, right = weight * _bernoulli(-z), weight * _bernoulli(z)  # flux = left rho_i - right rho_j
     n = cells
     rates = sparse.diags_array(
-        [
-            -np.append(left, 0.0) - np.append(0.0, right),
-            right,
-            left,
-        ],
+        [-np.append(left, 0.0) - np.append(0.0, right), right, left],
         offsets=[0, 1, -1],
         shape=(n, n),
     )

@@ -5,7 +5,6 @@ is exponentially small in the distance of the modes, their total variation is no
 dynamics with the wrong masses' score moves nothing.
 """
 
-import functools
 import math
 
 from mpi4py import MPI
@@ -16,13 +15,13 @@ from fpcontrol import density
 from fpcontrol.drift import Steady
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Study
 from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.theorems.framework.resolution import Grid, measure_each
 from fpcontrol.typing import Array
 
 
-def _two_modes(x: Array, distance: float, mass: float) -> tuple[Array, Array]:
+def two_modes(x: Array, distance: float, mass: float) -> tuple[Array, Array]:
     """Density and score of ``mass`` N(distance, 1) + ``1 - mass`` N(-distance, 1)."""
     right, left = (np.exp(-0.5 * (x - c) ** 2) for c in (distance, -distance))
     # Logistic function of the log-odds: right where both Gaussians underflow too.
@@ -31,12 +30,42 @@ def _two_modes(x: Array, distance: float, mass: float) -> tuple[Array, Array]:
     return value, distance * (2.0 * share - 1.0) - x
 
 
-def _first(distance: float, mass: float, x: Array) -> Array:
-    return _two_modes(x[0], distance, mass)[0]
+def fisher_divergences(distances: Array, masses: tuple[float, float]) -> tuple[Array, Array]:
+    """The closed form of ``mode_weights``, and its limit for large m, both ``(N,)``."""
+    q1 = masses[0]
+    y = np.linspace(-60.0, 60.0, 24001)
+    r_q, r_p = (1.0 / (1.0 + (1.0 - a) / a * np.exp(-y)) for a in masses)
+    bump = (q1 * np.exp(0.5 * y) + (1.0 - q1) * np.exp(-0.5 * y)) * (r_p - r_q) ** 2
+    seen = np.trapezoid(np.exp(-0.125 * (y / distances[:, None]) ** 2) * bump, y)
+    scale = 2.0 * distances / math.sqrt(2.0 * math.pi) * np.exp(-0.5 * distances**2)
+    return scale * seen, scale * float(np.trapezoid(bump, y))
 
 
-def _langevin(diffusivity: float, distance: float, mass: float, x: Array) -> Array:
-    return diffusivity * _two_modes(x, distance, mass)[1]
+def langevin(
+    comm: MPI.Comm, sigma: float, t1: float, masses: tuple[float, float], m: float, grid: Grid
+) -> Array:
+    """Integrals that compare q, the density rho(T) that Langevin dynamics makes of it, and p.
+
+    The Fisher divergence of q and p, their total variation, that of rho(T) and p, KL(q, rho(T)),
+    and the squares of q - p and p. Collective.
+    """
+    mesh, (q1, p1) = interval(comm, grid.cells, -m - 8.0, m + 8.0), masses
+    start = density.interpolate(mesh, lambda x: two_modes(x[0], m, q1)[0], grid.degree)
+    drift = Steady(lambda x: 0.5 * sigma**2 * two_modes(x, m, p1)[1])
+    equation = FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
+    g = equation.elements
+    rho = g.evaluate(equation.solve(start, t1, grid.steps).levels[-1]).ravel()
+    (q, score_q), (p, score_p) = (two_modes(g.points[:, 0], m, a) for a in masses)
+    rho = np.maximum(rho, 1e-300)
+    parts = (
+        q * (score_p - score_q) ** 2,
+        0.5 * np.abs(q - p),
+        0.5 * np.abs(rho - p),
+        q * np.log(np.maximum(q, 1e-300) / rho) - q + rho,
+        (p - q) ** 2,
+        p**2,
+    )
+    return np.array([g.sum(float(g.quadrature_weights @ f)) for f in parts])
 
 
 def mode_weights(
@@ -48,7 +77,7 @@ def mode_weights(
     distances: tuple[float, ...] = (2.0, 3.0, 4.0, 6.0, 8.0),
     grid: Grid | None = None,
 ) -> Study:
-    r"""Langevin dynamics with the score of other mode masses. Collective.
+    r"""Langevin dynamics with the score of other mode masses.
 
     From q with modes N(+-m, 1) of masses (q_1, 1 - q_1), the drift :math:`D\nabla\log p` of the
     masses (p_1, 1 - p_1) for a time T, long for one mode (T D = 2 by default). By the entropy
@@ -65,108 +94,54 @@ def mode_weights(
     an integral that tends to a constant for large m. Lengths are in standard deviations of a mode.
 
     Args:
-        comm: Communicator.
-        sigma: Noise.
         t1: Time.
         masses: q_1 and p_1.
         distances: m, ascending.
-        grid: Resolution.
     """
-    grid, D, (q1, p1) = grid or Grid(200, 100), 0.5 * sigma**2, masses
-
-    def run(grid: Grid) -> Array:
-        found = []
-        for m in distances:
-            mesh = interval(comm, grid.cells, -m - 8.0, m + 8.0)
-            start = density.interpolate(mesh, functools.partial(_first, m, q1), grid.degree)
-            drift = Steady(functools.partial(_langevin, D, m, p1))
-            equation = FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
-            g = equation.elements
-            rho = g.evaluate(equation.solve(start, t1, grid.steps).levels[-1]).ravel()
-            (q, score_q), (p, score_p) = (_two_modes(g.points[:, 0], m, a) for a in masses)
-            rho = np.maximum(rho, 1e-300)
-            parts = (
-                q * (score_p - score_q) ** 2,
-                0.5 * np.abs(q - p),
-                0.5 * np.abs(rho - p),
-                q * np.log(np.maximum(q, 1e-300) / rho) - q + rho,
-                (p - q) ** 2,
-                p**2,
-            )
-            found.append([g.sum(float(g.quadrature_weights @ f)) for f in parts])
-        return np.array(found)
-
-    fine, error = measured(run, grid)
-    fisher, apart, left, kl = fine[:, :4].T
-    y, ms = np.linspace(-60.0, 60.0, 24001), np.array(distances)
-    r_q, r_p = (1.0 / (1.0 + (1.0 - a) / a * np.exp(-y)) for a in masses)
-    bump = (q1 * np.exp(0.5 * y) + (1.0 - q1) * np.exp(-0.5 * y)) * (r_p - r_q) ** 2
-    seen = np.trapezoid(np.exp(-0.125 * (y / ms[:, None]) ** 2) * bump, y)
-    scale = 2.0 * ms / math.sqrt(2.0 * math.pi) * np.exp(-0.5 * ms**2)
-    exact, limit = scale * seen, scale * float(np.trapezoid(bump, y))
-    rows = []
-    for i, m in enumerate(distances):
-        bound = 0.25 * D * t1 * fisher[i]
-        rows.append(
-            Row(
-                f"Fisher divergence, m = {m:g}",
-                fisher[i],
-                predicted=exact[i],
-                discretization_error=error[i, 0],
-                tolerance=1e-3,
-            )
-        )
-        # Below 1e-7 the divergence is lost in the error of the elements.
-        if bound > 1e-7:
-            name = f"KL(q | rho(T)) against D T/4 times it, m = {m:g}"
-            rows.append(Row(name, kl[i], bound=bound, discretization_error=error[i, 3]))
-        name = f"total variation between rho(T) and p, m = {m:g}"
-        rows.append(Row(name, left[i], discretization_error=error[i, 2]))
-    rows += [
-        Row(
-            f"total variation between q and p, m = {ms[-1]:g}",
-            apart[-1],
-            predicted=abs(q1 - p1),
-            discretization_error=error[-1, 1],
-            tolerance=1e-3,
-        ),
-        Row(
-            f"relative L2 distance of q and p, m = {ms[-1]:g}",
-            math.sqrt(fine[-1, 4] / fine[-1, 5]),
-            predicted=abs(q1 - p1) * math.sqrt(2.0 / (p1**2 + (1.0 - p1) ** 2)),
-            discretization_error=float(error[-1, 4] / fine[-1, 4]),
-            tolerance=1e-3,
-        ),
-        Row(
-            f"total variation between rho(T) and p is what it was, m = {ms[-1]:g}",
-            left[-1],
-            predicted=abs(q1 - p1),
-            discretization_error=error[-1, 2],
-            tolerance=1e-3,
-        ),
-        Row(
-            f"control: modes that touch do move, total variation by, m = {ms[0]:g}",
-            apart[0] - left[0],
-            # A thousand times what far modes move by, and what round-off is.
-            at_least=1e3 * max(abs(apart[-1] - left[-1]), 1e-12),
-            discretization_error=error[0, 2],
-        ),
-    ]
-    lines = (
-        Line(list(distances), fisher.tolist(), "Fisher divergence", "o"),
-        Line(list(distances), limit.tolist(), "limit for large m", "-"),
-        Line(list(distances), left.tolist(), "total variation left at T", "s-"),
-    )
-    return Study(
+    D, (q1, p1) = 0.5 * sigma**2, masses
+    study = Study(
         f"masses of modes, {q1:g} against {p1:g}, sigma = {sigma:g}, T = {t1:g}",
         "Two densities with nearly the same score can differ in the masses of far modes: the "
         "Fisher divergence vanishes with the distance, the total variation stays.",
-        "own",
-        tuple(rows),
-        (Panel("blind to masses", "half distance of modes", "divergence", lines, "linear", "log"),),
     )
+
+    def run(m: float, at: Grid) -> Array:
+        return langevin(comm, sigma, t1, masses, m, at)
+
+    runs = measure_each(run, distances, grid or Grid(200, 100)).T
+    fisher, apart, left, kl, square, size = runs
+    exact, limit = fisher_divergences(np.array(distances), masses)
+    study.equals("Fisher divergence, m = {:g}", fisher, exact, 1e-3, over=distances)
+    for m, bound, divergence in zip(distances, 0.25 * D * t1 * fisher.value, kl, strict=True):
+        # Below 1e-7 the divergence is lost in the error of the elements.
+        if bound > 1e-7:
+            study.below(f"KL(q | rho(T)) against D T/4 times it, m = {m:g}", divergence, bound)
+    study.report("total variation between rho(T) and p, m = {:g}", left, over=distances)
+    last, first, known = f"m = {distances[-1]:g}", f"m = {distances[0]:g}", abs(q1 - p1)
+    study.equals(f"total variation between q and p, {last}", apart[-1], known, 1e-3)
+    relative = known * math.sqrt(2.0 / (p1**2 + (1.0 - p1) ** 2))
+    name = f"relative L2 distance of q and p, {last}"
+    study.equals(name, (square[-1] / size[-1]).sqrt(), relative, 1e-3)
+    name = f"total variation between rho(T) and p is what it was, {last}"
+    study.equals(name, left[-1], known, 1e-3)
+    study.above(
+        f"control: modes that touch do move, total variation by, {first}",
+        apart[0] - left[0],
+        # A thousand times what far modes move by, and what round-off is.
+        1e3 * max(abs(float(apart[-1] - left[-1])), 1e-12),
+    )
+    study.picture(
+        "blind to masses",
+        "half distance of modes",
+        "divergence",
+        Line(distances, fisher, "Fisher divergence", "o"),
+        Line(distances, limit, "limit for large m", "-"),
+        Line(distances, left, "total variation left at T", "s-"),
+        log="y",
+    )
+    return study
 
 
 def experiments(quick: bool) -> list[Experiment]:
-    """What ``fpcontrol verify`` runs, quick or not."""
+    """Quick or not."""
     return [Experiment("t2.mode_weights", mode_weights)]

@@ -12,9 +12,7 @@ A bounded field leaves a little mass in the gap instead, and misses the goal in 
 noise and without: here noise makes no difference.
 """
 
-import functools
 import math
-from dataclasses import dataclass
 
 from mpi4py import MPI
 
@@ -22,24 +20,66 @@ import numpy as np
 
 from fpcontrol import density
 from fpcontrol.characteristics.flow import Markers, carry
+from fpcontrol.drift import Drift
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
+from fpcontrol.quadrature import graded
+from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import SDIRK2
-from fpcontrol.theorems.closed_forms.profiles import StraightLine, islands, nodes, uniform
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.closed_forms.profiles import StraightLine, islands
+from fpcontrol.theorems.framework.checks import Line, Study
 from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
-from fpcontrol.theorems.runs.moser_runs import flow_on_interval
+from fpcontrol.theorems.framework.figures import Figure
+from fpcontrol.theorems.framework.resolution import Grid, measure
+from fpcontrol.theorems.runs.moser_runs import energy, flow_on_interval
 from fpcontrol.typing import Array
 
+# Ends of the gap.
+LEFT, RIGHT = 0.35, 0.65
 
-def _times(t1: float, depth: float) -> tuple[Array, Array]:
-    """Gauss nodes and weights on (0, t1), in panels halved towards t1 down to the depth."""
-    hat, w = np.polynomial.legendre.leggauss(6)
-    left = np.append(0.5 ** np.arange(math.ceil(-math.log2(depth)) + 5), 0.0)
-    middle, half = 0.5 * (left[:-1] + left[1:]), -0.5 * np.diff(left)
-    t = 1.0 - (middle[:, None] + half[:, None] * hat)
-    return t1 * t.ravel(), t1 * (half[:, None] * w).ravel()
+
+def to_islands(depth: float, t1: float) -> StraightLine:
+    """The line to the goal with a gap of that depth."""
+    return StraightLine.to(islands(depth, left=LEFT, right=RIGHT), t1)
+
+
+# -- the exact field -------------------------------------------------------------------------------
+
+
+def exact_energy(depth: float, t1: float, D: float = 0.0, grading: int = 4) -> float:
+    r""":math:`\int\int\rho_t|v|^2` in closed form over time, by quadrature in space.
+
+    With s = t/T the integrand is :math:`(A + Bs)^2/(1 + ds)`.
+    """
+    line, (x, dx) = to_islands(depth, t1), graded((LEFT, RIGHT), grading)
+    A, B, d = line.flux(x), D * line.goal.slope(x), line.goal.value(x) - 1.0
+    d = np.where(np.abs(d) < 1e-6, 1e-6, d)
+    c = B / d
+    mean = c**2 * (1.0 + 0.5 * d) + 2.0 * c * (A - c) + (A - c) ** 2 * np.log1p(d) / d
+    return t1 * float(dx @ mean)
+
+
+def computed_energies(
+    comm: MPI.Comm, depths: tuple[float, ...], sigma: float, t1: float, grid: Grid
+) -> Array:
+    """Energy without noise, largest speed, energy with noise, for each depth. Collective."""
+    found = []
+    for depth in depths:
+        # In time, panels that are halved towards t1 down to the depth.
+        edges = t1 * (1.0 - np.append(0.5 ** np.arange(math.ceil(-math.log2(depth)) + 5), 0.0))
+        still, noisy = (
+            flow_on_interval(comm, to_islands(depth, t1), noise, grid, 4) for noise in (0.0, sigma)
+        )
+        found.append([energy(still, edges, 6), _largest_speed(still), energy(noisy, edges, 6)])
+    return np.array(found)
+
+
+def _largest_speed(flow: MoserFlow) -> float:
+    """At the end, in the middle of cells: only there a flux of degree 0 is of second order."""
+    g = flow.elements
+    middle = g.points.reshape(g.n_points, g.n_cells, 1).mean(axis=0)
+    v = np.abs(flow.drift(flow.t1, middle))
+    return g.comm.allreduce(float(v.max(initial=0.0)), op=MPI.MAX)
 
 
 def energies(
@@ -50,142 +90,81 @@ def energies(
     depths: tuple[float, ...] = (1e-1, 1e-2, 1e-4, 1e-6, 1e-8),
     cells: int = 1600,
 ) -> Study:
-    r"""Energy, size and path divergence of the exact field, as the gap empties. Collective.
+    r"""Energy, size and path divergence of the exact field, as the gap empties.
 
     Path divergence: that of the controlled paths from those of Brownian motion with walls,
     :math:`\frac{1}{4D}\int\int\rho_t|v|^2`.
 
     Args:
-        comm: Communicator.
-        sigma: Noise.
-        t1: Last time.
         depths: Epsilon, descending.
         cells: Of the coarser mesh, of degree 1: only that keeps the interpolated goal positive
             where the gap begins. Ends of the gap (0.35, 0.65) belong on nodes.
     """
-    D = 0.5 * sigma**2
-    ends = (0.35, 0.65)
-
-    def exact(depth: float, noise: float, grading: int = 4) -> float:
-        # In closed form over time: (A + B s)^2 / (1 + d s) for s = t/T.
-        line, (x, dx) = StraightLine(uniform(), islands(depth), t1), nodes(ends, grading)
-        A, B, d = line.flux(x), noise * line.goal.slope(x), line.goal.value(x) - 1.0
-        d = np.where(np.abs(d) < 1e-6, 1e-6, d)
-        c = B / d
-        mean = c**2 * (1.0 + 0.5 * d) + 2.0 * c * (A - c) + (A - c) ** 2 * np.log1p(d) / d
-        return t1 * float(dx @ mean)
-
-    def run(grid: Grid) -> Array:
-        found = []
-        for depth in depths:
-            line = StraightLine(uniform(), islands(depth), t1)
-            row = []
-            for noise in (0.0, sigma):
-                flow = flow_on_interval(comm, line, noise, grid, 4)
-                g, total = flow.elements, 0.0
-                for t, dt in zip(*_times(t1, depth), strict=True):
-                    v, rho = flow.drift.at_points(t, g)[:, 0], g.evaluate(flow.coefficients(t))
-                    total += dt * float(g.quadrature_weights @ (rho.ravel() * v**2))
-                row.append(g.sum(total))
-                if noise == 0.0:
-                    # The flux of degree 0 is of second order in the middle of cells only.
-                    middle = g.points.reshape(g.n_points, g.n_cells, 1).mean(axis=0)
-                    v = np.abs(flow.drift(t1, middle))
-                    row.append(comm.allreduce(float(v.max(initial=0.0)), op=MPI.MAX))
-            found.append(row)
-        return np.array(found)
-
-    # Of the deepest gaps the largest speed is at the edge, off the middle of a cell: first order
-    # in the limit only.
-    fine, error = measured(run, Grid(cells, 1, 1), order=np.array([1.0, 0.75, 1.0]))
-    x, dx = nodes(ends)
-    rows = []
-    for i, depth in enumerate(depths):
-        line = StraightLine(uniform(), islands(depth), t1)
-        at = f"gap {depth:g}"
-        for name, j, predicted in (
-            ("energy without noise", 0, exact(depth, 0.0)),
-            ("largest speed", 1, float(np.abs(line.speed(t1, x)).max())),
-            (f"path divergence, sigma = {sigma:g}", 2, exact(depth, D) / (4.0 * D)),
-        ):
-            scale = 1.0 / (4.0 * D) if j == 2 else 1.0
-            rows.append(
-                Row(
-                    f"{name}, {at}",
-                    scale * fine[i, j],
-                    predicted=predicted,
-                    discretization_error=scale * error[i, j],
-                    tolerance=5e-3,
-                )
-            )
-    line = StraightLine(uniform(), islands(0.0), t1)
-    gap = (x > 0.35) & (x < 0.65)
-    e = np.array(depths)
-    folds = math.log(e[-2] / e[-1])
-
-    def one_fold(depth: float, grading: int = 4) -> float:
-        return exact(depth / math.e, 0.0, grading) - exact(depth, 0.0, grading)
-
-    deep = 1e-11
-    rows += [
-        Row(
-            "energy for every e-fold of the gap, last two",
-            float(fine[-1, 0] - fine[-2, 0]) / folds,
-            predicted=(exact(depths[-1], 0.0) - exact(depths[-2], 0.0)) / folds,
-            discretization_error=float(error[-2:, 0].sum()) / folds,
-            tolerance=5e-3,
-        ),
-        Row(
-            f"the same in closed form, gap {deep:g}, against the integral over the gap",
-            one_fold(deep),
-            predicted=t1 * float(dx[gap] @ line.flux(x[gap]) ** 2),
-            discretization_error=abs(one_fold(deep) - one_fold(deep, 6)),
-            # Edges of the islands, where q is below epsilon, add epsilon**(1/4) to the gap's width.
-            tolerance=2.0 * deep**0.25,
-        ),
-        Row(
-            "slope of the largest speed in the gap's depth, last two",
-            float(slopes(e, fine[:, 1])[-1]),
-            predicted=-1.0,
-            discretization_error=float((error[-2:, 1] / fine[-2:, 1]).sum()) / folds,
-            tolerance=5e-3,
-        ),
-    ]
-    lines = (
-        Line(list(depths), fine[:, 0].tolist(), "energy without noise"),
-        Line(
-            list(depths), (fine[:, 2] / (4.0 * D)).tolist(), f"path divergence, sigma = {sigma:g}"
-        ),
-    )
-    return Study(
+    study = Study(
         f"exact field to islands, sigma = {sigma:g}, T = {t1:g}",
         "As the gap between the islands empties, the exact field's energy grows like its "
         "logarithm and the field itself without bound.",
-        "own",
-        tuple(rows),
-        (Panel("what diverges", "depth of the gap", "energy", lines, "log"),),
     )
+    D, e = 0.5 * sigma**2, np.array(depths)
+    # Of the deepest gaps the largest speed is at the edge, off the middle of a cell: first order
+    # in the limit only.
+    still, speed, noisy = measure(
+        lambda at: computed_energies(comm, depths, sigma, t1, at),
+        Grid(cells, 1, 1),
+        order=np.array([1.0, 0.75, 1.0]),
+    ).T
+    paths = noisy / (4.0 * D)
+    exact = np.array([exact_energy(depth, t1) for depth in depths])
+    exact_paths = np.array([exact_energy(depth, t1, D) for depth in depths]) / (4.0 * D)
+    x, dx = graded((LEFT, RIGHT))
+    speeds = [np.abs(to_islands(depth, t1).speed(t1, x)).max() for depth in depths]
+    study.equals("energy without noise, gap {:g}", still, exact, 5e-3, over=depths)
+    study.equals("largest speed, gap {:g}", speed, speeds, 5e-3, over=depths)
+    name = f"path divergence, sigma = {sigma:g}"
+    study.equals(f"{name}, gap {{:g}}", paths, exact_paths, 5e-3, over=depths)
+
+    folds = math.log(depths[-2] / depths[-1])
+    growth, exact_growth = ((f[-1] - f[-2]) / folds for f in (still, exact))
+    study.equals("energy for every e-fold of the gap, last two", growth, exact_growth, 5e-3)
+    deep = 1e-11
+    again, one_fold = (
+        exact_energy(deep / math.e, t1, grading=order) - exact_energy(deep, t1, grading=order)
+        for order in (6, 4)
+    )
+    gap = (x > LEFT) & (x < RIGHT)
+    study.equals(
+        f"the same in closed form, gap {deep:g}, against the integral over the gap",
+        Figure.refined(again, one_fold),
+        t1 * float(dx[gap] @ to_islands(0.0, t1).flux(x[gap]) ** 2),
+        # Edges of the islands, where q is below epsilon, add epsilon**(1/4) to the gap's width.
+        2.0 * deep**0.25,
+    )
+    rate = speed.slopes(e)[-1]
+    study.equals("slope of the largest speed in the gap's depth, last two", rate, -1.0, 5e-3)
+    lines = Line(depths, still, "energy without noise"), Line(depths, paths, name)
+    study.picture("what diverges", "depth of the gap", "energy", *lines, log="x")
+    return study
 
 
-@dataclass(frozen=True)
-class Bounded:
+# -- bounded fields --------------------------------------------------------------------------------
+
+
+class Bounded(Drift):
     r"""The exact field v between profiles as :math:`v/(1 + v^2/M^2)^{1/2}`: below M, and smooth."""
 
-    line: StraightLine
-    diffusivity: float
-    limit: float
+    def __init__(self, line: StraightLine, D: float, limit: float) -> None:
+        self.line, self.D, self.limit = line, D, limit
 
     def __call__(self, t: float, x: Array) -> Array:
         """Drift, ``(N, 1)``."""
-        y = x[:, 0]
-        v = self.line.speed(t, y)
-        if self.diffusivity:
-            v = v + self.diffusivity * self.line.slope(t, y) / self.line.density(t, y)
-        return (v / np.sqrt(1.0 + (v / self.limit) ** 2))[:, None]
+        v, rho = self.line.speed(t, x), self.line.at(t)
+        if self.D:
+            v = v + self.D * rho.slope(x) / rho.value(x)
+        return v / np.sqrt(1.0 + (v / self.limit) ** 2)
 
     def divergence(self, t: float, x: Array) -> Array:
         """Without noise, ``(N,)``."""
-        u, expansion = self.line.speed_and_expansion(t, x[:, 0])
+        u, expansion = self.line.speed(t, x[:, 0]), self.line.expansion(t, x[:, 0])
         return expansion * (1.0 + (u / self.limit) ** 2) ** -1.5
 
 
@@ -199,110 +178,73 @@ def bounded_fields(
     grid: Grid | None = None,
     cells: int = 50,
 ) -> Study:
-    """Fields below a speed M track the islands in L2, with noise and without. Collective.
+    """Fields below a speed M track the islands in L2, with noise and without.
 
     Args:
-        comm: Communicator.
         sigma: Noise, for the run that has some.
-        t1: Last time.
         depth: Of the gap; 1e-6 is as good as none.
         limits: M, ascending.
         grid: Resolution of the run with noise; the gap's ends (0.35, 0.65) belong on nodes.
         cells: Cells of markers of the coarser run without noise.
     """
-    grid = grid or Grid(200, 100)
-    line = StraightLine(uniform(), islands(depth), t1)
-    x, dx = nodes((0.35, 0.65))
-    size = math.sqrt(dx @ line.goal.value(x) ** 2)
-
-    def noisy(grid: Grid) -> Array:
-        mesh, found = interval(comm, grid.cells), []
-        rho = density.uniform(mesh, grid.degree)
-        for limit in limits:
-            drift = Bounded(line, 0.5 * sigma**2, limit)
-            equation = FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
-            g = equation.elements
-            run = equation.solve(rho, t1, grid.steps, scheme=SDIRK2())
-            y, u = g.points[:, 0], g.evaluate(run.levels[-1]).ravel()
-            square = float(g.quadrature_weights @ (u - line.goal.value(y)) ** 2)
-            inside = (y > 0.35) & (y < 0.65)
-            gap = g.sum(float(g.quadrature_weights[inside] @ u[inside]))
-            found.append([math.sqrt(g.sum(square)) / size, gap])
-        return np.array(found)
-
-    def noiseless(n: int, rtol: float) -> Array:
-        markers, found = Markers.on_interval(comm, n, line.start), []
-        for limit in limits:
-            drift = Bounded(line, 0.0, limit)
-            flow = carry(
-                markers, drift, [0.0, t1], divergence=drift.divergence, rtol=rtol, atol=rtol
-            )
-            found.append(flow.l2_errors(lambda t, x: line.density(t, x[:, 0]))[-1] / size)
-        return np.array(found)
-
-    fine, error = measured(noisy, grid)
-    still = noiseless(2 * cells, 1e-6)
-    still_error = np.abs(still - noiseless(cells, 1e-5))
-    rows = []
-    for name, e, de in (
-        (f"sigma = {sigma:g}", fine[:, 0], error[:, 0]),
-        ("sigma = 0", still, still_error),
-    ):
-        rows += [
-            Row(f"relative L2 error at T, {name}, M = {m:g}", e[i], discretization_error=de[i])
-            for i, m in enumerate(limits)
-        ]
-        rows += [
-            Row(
-                f"relative L2 error at T, {name}, largest M",
-                e[-1],
-                bound=0.02,
-                discretization_error=de[-1],
-            ),
-            Row(
-                f"power of 1/M in the error, {name}",
-                math.log(e[0] / e[-1]) / math.log(limits[-1] / limits[0]),
-                at_least=0.8,
-                discretization_error=float(de[0] / e[0] + de[-1] / e[-1])
-                / math.log(limits[-1] / limits[0]),
-            ),
-        ]
-    rows += [
-        Row(
-            f"mass left in the gap, sigma = {sigma:g}, M = {m:g}",
-            fine[i, 1],
-            discretization_error=error[i, 1],
-        )
-        for i, m in enumerate(limits)
-    ]
-    # No contrast: the same rate on both sides, and errors of one size.
-    rows.append(
-        Row(
-            "error without noise over error with noise, largest M",
-            still[-1] / fine[-1, 0],
-            bound=3.0,
-            at_least=1.0 / 3.0,
-            discretization_error=float(still_error[-1] / fine[-1, 0]),
-        )
-    )
-    lines = (
-        Line(list(limits), fine[:, 0].tolist(), f"sigma = {sigma:g}"),
-        Line(list(limits), still.tolist(), "sigma = 0"),
-    )
-    return Study(
+    study = Study(
         f"bounded fields to islands, gap {depth:g}, T = {t1:g}",
         "Fields of a bounded speed M come as near to disconnected islands in L2 as is wanted, "
         "with noise and, no contrast here, without.",
-        "own",
-        tuple(rows),
-        (Panel("bounded fields", "M", "relative L2 error at T", lines, "log", "log"),),
     )
+    line, D = to_islands(depth, t1), 0.5 * sigma**2
+
+    def noisy(at: Grid) -> Array:
+        """Relative L2 error at T and mass left in the gap, for each M."""
+        mesh, found = interval(comm, at.cells), []
+        rho = density.uniform(mesh, at.degree)
+        for limit in limits:
+            equation = FokkerPlanck(mesh, Bounded(line, D, limit), sigma, degree=at.degree)
+            run, g = equation.solve(rho, t1, at.steps, scheme=SDIRK2()), equation.elements
+            y, u, w = g.points[:, 0], g.evaluate(run.levels[-1]).ravel(), g.quadrature_weights
+            inside = (y > LEFT) & (y < RIGHT)
+            square, gap = w @ (u - line.goal.value(y)) ** 2, w[inside] @ u[inside]
+            error = math.sqrt(g.sum(float(square))) / line.goal.norm
+            found.append([error, g.sum(float(gap))])
+        return np.array(found)
+
+    def noiseless(n: int, rtol: float) -> list[float]:
+        markers = Markers.on_interval(comm, n, lambda x: line.start.value(x[:, 0]))
+        flows = (
+            carry(markers, Bounded(line, 0.0, limit), [0.0, t1], rtol=rtol, atol=rtol)
+            for limit in limits
+        )
+        errors = [flow.l2_errors(lambda t, x: line.at(t).value(x[:, 0]))[-1] for flow in flows]
+        return [error / line.goal.norm for error in errors]
+
+    error, gap = measure(noisy, grid or Grid(200, 100)).T
+    still = Figure.refined(noiseless(cells, 1e-5), noiseless(2 * cells, 1e-6))
+    ends = np.array([limits[0], limits[-1]])
+    for name, found in ((f"sigma = {sigma:g}", error), ("sigma = 0", still)):
+        study.report(f"relative L2 error at T, {name}, M = {{:g}}", found, over=limits)
+        study.below(f"relative L2 error at T, {name}, largest M", found[-1], 0.02)
+        power = -found[[0, -1]].slopes(ends)[0]
+        study.above(f"power of 1/M in the error, {name}", power, 0.8)
+    study.report(f"mass left in the gap, sigma = {sigma:g}, M = {{:g}}", gap, over=limits)
+    # No contrast: the same rate on both sides, and errors of one size.
+    name = "error without noise over error with noise, largest M"
+    study.between(name, still[-1] / error[-1], 1.0 / 3.0, 3.0)
+    study.picture(
+        "bounded fields",
+        "M",
+        "relative L2 error at T",
+        Line(limits, error, f"sigma = {sigma:g}"),
+        Line(limits, still, "sigma = 0"),
+        log="xy",
+    )
+    return study
 
 
 def experiments(quick: bool) -> list[Experiment]:
-    """What ``fpcontrol verify`` runs; the quick ones take some seconds."""
-    if quick:
-        few = functools.partial(energies, depths=(1e-1, 1e-4, 1e-8), cells=800)
-        fast = functools.partial(bounded_fields, limits=(1.0, 10.0), grid=Grid(100, 25), cells=30)
-        return [Experiment("t2.gap.energy", few), Experiment("t2.gap.bounded", fast)]
-    return [Experiment("t2.gap.energy", energies), Experiment("t2.gap.bounded", bounded_fields)]
+    """Fewer depths and speeds, and coarser, if quick."""
+    gap: dict = {"depths": (1e-1, 1e-4, 1e-8), "cells": 800} if quick else {}
+    bounded: dict = {"limits": (1.0, 10.0), "grid": Grid(100, 25), "cells": 30} if quick else {}
+    return [
+        Experiment("t2.gap.energy", energies, **gap),
+        Experiment("t2.gap.bounded", bounded_fields, **bounded),
+    ]

@@ -13,7 +13,7 @@ type Label = Literal["reconstructed", "own"]
 type Scale = Literal["linear", "log"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     r"""One figure and its verdict, as the verbs of a ``Study`` make it.
 
@@ -144,8 +144,8 @@ class Study:
     name: str
     claim: str
     label: Label = "own"
-    rows: Any = field(default_factory=list)
-    panels: Any = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    panels: list[Panel] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:

@@ -18,6 +18,7 @@ from fpcontrol.discretization.boundary import Wall
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.noise import Sigma
+from fpcontrol.quadrature import composite
 from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.theorems.framework.figures import Figure
 from fpcontrol.trajectory import Trajectory
@@ -35,30 +36,6 @@ class Grid:
     def finer(self, factor: int = 2) -> Self:
         """So many times the cells and the steps."""
         return type(self)(factor * self.cells, factor * self.steps, self.degree)
-
-
-def measured[T: (float, Array)](
-    run: Callable[[Grid], T], grid: Grid, order: float | Array = 1.0
-) -> tuple[T, T]:
-    """A figure (or an array of them) on the finer grid, and an estimate of its error.
-
-    Where a figure is of order q in the size of cells and steps, the finer run's error is the
-    difference of the two over 2**q - 1: the difference itself for the first order, less for higher
-    ones. For lower ones it must be told.
-
-    Args:
-        run: The figure on a grid. Collective.
-        grid: The coarser of the two.
-        order: The least to be expected, at most 1; one each for an array of figures, if given so.
-
-    Raises:
-        ValueError: For another order.
-    """
-    q = np.asarray(order)
-    if not ((q > 0.0) & (q <= 1.0)).all():
-        raise ValueError(f"order = {order!r} must be in (0, 1].")
-    coarse, fine = run(grid), run(grid.finer())
-    return fine, abs(fine - coarse) / (2.0**order - 1.0)  # type: ignore[return-value]
 
 
 def measure(run: Callable[[Grid], Any], grid: Grid, order: float | Array = 1.0) -> Figure:
@@ -112,19 +89,9 @@ def solve(
     scheme: Scheme | None = None,
     quadrature_degree: int | None = None,
 ) -> Trajectory:
-    """Fokker-Planck equation on an interval. Collective.
+    """Fokker-Planck equation on an interval, from a density ``(N, 1)`` to ``(N,)``. Collective.
 
-    Args:
-        comm: Communicator.
-        drift: See ``FokkerPlanck``; ``Steady`` where it is, for speed.
-        sigma: Noise.
-        start: Density of points ``(N, 1)`` to ``(N,)``, normalized here.
-        t1: Last time.
-        grid: Resolution.
-        lower: Left end.
-        upper: Right end.
-        scheme: ``CrankNicolson()`` unless given; an L-stable one for data with jumps.
-        quadrature_degree: See ``Elements``.
+    The scheme is ``CrankNicolson()`` unless given; take an L-stable one for data with jumps.
     """
     mesh = interval(comm, grid.cells, lower, upper)
     rho = density.interpolate(mesh, lambda x: start(x[:1].T), grid.degree)
@@ -159,23 +126,16 @@ def markers_between(
         walls: Ends of the domain, at which drifts must not point outward.
     """
     ends = np.unique(edges)
-    bounds = [
+    stretches = [
         np.linspace(a, b, max(4, round(cells * (b - a) / (ends[-1] - ends[0]))) + 1)
         for a, b in pairwise(ends)
     ]
-    left = np.concatenate([part[:-1] for part in bounds])
-    h = np.concatenate([np.diff(part) for part in bounds])
-    mine = slice(*(len(h) * r // comm.size for r in (comm.rank, comm.rank + 1)))
-    hat, w = np.polynomial.legendre.leggauss(5)
-    x = (left[mine, None] + h[mine, None] * 0.5 * (1.0 + hat)).reshape(-1, 1)
-    volumes = (h[mine, None] * 0.5 * w).ravel()
+    bounds = np.concatenate([stretches[0], *(part[1:] for part in stretches[1:])])
+    first, last = ((len(bounds) - 1) * r // comm.size for r in (comm.rank, comm.rank + 1))
+    nodes, volumes = composite(bounds[first : last + 1], 5)
+    x = nodes.reshape(-1, 1)
     wall = Wall(np.reshape(walls, (2, 1)).astype(float), np.array([[-1.0], [1.0]]))
     return Markers(comm, x, volumes, np.asarray(density(x), dtype=float), wall)
-
-
-def slopes(x: Array, y: Array) -> Array:
-    """Slopes of ``log y`` against ``log x`` between neighbours."""
-    return np.diff(np.log(y)) / np.diff(np.log(x))
 
 
 def l_shape(comm: MPI.Comm, n: int) -> Mesh:

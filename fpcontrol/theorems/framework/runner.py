@@ -2,11 +2,9 @@
 
 import math
 import re
-import signal
-import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +12,7 @@ from mpi4py import MPI
 
 from fpcontrol import theorems
 from fpcontrol.parallel.errors import barrier_with_timeout
+from fpcontrol.parallel.signals import interrupts
 from fpcontrol.theorems import Statement
 from fpcontrol.theorems.framework.checks import Row, Study
 from fpcontrol.theorems.framework.experiments import Experiment
@@ -39,7 +38,7 @@ class Outcome:
         return self.study is not None and self.study.passed
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> Sequence[Row]:
         """The rows of the study; none if the experiment raised."""
         return self.study.rows if self.study else ()
 
@@ -121,7 +120,9 @@ def run(
     # call of the experiment that another rank is still in.
     meeting = comm.Dup()
     try:
-        with _interrupts(comm) as interrupted:
+        # One rank alone is stopped at once, wherever it is.
+        caught = interrupts() if comm.size > 1 else nullcontext(list[int]())
+        with caught as interrupted:
             for statement, experiment in chosen:
                 if meeting.allreduce(bool(interrupted), op=MPI.LOR):
                     raise KeyboardInterrupt
@@ -153,20 +154,6 @@ def _outcome(
         study = meeting.bcast(study)
     seconds = meeting.bcast(time.perf_counter() - start)
     return Outcome(statement, experiment.key, study, error, seconds)
-
-
-@contextmanager
-def _interrupts(comm: MPI.Comm) -> Iterator[list[int]]:
-    """Turn Ctrl-C into an entry of a list where several ranks have to stop together."""
-    flags: list[int] = []
-    if comm.size == 1 or threading.current_thread() is not threading.main_thread():
-        yield flags
-        return
-    usual = signal.signal(signal.SIGINT, lambda number, frame: flags.append(number))
-    try:
-        yield flags
-    finally:
-        signal.signal(signal.SIGINT, usual)
 
 
 def record(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

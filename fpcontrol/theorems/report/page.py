@@ -16,10 +16,7 @@ from fpcontrol.theorems.framework.runner import Outcome, verdict
 from fpcontrol.theorems.report import markup
 from fpcontrol.theorems.report.pictures import Pictures
 
-LABELS = {
-    "reconstructed": "a statement of the paper's kind, reconstructed",
-    "own": "derived here",
-}
+LABELS = {"reconstructed": "a statement of the paper's kind, reconstructed", "own": "derived here"}
 
 CSS = """
 :root { color: #1a1a1a; background: #fff; }
@@ -33,15 +30,11 @@ h3 { font-size: 1.12rem; font-weight: 600; margin: 2.6rem 0 .4rem; }
 h4 { font-size: 1rem; font-weight: 600; margin: 1.2rem 0 .3rem; }
 p, ul { margin: .55rem 0; }
 li > p { margin: .2rem 0; }
-.marked { list-style: none; padding-left: 2.2rem; }
-.mark { position: absolute; margin: .2rem 0 0 -2.2rem; }
 details { margin: .6rem 0 0; } summary { cursor: pointer; color: #666; font-size: .9rem; }
 p, li { max-width: 46rem; }
 .shared { position: absolute; width: 0; height: 0; }
-.math { overflow: visible; fill: currentColor; }
-.formula { max-width: 46rem; margin: .6rem 0; overflow-x: auto; overflow-y: hidden;
-  display: flex; align-items: center; padding-left: 2rem; box-sizing: border-box; }
-.formula svg { flex: none; } .tag { color: #666; margin-left: auto; padding-left: 1rem; }
+math[display=block] { max-width: 46rem; margin: .6rem 0; overflow-x: auto; overflow-y: hidden; }
+dd { margin-left: 1.5rem; } dt { font-weight: 600; }
 .statement > p:first-child { font-style: italic; font-size: 1.1rem; }
 code, pre, .key { font: .84em/1.4 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 pre { overflow-x: auto; margin: .7rem 0; color: #333; }
@@ -92,15 +85,15 @@ def write(
 
 def page(outcomes: Sequence[Outcome], record: dict[str, Any]) -> str:
     """The page as text."""
-    pictures, write = Pictures(), markup.Markup()
+    pictures = Pictures()
     groups = [(s, list(part)) for s, part in groupby(outcomes, key=lambda o: o.statement)]
     sections = []
     for statement, part in groups:
         text = "\n".join(
-            f'<div class="statement">{write.page(text)}</div>' for text in statement.texts
+            f'<div class="statement">{markup.block(text)}</div>' for text in statement.texts
         )
         sections.append(f'<section id="{statement.name}"><h2>{_title(statement)}</h2>\n{text}')
-        sections += [_study(outcome, pictures, write) for outcome in part]
+        sections += [_study(outcome, pictures) for outcome in part]
         sections.append("</section>")
     body = "\n".join(sections)
     title = "Theorems of neural SDEs, checked"
@@ -113,7 +106,7 @@ def page(outcomes: Sequence[Outcome], record: dict[str, Any]) -> str:
 <style>{CSS}</style>
 </head>
 <body>
-<svg class="shared" aria-hidden="true"><defs>{write.definitions}{pictures.definitions}</defs></svg>
+<svg class="shared" aria-hidden="true"><defs>{pictures.definitions}</defs></svg>
 <h1>{title}</h1>
 {_preamble(outcomes, record)}
 {_summary(groups)}
@@ -159,7 +152,7 @@ def _summary(groups: Sequence[tuple[Any, list[Outcome]]]) -> str:
 </tbody></table>"""
 
 
-def _study(outcome: Outcome, pictures: Pictures, write: markup.Markup) -> str:
+def _study(outcome: Outcome, pictures: Pictures) -> str:
     key = f'<span class="key">{html.escape(outcome.key)}</span>'
     study = outcome.study
     if study is None:
@@ -167,33 +160,33 @@ def _study(outcome: Outcome, pictures: Pictures, write: markup.Markup) -> str:
         return f'<h3>{key}</h3>\n<p class="failed">failed: {error}</p>'
     drawn = "\n".join(pictures.svg(panel) for panel in study.panels)
     return f"""<article>
-<h3>{write.inline(study.name[:1].upper() + study.name[1:])} {key}</h3>
-<p>{write.inline(study.claim)} <span class="quiet">({LABELS[study.label]})</span></p>
+<h3>{markup.inline(study.name[:1].upper() + study.name[1:])} {key}</h3>
+<p>{markup.inline(study.claim)} <span class="quiet">({LABELS[study.label]})</span></p>
 {f"<figure>{drawn}</figure>" if drawn else ""}
-{_tables(study.rows, write)}
+{_tables(study.rows)}
 </article>"""
 
 
-def _tables(rows: Sequence[Row], write: markup.Markup) -> str:
+def _tables(rows: Sequence[Row]) -> str:
     """Checks in a table, figures that only report below it, folded up."""
     checks = [row for row in rows if row.is_check]
     others = [row for row in rows if not row.is_check]
     if not checks or not others:
-        return _table(rows, write)
+        return _table(rows)
     name = f"{len(others)} figures" if len(others) > 1 else "1 figure"
-    return f"""{_table(checks, write)}
+    return f"""{_table(checks)}
 <details><summary>{name} without a prediction or a bound</summary>
-{_table(others, write)}
+{_table(others)}
 </details>"""
 
 
-def _table(rows: Sequence[Row], write: markup.Markup) -> str:
+def _table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         bounds = [f"≤ {number(row.bound)}"] if row.bound is not None else []
         bounds += [f"≥ {number(row.at_least)}"] if row.at_least is not None else []
         cells = (
-            write.inline(row.quantity),
+            markup.inline(row.quantity),
             "" if row.predicted is None else number(row.predicted),
             number(row.measured),
             " ".join(bounds),

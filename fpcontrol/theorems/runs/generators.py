@@ -12,6 +12,7 @@ import numpy as np
 
 from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.discretization.boundary import Wall
+from fpcontrol.drift import Drift
 from fpcontrol.theorems.framework.resolution import markers_between
 from fpcontrol.typing import Array
 
@@ -77,27 +78,32 @@ class Generators:
         return np.einsum("me,mne->n", diagonal, 1.0 - np.tanh(z) ** 2)
 
 
-@dataclass(frozen=True)
-class Average:
+class Average(Drift):
     """All generators at once: the mean over a cycle."""
 
-    generators: Generators
+    def __init__(self, generators: Generators) -> None:
+        self.generators, self._all = generators, range(len(generators))
+
+    def __call__(self, t: float, x: Array) -> Array:
+        """Drift at points ``(N, d)``."""
+        return self.generators.sum(self._all, x)
+
+    def divergence(self, t: float, x: Array) -> Array:
+        """Divergence at points, ``(N,)``."""
+        return self.generators.divergence(self._all, x)
 
     def piece(self, t: float) -> int:
         """One for all times."""
         return 0
 
-    def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points ``(N, d)``."""
-        return self.generators.sum(range(len(self.generators)), x)
-
-    def divergence(self, t: float, x: Array) -> Array:
-        """Divergence at points, ``(N,)``."""
-        return self.generators.divergence(range(len(self.generators)), x)
+    @property
+    def steady(self) -> bool:
+        """True."""
+        return True
 
 
 @dataclass(frozen=True)
-class Switched:
+class Switched(Drift):
     r"""One generator at a time, :math:`m\,g_j`, in equal slots.
 
     Attributes:
@@ -113,13 +119,23 @@ class Switched:
     palindromic: bool = False
 
     @property
-    def pieces(self) -> int:
+    def slots(self) -> int:
         """Number of slots."""
         return self.cycles * len(self.generators) * (2 if self.palindromic else 1)
 
+    @property
+    def times(self) -> Array:
+        """Ends of the slots, ``(slots + 1,)``."""
+        return np.linspace(0.0, self.t1, self.slots + 1)
+
+    @property
+    def switches(self) -> Array:
+        """Times between slots."""
+        return self.times[1:-1]
+
     def piece(self, t: float) -> int:
         """Which generator is on."""
-        m, slot = len(self.generators), min(int(t / self.t1 * self.pieces), self.pieces - 1)
+        m, slot = len(self.generators), min(int(t / self.t1 * self.slots), self.slots - 1)
         if not self.palindromic:
             return slot % m
         return min(slot % (2 * m), 2 * m - 1 - slot % (2 * m))
@@ -131,27 +147,6 @@ class Switched:
     def divergence(self, t: float, x: Array) -> Array:
         """Divergence at points, ``(N,)``."""
         return len(self.generators) * self.generators.divergence([self.piece(t)], x)
-
-
-@dataclass(frozen=True)
-class Reversed:
-    """A drift run backward from ``t1``."""
-
-    drift: Average | Switched
-    t1: float
-
-    @property
-    def pieces(self) -> int:
-        """Of the drift, if it has any."""
-        return getattr(self.drift, "pieces", 0)
-
-    def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points ``(N, d)``."""
-        return -self.drift(self.t1 - t, x)
-
-    def divergence(self, t: float, x: Array) -> Array:
-        """Divergence at points, ``(N,)``."""
-        return -self.drift.divergence(self.t1 - t, x)
 
 
 def bump(x: Array) -> Array:
@@ -205,10 +200,10 @@ def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: 
     """
     rho_0, support = STARTS[start]
     average = Average(switched.generators)
-    slots = np.linspace(0.0, switched.t1, switched.pieces + 1)
-    backward = Reversed(average, switched.t1)
     # On the square drifts may point outward, far from where the mass is: checked below.
-    go = partial(carry, times=slots, walls=switched.generators.dimension == 1, rtol=rtol, atol=rtol)
+    go = partial(
+        carry, times=switched.times, walls=switched.generators.dimension == 1, rtol=rtol, atol=rtol
+    )
     if switched.generators.dimension == 1:
         # The bump is smooth at its ends: markers around it do. A jump is cut out exactly.
         smooth = start == "bump"
@@ -223,7 +218,7 @@ def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: 
             raise ValueError("generators carry mass through the walls; make them slower there.")
     back = carry(
         replace(markers, points=forth.positions[-1]),
-        backward,
+        -average.reversed_in_time(switched.t1),
         [0.0, switched.t1],
         walls=False,
         rtol=rtol,
@@ -242,7 +237,7 @@ def distances(comm: MPI.Comm, switched: Switched, start: str, cells: int, rtol: 
 
 def _ends(switched: Switched, support: tuple[float, float], rtol: float) -> list[float]:
     """Markers of the switched flow at which one of the two supports ends."""
-    drifts = (Average(switched.generators), Reversed(switched, switched.t1))
+    drifts = (Average(switched.generators), -switched.reversed_in_time(switched.t1))
     x = np.reshape(support, (2, 1))
     for drift in drifts:
         markers = replace(

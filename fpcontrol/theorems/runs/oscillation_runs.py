@@ -2,7 +2,6 @@ r"""Runs of the oscillating family: finite elements with noise, characteristics 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mpi4py import MPI
 
@@ -12,39 +11,14 @@ from dolfinx.mesh import Mesh
 from fpcontrol import density, distances
 from fpcontrol.characteristics.flow import Flow, Markers, carry
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.drift import Drift
 from fpcontrol.fokker_planck import FokkerPlanck, norm
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import SDIRK4
-from fpcontrol.theorems.closed_forms.ripples import source_edges
+from fpcontrol.theorems.closed_forms.ripples import Ripple, source_edges
 from fpcontrol.theorems.framework.figures import Figure
 from fpcontrol.theorems.framework.resolution import Grid, markers_between
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array
-
-
-@dataclass(frozen=True)
-class Ripple(Drift):
-    """The steady drift ``(a/k) sin(k x_i)`` in every coordinate."""
-
-    a: float
-    k: float
-
-    def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points ``(N, d)``."""
-        return self.a / self.k * np.sin(self.k * x)
-
-    def divergence(self, t: float, x: Array) -> Array:
-        """At points ``(N, d)``, ``(N,)``."""
-        return self.a * np.cos(self.k * x).sum(axis=1)
-
-    def piece(self, t: float) -> int:
-        """One for all times: the operator is made once."""
-        return 0
-
-    def kappa(self, sigma: float) -> float:
-        """Noise over drift at the drift's own length."""
-        return 0.5 * sigma**2 * self.k**2 / self.a
 
 
 def trajectories(

@@ -13,13 +13,16 @@ from fpcontrol import density
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
+from fpcontrol.noising import Noising, reverse
+from fpcontrol.quadrature import graded
 from fpcontrol.stepping.schemes import SDIRK2
-from fpcontrol.theorems.closed_forms.noising import Noising
 from fpcontrol.theorems.framework.resolution import Grid
 from fpcontrol.typing import Array
 
 # Where the largest drift is looked for: farther out there is no mass that would feel it.
 SUPPORT = 1e-10
+# |p_s - p_0|^2 at a jump of height h: h^2 sqrt(D s) times twice the integral of (erfc/2)^2.
+JUMP = (2.0 - math.sqrt(2.0)) / math.sqrt(math.pi)
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,9 @@ class Reached:
         return self.integral(p * np.log(np.where(p > 0.0, p, 1.0) / rho) - p + self.values)
 
 
-def reverse(
+def reversed_densities(
     comm: MPI.Comm,
     noising: Noising,
-    sigma: float,
     t1: float,
     stops: Sequence[float],
     grid: Grid,
@@ -83,8 +85,7 @@ def reverse(
 
     Args:
         comm: Communicator.
-        noising: Closed forms of the noising process.
-        sigma: Noise of both processes.
+        noising: The process.
         t1: Noising time at which the reversal starts.
         stops: Noising times, descending, down to the early stop.
         grid: Cells; steps whenever the noising time is halved.
@@ -93,16 +94,11 @@ def reverse(
         lower: Left wall.
         upper: Right wall.
     """
-    D = 0.5 * sigma**2
     mesh = interval(comm, grid.cells, lower, upper)
     begin = start or (lambda x: np.exp(noising.log_density(t1, x)))
     rho_h = density.interpolate(mesh, lambda x: begin(x[0]), grid.degree)
-
-    def drift(t: float, x: Array) -> Array:
-        y = x[:, 0]
-        return (2.0 * D * noising.score(t1 - t, y) - noising.pull(y))[:, None]
-
-    equation = FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
+    drift = reverse(noising, t1)
+    equation = FokkerPlanck(mesh, drift, math.sqrt(2.0 * noising.D), degree=grid.degree)
     g, energy, reached = equation.elements, 0.0, []
     for early, late in pairwise([t1, *stops]):
         n = max(1, math.ceil(math.log2(early / late) - 1e-9))
@@ -119,3 +115,32 @@ def reverse(
         values = g.evaluate(rho_h.x.array).ravel()
         reached.append(Reached(late, g, values, exact, energy, largest))
     return reached
+
+
+def stopped(
+    noising: Noising,
+    data: Callable[[Array], Array],
+    s: float,
+    breaks: tuple[float, ...],
+    *,
+    lower: float = 0.0,
+    upper: float = 1.0,
+    grading: int = 4,
+) -> tuple[float, float]:
+    """What an early stop leaves of the noise: L2 distance to the data, mass outside (0, 1).
+
+    Args:
+        noising: The process.
+        data: The data, ``(N,)`` to ``(N,)``.
+        s: The stop.
+        breaks: Where data jump or have kinks, inside the interval.
+        lower: Left end of the interval.
+        upper: Right end.
+        grading: Of the quadrature towards breaks; another one shows its error.
+    """
+    length = upper - lower
+    x, w = graded(tuple((b - lower) / length for b in breaks), grading)
+    x, w = lower + length * x, length * w
+    p = np.exp(noising.log_density(s, x))
+    outside = (x < 0.0) | (x > 1.0)
+    return math.sqrt(w @ (p - data(x)) ** 2), float(w[outside] @ p[outside])

@@ -44,18 +44,14 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.theorems.closed_forms import cosine
+from fpcontrol.theorems.closed_forms.ripples import Ripple
 from fpcontrol.theorems.experiments import constants, oscillations, radial
 from fpcontrol.theorems.experiments.similarity import KAPPAS, similarity
 from fpcontrol.theorems.framework.checks import Line, Study
 from fpcontrol.theorems.framework.experiments import Experiment
 from fpcontrol.theorems.framework.figures import Figure
 from fpcontrol.theorems.framework.resolution import Grid, measure_each
-from fpcontrol.theorems.runs.oscillation_runs import (
-    Ripple,
-    carried_twice,
-    on_unit_interval,
-    resolving,
-)
+from fpcontrol.theorems.runs.oscillation_runs import carried_twice, on_unit_interval, resolving
 from fpcontrol.typing import Array
 
 # Acceptance: half a percent on figures of the Galerkin method, where kh is 0.2 or less.
@@ -162,11 +158,7 @@ def with_noise(
 
 
 def draw_frequencies(
-    study: Study,
-    a: float,
-    t1: float,
-    frequencies: Sequence[int],
-    errors: Mapping[float, Figure],
+    study: Study, a: float, t1: float, frequencies: Sequence[int], errors: Mapping[float, Figure]
 ) -> None:
     """L2 errors against frequency for several sigmas, closed forms as lines behind points."""
     lines = []
@@ -191,11 +183,7 @@ def carried(
 
 
 def without_noise(
-    comm: MPI.Comm,
-    *,
-    a: float = 2.0,
-    t1: float = 1.0,
-    frequencies: Sequence[int] = (1, 4, 16, 64),
+    comm: MPI.Comm, *, a: float = 2.0, t1: float = 1.0, frequencies: Sequence[int] = (1, 4, 16, 64)
 ) -> Study:
     r"""At sigma = 0 the L2 error is the same at every frequency, and ``W_2`` falls as 1/k.
 

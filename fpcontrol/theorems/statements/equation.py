@@ -16,22 +16,22 @@ back; the check runs GMRES with a tolerance so loose that the loss would be seen
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
 
 from mpi4py import MPI
 
 import numpy as np
 from dolfinx import fem
+from dolfinx.mesh import Mesh
 
 from fpcontrol import density, distances
 from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
-from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, Scheme
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson
+from fpcontrol.theorems.framework.checks import Line, Study
 from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.theorems.framework.figures import Figure
+from fpcontrol.theorems.framework.resolution import Grid, measure
 from fpcontrol.typing import Array
 from fpcontrol.verification import Manufactured, l2_error, orders
 
@@ -47,12 +47,8 @@ def experiments(quick: bool = False) -> list[Experiment]:
         Experiment("equation.space.1d", orders_in_space),
         Experiment("equation.time", orders_in_time),
     ]
-    if quick:
-        return listed
-    return [
-        *listed,
-        Experiment("equation.space.2d", partial(orders_in_space, dimension=2, cells=(4, 8, 16))),
-    ]
+    square = Experiment("equation.space.2d", orders_in_space, dimension=2, cells=(4, 8, 16))
+    return listed if quick else [*listed, square]
 
 
 def mass(
@@ -64,42 +60,35 @@ def mass(
     steps: int = 20,
     rtol: float = 1e-3,
 ) -> Study:
-    """Mass after steps whose linear systems are solved badly, on the unit square. Collective.
+    """Mass after steps whose linear systems are solved badly, on the unit square.
 
     Args:
-        comm: Communicator.
-        sigma: Noise.
-        t1: Last time.
         cells: A side.
         steps: Number of steps.
         rtol: Relative tolerance of GMRES.
     """
-    problem, mesh = Manufactured(2, sigma), rectangle(comm, (cells, cells))
-    solvers: tuple[dict[str, Any], ...] = (
-        {"linear_solver": "gmres", "petsc_options": {"ksp_rtol": rtol}},
-        {"linear_solver": "direct"},
-    )
-    rows = []
-    for scheme in SCHEMES:
-        loose, exact = (
-            FokkerPlanck(mesh, problem.drift, sigma, **options).solve(
-                problem.start(mesh, 2), t1, steps, scheme=scheme
-            )
-            for options in solvers
-        )
-        # Of the computed solutions, on this mesh: round-off of some hundred additions a step.
-        change, gap = loose.mass_defect, distances.l2(loose[-1], exact[-1])
-        rows += [
-            Row(f"{scheme.name}: largest change of mass", change, bound=1e-13, exact=True),
-            # The solver is as bad as it should be: all else is off by far more.
-            Row(f"{scheme.name}: L2 distance to exact solves", gap, at_least=1e-6, exact=True),
-        ]
-    return Study(
+    study = Study(
         f"Mass with GMRES at a tolerance of {rtol:g}",
         r"The mass is constant to round-off, whatever the solver's tolerance and the scheme.",
-        "own",
-        tuple(rows),
     )
+    problem, mesh = Manufactured(2, sigma), rectangle(comm, (cells, cells))
+    bad = {"linear_solver": "gmres", "petsc_options": {"ksp_rtol": rtol}}
+    equations = [
+        FokkerPlanck(mesh, problem.drift, sigma, **options)
+        for options in (bad, {"linear_solver": "direct"})
+    ]
+    for scheme in SCHEMES:
+        loose, exact = (
+            equation.solve(problem.start(mesh, 2), t1, steps, scheme=scheme)
+            for equation in equations
+        )
+        # Of the computed solutions, on this mesh: round-off of some hundred additions a step.
+        name = f"{scheme.name}: largest change of mass"
+        study.exactly(name, loose.mass_defect, below=1e-13)
+        # The solver is as bad as it should be: all else is off by far more.
+        gap = distances.l2(loose[-1], exact[-1])
+        study.exactly(f"{scheme.name}: L2 distance to exact solves", gap, above=1e-6)
+    return study
 
 
 def characteristics(
@@ -115,16 +104,16 @@ def characteristics(
 
     .. math:: v = -b(1 + t)(x - c),\qquad \rho_0 = 1 + a\cos\pi x
 
-    Collective.
-
     Args:
-        comm: Communicator.
         a: Amplitude, inside (-1, 1).
         b: Rate, positive.
         middle: The point c, inside (0, 1).
-        t1: Last time.
         cells: Of markers, at the coarser of two resolutions.
     """
+    study = Study(
+        "Characteristics that contract, $\\sigma = 0$",
+        "Densities, distances and masses of markers are those of the closed form.",
+    )
     shrunk = math.exp(-b * (t1 + 0.5 * t1**2))
     edges = np.linspace(0.0, 1.0, 21)
     # Where markers at the edges of the bins have come from, and the mass below them.
@@ -140,37 +129,27 @@ def characteristics(
         gap = np.abs(flow.cell_masses(1, edges) - masses).max()
         return np.array([flow.norms[-1], flow.wasserstein(still)[-1], gap])
 
-    coarse, fine = run(cells, 1e-8), run(2 * cells, 1e-10)
+    norm, w2, gap = Figure.refined(run(cells, 1e-8), run(2 * cells, 1e-10))
     first, second = 0.5 - 2.0 * a / np.pi**2, 1.0 / 3.0 - 2.0 * a / np.pi**2
-    norm = math.sqrt((1.0 + 0.5 * a**2) / shrunk)
     moved = (1.0 - shrunk) * math.sqrt(second - 2.0 * middle * first + middle**2)
-    errors = np.abs(fine - coarse)
-    return Study(
-        "Characteristics that contract, $\\sigma = 0$",
-        "Densities, distances and masses of markers are those of the closed form.",
-        "own",
-        (
-            Row("L2 norm of the density", float(fine[0]), norm, None, None, float(errors[0]), 1e-7),
-            Row("W2 to the start", float(fine[1]), moved, None, None, float(errors[1]), 1e-7),
-            # The mass of a cell of markers is spread evenly: cells cut by an edge are off by h**2.
-            Row(
-                "largest error of the masses in 20 bins",
-                float(fine[2]),
-                bound=1e-4,
-                discretization_error=float(errors[2]),
-            ),
-        ),
-    )
+    study.equals("L2 norm of the density", norm, math.sqrt((1.0 + 0.5 * a**2) / shrunk), 1e-7)
+    study.equals("W2 to the start", w2, moved, 1e-7)
+    # The mass of a cell of markers is spread evenly: cells cut by an edge are off by h**2.
+    study.below("largest error of the masses in 20 bins", gap, 1e-4)
+    return study
 
 
 def known_distances(comm: MPI.Comm, *, a: float = 0.6, grid: Grid | None = None) -> Study:
-    r"""Distances between :math:`1 + a\cos\pi x` and the uniform density. Collective.
+    r"""Distances between :math:`1 + a\cos\pi x` and the uniform density.
 
     Args:
-        comm: Communicator.
         a: Amplitude, inside (0, 1).
         grid: Cells and degree at the coarser of two resolutions.
     """
+    study = Study(
+        f"Distances in closed form, $a = {a:g}$",
+        r"What densities are measured with, between $1 + a\cos\pi x$ and 1.",
+    )
     root = math.sqrt(1.0 - a**2)
     known: dict[str, tuple[Callable[[fem.Function, fem.Function], float], float]] = {
         "L2": (distances.l2, a / math.sqrt(2.0)),
@@ -189,13 +168,12 @@ def known_distances(comm: MPI.Comm, *, a: float = 0.6, grid: Grid | None = None)
         wave = density.interpolate(mesh, lambda x: 1.0 + a * np.cos(np.pi * x[0]), grid.degree)
         return np.array([distance(wave, one) for distance, _ in known.values()])
 
-    found, errors = measured(run, grid or Grid(64, 1))
-    rows = (
-        Row(name, float(figure), exact, None, None, float(error), 1e-5)
-        for (name, (_, exact)), figure, error in zip(known.items(), found, errors, strict=True)
-    )
-    claim = r"What densities are measured with, between $1 + a\cos\pi x$ and 1."
-    return Study(f"Distances in closed form, $a = {a:g}$", claim, "own", tuple(rows))
+    exact = [value for _, value in known.values()]
+    study.equals("{}", measure(run, grid or Grid(64, 1)), exact, 1e-5, over=known)
+    return study
+
+
+# -- orders ----------------------------------------------------------------------------------------
 
 
 def orders_in_space(
@@ -206,39 +184,34 @@ def orders_in_space(
     t1: float = 0.25,
     cells: Sequence[int] = (6, 12, 24),
 ) -> Study:
-    """L2 errors of elements of degree 1 to 3 under refinement. Collective.
+    """L2 errors of elements of degree 1 to 3 under refinement.
 
     Args:
-        comm: Communicator.
-        dimension: 1 or 2.
-        sigma: Noise.
-        t1: Last time.
         cells: Of a side, each twice the one before; three numbers.
     """
-    # An affine amplitude: SDIRK4 leaves no error in time that counts beside the mesh's.
-    problem = Manufactured(dimension, sigma)
-    rows, lines = [], []
-    for degree in (1, 2, 3):
-        errors = []
-        for n in cells:
-            mesh = interval(comm, n) if dimension == 1 else rectangle(comm, (n, n))
-            equation = FokkerPlanck(mesh, problem.drift, sigma, degree=degree)
-            run = equation.solve(problem.start(mesh, degree), t1, 8, scheme=SDIRK4())
-            errors.append(l2_error(run[-1], lambda x: problem.density(t1, x)))
-        before, last = orders(errors)
-        rows.append(_order(f"degree {degree}", float(last), float(before), degree + 1))
-        lines.append(Line(cells, errors, f"degree {degree}"))
-    return Study(
+    study = Study(
         f"Orders in space, {dimension}-D, $\\sigma = {sigma:g}$",
         r"Elements of degree $p$ are of order $p+1$ in L2.",
-        "own",
-        tuple(rows),
-        (
-            Panel(
-                f"L2 error, {dimension}-D", "cells of a side", "error", tuple(lines), "log", "log"
-            ),
-        ),
     )
+    # An affine amplitude: SDIRK4 leaves no error in time that counts beside the mesh's.
+    problem = Manufactured(dimension, sigma)
+
+    def error(degree: int, n: int) -> float:
+        mesh = cube(comm, dimension, n)
+        equation = FokkerPlanck(mesh, problem.drift, sigma, degree=degree)
+        run = equation.solve(problem.start(mesh, degree), t1, 8, scheme=SDIRK4())
+        return l2_error(run[-1], lambda x: problem.density(t1, x))
+
+    errors = {f"degree {p}": [error(p, n) for n in cells] for p in (1, 2, 3)}
+    _check_orders(study, errors, [2, 3, 4])
+    lines = [Line(cells, values, name) for name, values in errors.items()]
+    study.picture(f"L2 error, {dimension}-D", "cells of a side", "error", *lines, log="xy")
+    return study
+
+
+def cube(comm: MPI.Comm, dimension: int, cells: int) -> Mesh:
+    """The unit interval or square. Collective."""
+    return interval(comm, cells) if dimension == 1 else rectangle(comm, (cells, cells))
 
 
 def orders_in_time(
@@ -249,49 +222,38 @@ def orders_in_time(
     cells: int = 64,
     steps: Sequence[int] = (12, 24, 48),
 ) -> Study:
-    """L2 errors of the time schemes under refinement, on the unit interval. Collective.
+    """L2 errors of the time schemes under refinement, on the unit interval.
 
     Args:
-        comm: Communicator.
-        sigma: Noise.
-        t1: Last time.
         cells: Of elements of degree 3, for an error below that of the schemes.
         steps: Each twice the one before; three numbers.
     """
+    study = Study(
+        f"Orders in time, $\\sigma = {sigma:g}$",
+        "The schemes are of the order of their tableaus, for a drift that depends on time.",
+    )
     problem = Manufactured(
         1, sigma, lambda t: 0.5 * np.cos(3.0 * t), lambda t: -1.5 * np.sin(3.0 * t)
     )
     mesh = interval(comm, cells)
-    equation = FokkerPlanck(mesh, problem.drift, sigma, degree=3)
-    rows, lines = [], []
-    for scheme in SCHEMES:
-        errors = [_final_error(equation, problem, t1, n, scheme) for n in steps]
-        before, last = orders(errors)
-        rows.append(_order(scheme.name, float(last), float(before), scheme.order))
-        lines.append(Line(steps, errors, scheme.name))
-    return Study(
-        f"Orders in time, $\\sigma = {sigma:g}$",
-        "The schemes are of the order of their tableaus, for a drift that depends on time.",
-        "own",
-        tuple(rows),
-        (Panel("L2 error", "steps", "error", tuple(lines), "log", "log"),),
-    )
+    equation, start = FokkerPlanck(mesh, problem.drift, sigma, degree=3), problem.start(mesh, 3)
+    errors = {
+        scheme.name: [
+            l2_error(
+                equation.solve(start, t1, n, scheme=scheme)[-1], lambda x: problem.density(t1, x)
+            )
+            for n in steps
+        ]
+        for scheme in SCHEMES
+    }
+    _check_orders(study, errors, [scheme.order for scheme in SCHEMES])
+    lines = [Line(steps, values, name) for name, values in errors.items()]
+    study.picture("L2 error", "steps", "error", *lines, log="xy")
+    return study
 
 
-def _final_error(
-    equation: FokkerPlanck, problem: Manufactured, t1: float, steps: int, scheme: Scheme
-) -> float:
-    run = equation.solve(problem.start(equation.mesh, 3), t1, steps, scheme=scheme)
-    return l2_error(run[-1], lambda x: problem.density(t1, x))
-
-
-def _order(name: str, last: float, before: float, predicted: int) -> Row:
+def _check_orders(study: Study, errors: dict[str, list[float]], predicted: list[int]) -> None:
     # Observed orders approach the predicted ones from one refinement to the next; a tenth off is
     # far from the order below and above.
-    return Row(
-        f"{name}: observed order",
-        last,
-        predicted=float(predicted),
-        discretization_error=abs(last - before),
-        tolerance=0.1,
-    )
+    found = Figure.refined(*np.array([orders(values) for values in errors.values()]).T)
+    study.equals("{}: observed order", found, predicted, 0.1, over=errors)

@@ -30,7 +30,6 @@ changes so little that the remainder drowns in round-off.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from mpi4py import MPI
@@ -43,12 +42,13 @@ from scipy.integrate import quad
 from fpcontrol import density, verification
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.mesh import interval, rectangle
+from fpcontrol.mesh import interval
 from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, Scheme
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Study
 from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, measured
+from fpcontrol.theorems.framework.resolution import Grid, measure
+from fpcontrol.theorems.statements.equation import cube
 from fpcontrol.typing import Array
 
 SCHEMES = (CrankNicolson(), BackwardEuler(), SDIRK2(), SDIRK4())
@@ -57,14 +57,17 @@ SCHEMES = (CrankNicolson(), BackwardEuler(), SDIRK2(), SDIRK4())
 def experiments(quick: bool = False) -> list[Experiment]:
     """Identities of the discrete derivative, and its closed form."""
     identical = [
-        Experiment(f"gradient.identities.{d}d.sigma={sigma:g}", partial(run, dimension=d))
+        Experiment(f"gradient.identities.{d}d.sigma={sigma:g}", run, dimension=d)
         for d in ((1,) if quick else (1, 2))
         for sigma, run in ((0.4, identities), (0.0, identities_without_noise))
     ]
     return identical + [
-        Experiment(f"gradient.closed_form.sigma={sigma:g}", partial(closed_form, sigma=sigma))
+        Experiment(f"gradient.closed_form.sigma={sigma:g}", closed_form, sigma=sigma)
         for sigma in ((0.5, 0.0) if quick else (0.5, 0.1, 0.0))
     ]
+
+
+# -- identities ------------------------------------------------------------------------------------
 
 
 def identities(
@@ -80,22 +83,20 @@ def identities(
 ) -> Study:
     """Taylor remainders, central differences, tangent and recomputation, for all schemes.
 
-    Collective.
-
     Args:
-        comm: Communicator.
-        dimension: 1 or 2, of the unit interval or square.
         cells: A side.
         steps: A multiple of ``pieces``.
-        pieces: Of time, with weights of their own.
-        t1: Last time.
-        sigma: Noise.
         schemes: Time schemes.
     """
-    mesh = _cube(comm, dimension, cells)
+    study = Study(
+        f"Identities of the derivative, {dimension}-D, $\\sigma = {sigma:g}$",
+        r"For every time scheme $J(\theta+h\delta) - J(\theta) - h\,J'(\theta)\delta$ is of second "
+        "order, and adjoint, tangent, central differences and recomputed levels agree. These are "
+        "identities of the discrete equation: round-off is the only error.",
+    )
+    mesh = cube(comm, dimension, cells)
     reference = MoserFlow(_bump(mesh, 0.3), _bump(mesh, 0.7), t1, sigma)
     drift = NetworkDrift(mesh, 2, pieces, t1, seed=3)
-    rows: list[Row] = []
     lines: list[Line] = []
     for scheme in schemes:
         problem, again = (
@@ -112,20 +113,13 @@ def identities(
             for snapshots in (None, 2)
         )
         # The weights of SDIRK4, up to 12, multiply the round-off that small remainders feel.
-        found, line = _identities(problem, scheme.name, 0.025 if scheme.order == 4 else 0.005)
+        line = _check(study, problem, scheme.name, 0.025 if scheme.order == 4 else 0.005)
         dual = problem.derivative(drift.weights)
         change = np.abs(again.derivative(drift.weights) - dual).max() / np.abs(dual).max()
-        name = f"{scheme.name}: change with 2 levels kept"
-        rows += [*found, Row(name, change, bound=1e-12, exact=True)]
+        study.exactly(f"{scheme.name}: change with 2 levels kept", change, below=1e-12)
         lines += [line] if lines else [line, _first_order(problem, scheme.name, line)]
-    return _study(
-        f"Identities of the derivative, {dimension}-D, $\\sigma = {sigma:g}$",
-        r"For every time scheme $J(\theta+h\delta) - J(\theta) - h\,J'(\theta)\delta$ is of second "
-        "order, and adjoint, tangent, central differences and recomputed levels agree. These are "
-        "identities of the discrete equation: round-off is the only error.",
-        rows,
-        lines,
-    )
+    _draw(study, lines)
+    return study
 
 
 def identities_without_noise(
@@ -137,27 +131,76 @@ def identities_without_noise(
     pieces: int = 3,
     t1: float = 1.0,
 ) -> Study:
-    """The same for sigma = 0, where markers are carried along characteristics. Collective.
+    """The same for sigma = 0, where markers are carried along characteristics.
 
     Args:
-        comm: Communicator.
-        dimension: 1 or 2, of the unit interval or square.
         cells: A side; they hold the markers.
         steps: A multiple of ``pieces``.
-        pieces: Of time.
-        t1: Last time.
     """
-    mesh = _cube(comm, dimension, cells)
-    drift = NetworkDrift(mesh, 2, pieces, t1, seed=3)
-    problem = TrackingProblem(_Wave(t1), drift, 0.0, steps, terminal_weight=0.5)
-    rows, line = _identities(problem, "RK4", 0.005)
-    return _study(
+    study = Study(
         f"Identities of the derivative along characteristics, {dimension}-D, $\\sigma = 0$",
         r"Without noise too $J(\theta+h\delta) - J(\theta) - h\,J'(\theta)\delta$ is of second "
         "order, and adjoint, tangent and central differences agree to round-off.",
-        rows,
-        [line, _first_order(problem, "RK4", line)],
     )
+    drift = NetworkDrift(cube(comm, dimension, cells), 2, pieces, t1, seed=3)
+    problem = TrackingProblem(_Wave(t1), drift, 0.0, steps, terminal_weight=0.5)
+    line = _check(study, problem, "RK4", 0.005)
+    _draw(study, [line, _first_order(problem, "RK4", line)])
+    return study
+
+
+def _check(study: Study, problem: TrackingProblem, name: str, tolerance: float) -> Line:
+    """Checks of the derivative at the drift's own weights; returns the Taylor remainders."""
+    weights = problem.drift.weights
+    taylor = verification.taylor_test(problem, weights)
+    order = float(taylor.orders.mean())
+    study.exactly(f"{name}: order of Taylor remainders", order, equals=2.0, rel=tolerance)
+    remainder = taylor.relative_remainder
+    study.exactly(f"{name}: remainder over linear term", remainder, below=1e-6)
+    # Of fourth order in a step of 2e-3, over round-off of 1e-13.
+    difference = verification.difference_test(problem, weights)
+    study.exactly(f"{name}: against central difference", difference, below=1e-9)
+    # Round-off of a few thousand additions; a defect of the adjoint is of order 1e-3.
+    dot = verification.dot_test(problem, weights)
+    study.exactly(f"{name}: tangent against adjoint", dot, below=1e-11)
+    return Line(taylor.steps, taylor.remainders, f"{name}, less $h\\,J'\\delta$")
+
+
+def _first_order(problem: TrackingProblem, name: str, line: Line) -> Line:
+    """``|J(theta + h delta) - J(theta)|`` along the direction of the Taylor test."""
+    weights = problem.drift.weights
+    direction = verification.mixed_direction(problem.derivative(weights))
+    value = problem(weights)
+    changes = [abs(problem(weights + h * direction) - value) for h in line.x]
+    return Line(line.x, changes, f"{name}, first order", "o--")
+
+
+def _draw(study: Study, lines: Sequence[Line]) -> None:
+    label = r"$|J(\theta+h\delta) - J(\theta) - \dots|$"
+    study.picture("Taylor remainders", "$h$", label, *lines, log="xy")
+
+
+def _bump(mesh: Mesh, place: float) -> fem.Function:
+    d = mesh.topology.dim
+    return density.interpolate(
+        mesh, lambda x: 1.0 + 3.0 * np.exp(-((x[:d] - place) ** 2).sum(axis=0) / 0.18), 2
+    )
+
+
+@dataclass
+class _Wave:
+    """A smooth reference in formulas: one on a mesh has kinks that markers cross."""
+
+    t1: float
+
+    def at(self, t: float, x: Array, cells: Any = None) -> tuple[Array, Array, Any]:
+        """``1 + t/(2 t1) prod cos(pi x_i)``, its gradient, and ``cells`` as given."""
+        c, s, height = np.cos(np.pi * x), np.sin(np.pi * x), 0.5 * t / self.t1
+        others = np.stack([np.delete(c, i, axis=1).prod(axis=1) for i in range(x.shape[1])], axis=1)
+        return 1.0 + height * c.prod(axis=1), -np.pi * height * s * others, cells
+
+
+# -- closed form -----------------------------------------------------------------------------------
 
 
 def closed_form(
@@ -169,61 +212,44 @@ def closed_form(
     pieces: int = 4,
     grid: Grid | None = None,
 ) -> Study:
-    """Derivatives in the output weights of two neurons, where they are known. Collective.
+    """Derivatives in the output weights of two neurons, where they are known.
 
     Args:
-        comm: Communicator.
         a: Amplitude of the goal, below 1.
-        t1: Last time.
         sigma: Noise, or zero.
-        pieces: Of time.
         grid: The coarser of two resolutions; its steps are a multiple of ``pieces``.
     """
+    study = Study(
+        f"The derivative in closed form, $\\sigma = {sigma:g}$",
+        r"At vanishing output weights the derivative of J is that of the theory, "
+        "in every piece of time.",
+    )
     slopes, shifts = np.array([1.5, -0.7]), np.array([0.2, 0.4])
     edges, rate = np.linspace(0.0, t1, pieces + 1), 0.5 * sigma**2 * np.pi**2
 
-    def derivative(grid: Grid) -> Array:
-        mesh = interval(comm, grid.cells)
-        start = density.uniform(mesh, grid.degree)
-        goal = density.interpolate(mesh, lambda x: 1.0 + a * np.cos(np.pi * x[0]), grid.degree)
+    def derivative(at: Grid) -> Array:
+        mesh = interval(comm, at.cells)
+        start = density.uniform(mesh, at.degree)
+        goal = density.interpolate(mesh, lambda x: 1.0 + a * np.cos(np.pi * x[0]), at.degree)
         drift = NetworkDrift(mesh, 2, pieces, t1)
         weights = np.tile(np.concatenate([np.zeros(2), slopes, shifts]), pieces)
-        problem = TrackingProblem(MoserFlow(start, goal, t1, sigma), drift, sigma, grid.steps)
+        problem = TrackingProblem(MoserFlow(start, goal, t1, sigma), drift, sigma, at.steps)
         return problem.derivative(weights).reshape(pieces, -1)
 
-    grid = grid or Grid(8, pieces * math.ceil(160 / pieces))
-    dual, errors = measured(derivative, grid)
-    rows, exact = [], np.empty((pieces, 2))
-    for j in range(pieces):
-        for m in range(2):
-            exact[j, m] = _sensitivity(a, t1, rate, edges[j : j + 2], slopes[m], shifts[m])
-            rows.append(
-                Row(
-                    f"dJ/dW of neuron {m + 1}, piece {j + 1}",
-                    float(dual[j, m]),
-                    predicted=exact[j, m],
-                    discretization_error=float(errors[j, m]),
-                    tolerance=1e-4,
-                )
-            )
-    # Output weights of zero: what goes into the neurons has no effect, not even to round-off.
-    others = float(np.abs(dual[:, 2:]).max())
-    rows.append(Row("other derivatives", others, bound=0.0, exact=True))
-    centers = 0.5 * (edges[1:] + edges[:-1])
-    lines = []
+    dual = measure(derivative, grid or Grid(8, pieces * math.ceil(160 / pieces)))
+    count, centers, lines = range(1, pieces + 1), 0.5 * (edges[1:] + edges[:-1]), []
     for m in range(2):
-        lines.append(Line(centers.tolist(), dual[:, m].tolist(), f"neuron {m + 1}, adjoint", "o"))
-        lines.append(
-            Line(centers.tolist(), exact[:, m].tolist(), f"neuron {m + 1}, closed form", "--")
-        )
-    return Study(
-        name=f"The derivative in closed form, $\\sigma = {sigma:g}$",
-        claim=r"At vanishing output weights the derivative of J is that of the theory, "
-        "in every piece of time.",
-        label="own",
-        rows=tuple(rows),
-        panels=(Panel("Derivative of J", "$t$", r"$\partial J/\partial W$", tuple(lines)),),
-    )
+        exact = [
+            _sensitivity(a, t1, rate, edges[j : j + 2], slopes[m], shifts[m]) for j in range(pieces)
+        ]
+        study.equals(f"dJ/dW of neuron {m + 1}, piece {{}}", dual[:, m], exact, 1e-4, over=count)
+        lines.append(Line(centers, dual[:, m], f"neuron {m + 1}, adjoint", "o"))
+        lines.append(Line(centers, exact, f"neuron {m + 1}, closed form", "--"))
+    # Output weights of zero: what goes into the neurons has no effect, not even to round-off.
+    others = float(np.abs(dual.value[:, 2:]).max())
+    study.exactly("other derivatives", others, below=0.0)
+    study.picture("Derivative of J", "$t$", r"$\partial J/\partial W$", *lines)
+    return study
 
 
 def _sensitivity(
@@ -248,79 +274,3 @@ def _sensitivity(
     # Smooth on both sides of the end of the piece only.
     total = quad(integrand, alpha, beta)[0] + quad(integrand, beta, t1)[0]
     return total / (t1 * (1.0 + a**2 / 6.0))
-
-
-@dataclass
-class _Wave:
-    """A smooth reference in formulas: one on a mesh has kinks that markers cross."""
-
-    t1: float
-
-    def at(self, t: float, x: Array, cells: Any = None) -> tuple[Array, Array, Any]:
-        """``1 + t/(2 t1) prod cos(pi x_i)``, its gradient, and ``cells`` as given."""
-        c, s, height = np.cos(np.pi * x), np.sin(np.pi * x), 0.5 * t / self.t1
-        others = np.stack([np.delete(c, i, axis=1).prod(axis=1) for i in range(x.shape[1])], axis=1)
-        return 1.0 + height * c.prod(axis=1), -np.pi * height * s * others, cells
-
-
-def _cube(comm: MPI.Comm, dimension: int, cells: int) -> Mesh:
-    return interval(comm, cells) if dimension == 1 else rectangle(comm, (cells, cells))
-
-
-def _bump(mesh: Mesh, place: float) -> fem.Function:
-    d = mesh.topology.dim
-    return density.interpolate(
-        mesh, lambda x: 1.0 + 3.0 * np.exp(-((x[:d] - place) ** 2).sum(axis=0) / 0.18), 2
-    )
-
-
-def _identities(problem: TrackingProblem, name: str, tolerance: float) -> tuple[list[Row], Line]:
-    """Checks of the derivative at the drift's own weights, and the Taylor remainders."""
-    weights = problem.drift.weights
-    taylor = verification.taylor_test(problem, weights)
-    rows = [
-        Row(
-            f"{name}: order of Taylor remainders",
-            float(taylor.orders.mean()),
-            predicted=2.0,
-            tolerance=tolerance,
-            exact=True,
-        ),
-        Row(
-            f"{name}: remainder over linear term",
-            taylor.relative_remainder,
-            bound=1e-6,
-            exact=True,
-        ),
-        # Of fourth order in a step of 2e-3, over round-off of 1e-13.
-        Row(
-            f"{name}: against central difference",
-            verification.difference_test(problem, weights),
-            bound=1e-9,
-            exact=True,
-        ),
-        # Round-off of a few thousand additions; a defect of the adjoint is of order 1e-3.
-        Row(
-            f"{name}: tangent against adjoint",
-            verification.dot_test(problem, weights),
-            bound=1e-11,
-            exact=True,
-        ),
-    ]
-    label = f"{name}, less $h\\,J'\\delta$"
-    return rows, Line(taylor.steps.tolist(), taylor.remainders.tolist(), label)
-
-
-def _first_order(problem: TrackingProblem, name: str, line: Line) -> Line:
-    """``|J(theta + h delta) - J(theta)|`` along the direction of the Taylor test."""
-    weights = problem.drift.weights
-    direction = verification.mixed_direction(problem.derivative(weights))
-    value = problem(weights)
-    changes = [abs(problem(weights + h * direction) - value) for h in line.x]
-    return Line(line.x, changes, f"{name}, first order", "o--")
-
-
-def _study(name: str, claim: str, rows: Sequence[Row], lines: Sequence[Line]) -> Study:
-    label = r"$|J(\theta+h\delta) - J(\theta) - \dots|$"
-    panel = Panel("Taylor remainders", "$h$", label, tuple(lines), "log", "log")
-    return Study(name, claim, "own", tuple(rows), (panel,))

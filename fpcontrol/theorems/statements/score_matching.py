@@ -16,53 +16,48 @@ the gap; the identity holds up to s_0, not to 0, on any mesh; a small Fisher div
 about the masses of modes far apart (``score_limits``).
 """
 
-import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 from mpi4py import MPI
 
 import numpy as np
 from scipy.special import gamma
 
-from fpcontrol.theorems.closed_forms.noising import (
-    JUMP,
-    CosineHeat,
-    Piece,
-    PiecewiseHeat,
-    entropy,
-    entropy_of_data,
-    stopped,
-)
-from fpcontrol.theorems.closed_forms.profiles import Profile, kink, nodes
+from fpcontrol.noising import CosineHeat, Piece, PiecewiseHeat, entropy
+from fpcontrol.quadrature import graded
+from fpcontrol.theorems.closed_forms.profiles import GOALS, Profile
 from fpcontrol.theorems.experiments import early_stops, score_limits, vacuum
-from fpcontrol.theorems.framework.checks import Line, Panel, Row, Study
+from fpcontrol.theorems.framework.checks import Line, Study
 from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, measured, slopes
-from fpcontrol.theorems.runs.reversed_noising import reverse
+from fpcontrol.theorems.framework.figures import Figure
+from fpcontrol.theorems.framework.resolution import Grid, measure
+from fpcontrol.theorems.runs.reversed_noising import JUMP, reversed_densities, stopped
 from fpcontrol.typing import Array
 
-DATA: dict[str, Callable[[float], PiecewiseHeat | CosineHeat]] = {
+type Heat = PiecewiseHeat | CosineHeat
+
+KINK = GOALS["kink"]
+DATA: dict[str, Callable[[float], Heat]] = {
     "disconnected": lambda D: PiecewiseHeat(
         (Piece(0.05, 0.35, 0.7 / 0.3), Piece(0.65, 0.95, 0.3 / 0.3)), D
     ),
     "jump": lambda D: PiecewiseHeat((Piece(0.0, 0.5, 0.4), Piece(0.5, 1.0, 1.6)), D),
-    "kink": lambda D: CosineHeat(kink(), D),
+    "kink": lambda D: CosineHeat(KINK.value, D, KINK.breaks),
 }
 BREAKS = {"disconnected": (0.05, 0.35, 0.65, 0.95), "jump": (0.5,), "kink": (0.5,)}
 
 
 def entropies(
     comm: MPI.Comm,
-    data: str = "disconnected",
     *,
+    data: str = "disconnected",
     sigma: float = math.sqrt(0.2),
     t1: float = 1.0,
     stops: tuple[float, ...] = (1e-2, 1e-3, 1e-4),
     grid: Grid | None = None,
 ) -> Study:
-    r"""Energy of the reversed drift against the entropy, down to early stops. Collective.
+    r"""Energy of the reversed drift against the entropy, down to early stops.
 
     The energy is taken along the solution of the reversed Fokker-Planck equation, the entropies
     from closed forms, as are distances to the data. As s_0 goes to zero a jump of height h counts
@@ -70,120 +65,86 @@ def entropies(
     :math:`s_0^{p + 1/2}`.
 
     Args:
-        comm: Communicator.
-        data: ``"disconnected"`` (0.7 and 0.3 of the mass on two intervals), ``"jump"``, ``"kink"``.
+        data: disconnected (0.7 and 0.3 of the mass on two intervals), jump or kink.
         sigma: Noise, 2 D = sigma**2.
         t1: Noising time.
         stops: Early stops, descending.
-        grid: Resolution, see ``reverse``; breaks of the data belong on nodes.
+        grid: Cells, and steps whenever the noising time is halved; breaks of the data are nodes.
     """
-    grid, D = grid or Grid(200, 8), 0.5 * sigma**2
-    noising = DATA[data](D)
-
-    def run(grid: Grid) -> Array:
-        found = reverse(comm, noising, sigma, t1, stops, grid)
-        return np.array([[r.energy, r.defect, r.distance(noising.start), r.largest] for r in found])
-
-    fine, error = measured(run, grid)
-    last = entropy(noising, t1)
-    x, w = nodes(BREAKS[data])
-    limit = 4.0 * D * (entropy_of_data(noising.start(x), w) - last)
-    exact = [4.0 * D * (entropy(noising, s) - last) for s in stops]
-    rows = []
-    for i, s in enumerate(stops):
-        rows += [
-            Row(
-                f"E int |v|^2 dt down to s_0 = {s:g}",
-                fine[i, 0],
-                predicted=exact[i],
-                discretization_error=error[i, 0],
-                tolerance=1e-3,
-            ),
-            Row(
-                f"relative L2 distance of the reversal to p_s, s_0 = {s:g}",
-                fine[i, 1],
-                bound=1e-3,
-                discretization_error=error[i, 1],
-            ),
-            Row(f"largest drift, s_0 = {s:g}", fine[i, 3], discretization_error=error[i, 3]),
-        ]
-    rows.append(
-        Row(
-            "E int |v|^2 dt, against the limit 4 D (H(p_0) - H(p_T))",
-            fine[-1, 0],
-            bound=limit,
-            discretization_error=error[-1, 0],
-        )
-    )
-    growth = fine[-1, 3] / fine[0, 3]
-    rows.append(
-        Row(
-            "growth of the largest drift between the stops",
-            growth,
-            # |x|^(p - 1) at the distance sqrt(s), p = 3/4, or 1/sqrt(s) at a jump.
-            at_least=(stops[0] / stops[-1]) ** (0.125 if data == "kink" else 0.45),
-            discretization_error=growth * float((error[:, 3] / fine[:, 3])[[0, -1]].sum()),
-        )
-    )
-    exact_distances = [stopped(noising, noising.start, s, BREAKS[data])[0] for s in stops]
-    relative = float((error[:, 2] / fine[:, 2])[-2:].sum())
-    rows += [
-        Row(
-            f"L2 distance of the reversal to the data, s_0 = {stops[-1]:g}",
-            fine[-1, 2],
-            predicted=exact_distances[-1],
-            discretization_error=error[-1, 2],
-            tolerance=5e-3,
-        ),
-        Row(
-            "slope of it in s_0, last two",
-            float(slopes(np.array(stops), fine[:, 2])[-1]),
-            predicted=float(slopes(np.array(stops), np.array(exact_distances))[-1]),
-            discretization_error=relative / math.log(stops[-2] / stops[-1]),
-            tolerance=5e-3,
-        ),
-        *_limit(noising, data, D),
-    ]
-    at_stops = list(stops)
-    y = np.linspace(0.0, 1.0, 801)
-    energies = (
-        Line(at_stops, fine[:, 0].tolist(), "energy of the reversed drift", "o"),
-        Line(at_stops, exact, "4 D (H(p_s) - H(p_T))", "-"),
-        Line(at_stops, [limit] * len(stops), "limit", "--"),
-    )
-    shapes = [Line(y.tolist(), noising.start(y).tolist(), "data", "-")]
-    shapes += [
-        Line(y.tolist(), np.exp(noising.log_density(r, y)).tolist(), f"s = {r:g}", "-")
-        for r in (*stops[::-1], t1)
-    ]
-    return Study(
+    study = Study(
         f"reversed heat flow of {data} data, sigma = {sigma:.3g}, T = {t1:g}",
         "The energy of the reversed drift is $4D(H(p_{s_0}) - H(p_T))$, and stays finite as the "
         "early stop goes to zero, while the drift itself grows without bound.",
-        "own",
-        tuple(rows),
-        (
-            Panel("energy against entropy", "s_0", "energy", energies, "log"),
-            Panel("noised densities", "x", "density", tuple(shapes)),
-        ),
     )
+    noising = DATA[data](0.5 * sigma**2)
+
+    def run(at: Grid) -> Array:
+        found = reversed_densities(comm, noising, t1, stops, at)
+        return np.array([[r.energy, r.defect, r.distance(noising.start), r.largest] for r in found])
+
+    energy, defect, distance, largest = measure(run, grid or Grid(200, 8)).T
+    exact, limit = _energies(noising, data, stops, t1)
+    left = np.array([stopped(noising, noising.start, s, BREAKS[data])[0] for s in stops])
+    study.equals("E int |v|^2 dt down to s_0 = {:g}", energy, exact, 1e-3, over=stops)
+    name = "relative L2 distance of the reversal to p_s, s_0 = {:g}"
+    study.below(name, defect, 1e-3, over=stops)
+    study.report("largest drift, s_0 = {:g}", largest, over=stops)
+    study.below("E int |v|^2 dt, against the limit 4 D (H(p_0) - H(p_T))", energy[-1], limit)
+    study.above(
+        "growth of the largest drift between the stops",
+        largest[-1] / largest[0],
+        # |x|^(p - 1) at the distance sqrt(s), p = 3/4, or 1/sqrt(s) at a jump.
+        (stops[0] / stops[-1]) ** (0.125 if data == "kink" else 0.45),
+    )
+    name = f"L2 distance of the reversal to the data, s_0 = {stops[-1]:g}"
+    study.equals(name, distance[-1], left[-1], 5e-3)
+    rate = float(np.diff(np.log(left[-2:]))[0] / np.diff(np.log(stops[-2:]))[0])
+    study.equals("slope of it in s_0, last two", distance.slopes(stops)[-1], rate, 5e-3)
+    _check_limit(study, noising, data)
+    study.picture(
+        "energy against entropy",
+        "s_0",
+        "energy",
+        Line(stops, energy, "energy of the reversed drift", "o"),
+        Line(stops, exact, "4 D (H(p_s) - H(p_T))", "-"),
+        Line(stops, limit, "limit", "--"),
+        log="x",
+    )
+    y = np.linspace(0.0, 1.0, 801)
+    noised = {s: np.exp(noising.log_density(s, y)) for s in (*stops[::-1], t1)}
+    lines = [Line(y, p, f"s = {s:g}", "-") for s, p in noised.items()]
+    data_line = Line(y, noising.start(y), "data", "-")
+    study.picture("noised densities", "x", "density", data_line, *lines)
+    return study
 
 
-def _limit(noising: PiecewiseHeat | CosineHeat, data: str, D: float) -> list[Row]:
+def _energies(
+    noising: Heat, data: str, stops: tuple[float, ...], t1: float
+) -> tuple[list[float], float]:
+    """4 D (H(p_s) - H(p_T)) at early stops s, and for the data themselves."""
+    last = entropy(noising, t1)
+    x, w = graded(BREAKS[data])
+    p = noising.start(x)
+    whole = float(w @ (p * np.log(np.where(p > 0.0, p, 1.0))))
+    exact = [4.0 * noising.D * (entropy(noising, s) - last) for s in stops]
+    return exact, 4.0 * noising.D * (whole - last)
+
+
+def _check_limit(study: Study, noising: Heat, data: str) -> None:
     """The distance in closed form at an early stop, against what jumps or kinks alone make."""
-
-    def distance(s: float, grading: int = 4) -> float:
-        return stopped(noising, noising.start, s, BREAKS[data], grading=grading)[0]
-
     if isinstance(noising, CosineHeat):
-        limit, early = _kinks(noising.profile, D * 1e-4), 1e-4
+        early = 1e-4
+        limit = _kinks(KINK, noising.D * early)
     else:
         early, ends = 1e-9, np.array(BREAKS[data])
         squares = (noising.start(ends + 1e-9) - noising.start(ends - 1e-9)) ** 2
-        limit = math.sqrt(float(squares.sum()) * JUMP * math.sqrt(D * early))
-    first, again = distance(early), distance(early, 6)
+        limit = math.sqrt(float(squares.sum()) * JUMP * math.sqrt(noising.D * early))
+    again, first = (
+        stopped(noising, noising.start, early, BREAKS[data], grading=grading)[0]
+        for grading in (6, 4)
+    )
     name = f"it in closed form over its limit, s_0 = {early:g}"
-    return [Row(name, first / limit, 1.0, None, None, abs(again - first) / limit, 5e-3)]
+    study.equals(name, Figure.refined(again, first) / limit, 1.0, 5e-3)
 
 
 def _kinks(profile: Profile, tau: float, p: float = 0.75) -> float:
@@ -203,12 +164,10 @@ def _kinks(profile: Profile, tau: float, p: float = 0.75) -> float:
 
 
 def experiments(quick: bool) -> list[Experiment]:
-    """What ``fpcontrol verify`` runs; the quick ones take some seconds."""
-    few: dict[str, Any] = {"stops": (1e-2, 1e-3), "grid": Grid(100, 8)} if quick else {}
+    """Fewer data and earlier stops if quick."""
+    few = {"stops": (1e-2, 1e-3), "grid": Grid(100, 8)} if quick else {}
     names = ("disconnected", "kink") if quick else DATA
-    found = [
-        Experiment(f"t2.entropy.{data}", functools.partial(entropies, data=data, **few))
-        for data in names
+    found = [Experiment(f"t2.entropy.{data}", entropies, data=data, **few) for data in names]
+    return found + [
+        e for part in (vacuum, score_limits, early_stops) for e in part.experiments(quick)
     ]
-    found += [e for part in (vacuum, score_limits, early_stops) for e in part.experiments(quick)]
-    return found

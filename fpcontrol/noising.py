@@ -1,37 +1,47 @@
-r"""Heat flow in closed form: densities, scores and entropies of noised data.
+r"""Noising processes with their scores in closed form, and the drifts that reverse them.
 
-Two forms, both of :math:`\partial_s p = D\,\partial_x^2 p`:
+A noising process :math:`dX = f\,ds + \sqrt{2D}\,dW` takes data at s = 0 to something close to
+noise at s = T. With its densities :math:`p_s`, run backward in time t = T - s, the drifts
 
-- ``PiecewiseHeat``: data made of pieces :math:`\sum_j c_j\cos(k_j(x - a))` on intervals ``[a, b]``,
-  by error functions, with or without walls (images). The score is right to round-off relative to
-  itself, also where the density is far below the smallest number.
-- ``CosineSeries``: positive data on (0, 1) with walls, of any shape (``CosineHeat``) or made of a
-  few cosines (``score_networks.HeatFlow``).
+.. math:: v = 2D\,\partial_x\log p_{T-t} - f \quad\text{(SDE, noise of the same strength)},\qquad
+    v = D\,\partial_x\log p_{T-t} - f \quad\text{(ODE)}
+
+carry :math:`p_T` back to the data (``reverse``). All is on a line:
+
+- ``PiecewiseHeat``: heat flow of data made of pieces :math:`\sum_j c_j\cos(k_j(x - a))` on
+  intervals ``[a, b]``, by error functions, with or without walls (images). The score is right to
+  round-off relative to itself, also where the density is far below the smallest number.
+- ``CosineHeat``: heat flow between the walls of (0, 1) of positive data of any shape.
+- ``OrnsteinUhlenbeck``: the process of that name, on the line.
+
+Nothing here needs a mesh: a drift goes to ``FokkerPlanck``, ``carry`` or any other integrator.
 """
 
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from scipy.special import erfcx, wofz
 
-from fpcontrol.theorems.closed_forms.profiles import Profile, nodes
+from fpcontrol.quadrature import composite, graded
 from fpcontrol.typing import Array
 
 # Images of the walls of (0, 1) in the order of their distance: x -> sign * x + shift.
 IMAGES = ((1, 0.0), (-1, 0.0), (-1, 2.0), (1, 2.0), (1, -2.0), (-1, -2.0), (-1, 4.0))
 # Beyond this time (times D) seven images are not enough for 1e-16, and 12 cosines are.
 MANY = 0.05
-# |p_s - p_0|^2 at a jump of height h: h^2 sqrt(D s) times twice the integral of (erfc/2)^2.
-JUMP = (2.0 - math.sqrt(2.0)) / math.sqrt(math.pi)
 
 
 class Noising(Protocol):
-    """Densities of noised data and their scores, at times s of the noising process."""
+    """A noising process at its times s: densities of noised data, their scores, its drift."""
+
+    @property
+    def D(self) -> float:
+        """Diffusivity."""
 
     def log_density(self, s: float, x: Array) -> Array:
         """Logarithm of the density, ``(N,)``."""
@@ -66,12 +76,12 @@ class PiecewiseHeat:
 
     Attributes:
         pieces: The data, of mass 1, on parts of (0, 1).
-        diffusivity: D.
+        D: Diffusivity.
         walls: Whether 0 and 1 reflect; else the flow is on the line.
     """
 
     pieces: tuple[Piece, ...]
-    diffusivity: float
+    D: float
     walls: bool = True
 
     def start(self, x: Array) -> Array:
@@ -94,7 +104,7 @@ class PiecewiseHeat:
 
     def _scaled(self, s: float, x: Array) -> tuple[Array, Array, Array]:
         """Exponent, and density and slope without the exponential of it."""
-        tau = self.diffusivity * s
+        tau = self.D * s
         if self.walls and tau > MANY:
             return (np.zeros_like(x), *self._series(tau, x))
         images = IMAGES if self.walls else IMAGES[:1]
@@ -148,7 +158,7 @@ class PiecewiseHeat:
     @functools.cached_property
     def _coefficients(self) -> list[float]:
         ends = {e for piece in self.pieces for e in (piece.lower, piece.upper)}
-        x, w = nodes(tuple(sorted(ends - {0.0, 1.0})))
+        x, w = graded(tuple(sorted(ends - {0.0, 1.0})))
         p = self.start(x)
         return [2.0 * float(w @ (p * np.cos(m * math.pi * x))) for m in range(1, 13)]
 
@@ -182,6 +192,11 @@ class OrnsteinUhlenbeck:
     heat: PiecewiseHeat
     rate: float
     centre: float = 0.5
+
+    @property
+    def D(self) -> float:
+        """Diffusivity."""
+        return self.heat.D
 
     def log_density(self, s: float, x: Array) -> Array:
         """Logarithm of the density, ``(N,)``."""
@@ -271,21 +286,19 @@ class CosineSeries(ABC):
 
 @dataclass(frozen=True)
 class CosineHeat(CosineSeries):
-    """Heat flow of a positive profile.
+    """Heat flow of positive data on (0, 1).
 
     Attributes:
-        profile: The data.
+        start: Density of the data, ``(N,)`` to ``(N,)``.
         D: Diffusivity.
+        breaks: Where it jumps or has kinks.
         modes: Number of cosines: those left at the earliest time that is asked for.
     """
 
-    profile: Profile
+    start: Callable[[Array], Array]
     D: float
+    breaks: tuple[float, ...] = ()
     modes: int = 800
-
-    def start(self, x: Array) -> Array:
-        """The data, ``(N,)``."""
-        return self.profile.value(x)
 
     @functools.cached_property
     def waves(self) -> Array:
@@ -295,54 +308,40 @@ class CosineHeat(CosineSeries):
     @functools.cached_property
     def heights(self) -> Array:
         """Coefficients of the data."""
-        x, w = nodes(self.profile.breaks)
-        return 2.0 * (np.cos(np.outer(self.waves, x)) @ (w * self.profile.value(x)))
+        x, w = graded(self.breaks)
+        return 2.0 * (np.cos(np.outer(self.waves, x)) @ (w * self.start(x)))
+
+
+@dataclass(frozen=True)
+class Reversal:
+    """A drift, shapes ``(N, 1)``, that runs a noising process backward; see ``reverse``."""
+
+    noising: Noising
+    t1: float
+    ode: bool = False
+
+    def __call__(self, t: float, x: Array) -> Array:
+        """Drift at the time ``t`` of the reversal, at points ``(N, 1)``."""
+        score = self.noising.score(self.t1 - t, x[:, 0])
+        factor = 1.0 if self.ode else 2.0
+        return (factor * self.noising.D * score - self.noising.pull(x[:, 0]))[:, None]
+
+
+def reverse(noising: Noising, t1: float, *, ode: bool = False) -> Reversal:
+    r"""The drift that carries :math:`p_T` back to the data.
+
+    Args:
+        noising: The process.
+        t1: Noising time T at which the reversal starts. It ends before t = T: there the score of
+            data with jumps is infinite.
+        ode: Whether it is that of the ODE, without noise; else noise of the same :math:`\sqrt{2D}`
+            must be added.
+    """
+    return Reversal(noising, t1, ode)
 
 
 def entropy(noising: Noising, s: float, *, panels: int = 800) -> float:
     r""":math:`\int p_s\log p_s\,dx` on (0, 1) with walls, by Gauss's rule in equal panels."""
-    x, w = _panels(panels)
+    x, w = composite(np.linspace(0.0, 1.0, panels + 1), 4)
     log_p = noising.log_density(s, x)
     return float(w @ (np.exp(log_p) * log_p))
-
-
-@functools.cache
-def _panels(n: int) -> tuple[Array, Array]:
-    hat, w = np.polynomial.legendre.leggauss(4)
-    x = (np.arange(n)[:, None] + 0.5 * hat + 0.5) / n
-    return x.ravel(), np.tile(0.5 * w / n, n)
-
-
-def stopped(
-    noising: Noising,
-    data: Callable[[Array], Array],
-    s: float,
-    breaks: tuple[float, ...],
-    *,
-    lower: float = 0.0,
-    upper: float = 1.0,
-    grading: int = 4,
-) -> tuple[float, float]:
-    """What is left of the data's noise at an early stop: L2 distance to them, mass outside (0, 1).
-
-    Args:
-        noising: Closed forms.
-        data: The data, ``(N,)`` to ``(N,)``.
-        s: The stop.
-        breaks: Where data jump or have kinks, inside the interval.
-        lower: Left end of the interval.
-        upper: Right end.
-        grading: Of the quadrature towards breaks; another one shows its error.
-    """
-    length = upper - lower
-    x, w = nodes(tuple((b - lower) / length for b in breaks), grading)
-    x, w = lower + length * x, length * w
-    p = np.exp(noising.log_density(s, x))
-    outside = (x < 0.0) | (x > 1.0)
-    return math.sqrt(w @ (p - data(x)) ** 2), float(w[outside] @ p[outside])
-
-
-def entropy_of_data(values: Array, weights: Sequence[float] | Array) -> float:
-    r""":math:`\int p_0\log p_0\,dx` from values at nodes."""
-    positive = np.where(values > 0.0, values, 1.0)
-    return float(np.asarray(weights) @ (values * np.log(positive)))
