@@ -44,12 +44,12 @@ def only_within(group: MPI.Comm, *outer: MPI.Comm) -> Iterator[None]:
     """
     _open.append(tuple(comm for comm in outer if comm.size > group.size))
     try:
-        if len(_open) == 1:
+        if _open[-1] and not _tool:
             _start()
         yield
     finally:
         _open.pop()
-        if not _open:
+        if not any(_open):
             _stop()
 
 
