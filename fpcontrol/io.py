@@ -1,4 +1,4 @@
-"""Files: densities for ParaView, records of runs, tables of points."""
+"""Files: densities for ParaView or to be read back, records of runs, tables of points."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from dolfinx import fem
 from dolfinx.io import VTXWriter
 from petsc4py import PETSc
 
+from fpcontrol.archive import load, save
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.result import Result
 from fpcontrol.parallel.files import output_path, replacing, reserve
@@ -24,7 +25,16 @@ from fpcontrol.reference import MoserFlow
 from fpcontrol.tables import read_points
 from fpcontrol.trajectory import Trajectory
 
-__all__ = ["read_points", "record", "versions", "write", "write_json", "write_record"]
+__all__ = [
+    "load",
+    "read_points",
+    "record",
+    "save",
+    "versions",
+    "write",
+    "write_json",
+    "write_record",
+]
 
 
 def write(

@@ -18,7 +18,7 @@ LAYERS = [
     {"reference", "characteristics"},
     {"distances"},
     {"control"},
-    {"certificates", "ensemble", "verification", "tables", "io", "plotting"},
+    {"certificates", "ensemble", "verification", "tables", "archive", "io", "plotting"},
     {"theorems", "cli", "guide", "__main__"},
 ]
 # Of the leaves, nothing but the command line, the theorems and the package itself imports any,
