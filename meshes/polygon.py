@@ -1,5 +1,6 @@
 """Triangulate a polygon with gmsh, measure the mesh, write it as XDMF with a JSON record beside."""
 
+import contextlib
 import json
 import os
 import tempfile
@@ -133,7 +134,11 @@ def check_output(path: Path) -> Path:
 
 def _load_gmsh() -> ModuleType:
     try:
-        import gmsh
+        with contextlib.redirect_stdout(None):  # without its library it prints where it has looked
+            import gmsh
+        # The module alone can be imported; a function is looked up in the process then.
+        if not hasattr(gmsh.lib, "gmshInitialize"):
+            raise OSError("its shared library is not found")
     except (ImportError, OSError) as error:
         raise OSError(
             f"gmsh cannot be loaded ({error}): pip install gmsh, and on Debian "

@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record = {"shape": options.shape, "cell_size": cell_size}
         record |= {"mesh": polygon.figures(mesh), "facet_tags": names}
         polygon.write(out, mesh, facet_tags, record)
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         print(f"shapes.py: error: {error}", file=sys.stderr)
         return 1
     print(f"wrote {out}: {record['mesh']}")

@@ -144,6 +144,56 @@ def test_an_error_is_one_line_and_leaves_no_file(coast, tmp_path, capsys, name, 
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_swapped_columns_are_noticed_where_a_latitude_cannot_be_one(coast, tmp_path):
+    points = [(y, x + 100.0) for x, y in SQUARE]
+    with pytest.raises(ValueError, match=r"not '110.0'; are the columns swapped\?"):
+        coast.read_coast(write(tmp_path / "c.csv", points))
+
+
+def test_lakes_and_further_islands_are_left_out_with_one_warning_each(coast, tmp_path, capsys):
+    main, lake = circle(10.0, 50.0, 100.0), circle(10.0, 50.0, 20.0)
+    islets = circle(13.0, 50.0, 10.0) + circle(7.0, 50.0, 10.0)
+    points = coast.read_coast(write(tmp_path / "c.csv", islets + lake + main))
+    assert len(points) == len(main) - 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("c.csv: ")[1].split(" km2")[0] for line in lines] == [
+        "lakes left out: 1, 1257",
+        "further islands left out: 2, 628.3",
+    ]
+
+
+def cut_at_180(longitude: float) -> tuple[list, list]:
+    """The halves of a round island of 100 km east and west of 180 degrees, as data sets have it."""
+    whole = shapely.Polygon(
+        [(x if x > 0 else x + 360, y) for x, y in circle(longitude, -16.8, 100.0)]
+    )
+    halves = []
+    for low in (170.0, 180.0):
+        x, y = shapely.intersection(whole, shapely.box(low, -90, low + 10, 90)).exterior.xy
+        halves.append([(a - 360.0 if low == 180.0 else a, b) for a, b in zip(x, y, strict=True)])
+    return halves[0], halves[1]
+
+
+@pytest.mark.parametrize("longitude", [179.9, 180.0])
+def test_halves_of_an_island_cut_at_180_degrees_are_joined_and_one_is_refused(
+    coast, tmp_path, longitude
+):
+    west, east = cut_at_180(longitude)
+    points = coast.read_coast(write(tmp_path / "both.csv", west + east))
+    polygon = coast.island(points, coast.equal_area_projection(points))
+    assert polygon.area == pytest.approx(np.pi * 100.0**2, rel=1e-3)
+    for half in (west, east):
+        with pytest.raises(ValueError, match="its other half is not in the file"):
+            coast.read_coast(write(tmp_path / "half.csv", half))
+
+
+def test_parts_that_simplification_drops_are_counted(coast, capsys):
+    neck = shapely.box(99.0, 50.0, 131.0, 52.0)
+    both = shapely.union_all([shapely.box(0, 0, 100, 100), neck, shapely.box(130, 40, 150, 60)])
+    coast.simplify(both, 10.0)
+    assert "parts on necks below a cell, left out: 1, 403.2 km2" in capsys.readouterr().err
+
+
 # --- projection and simplification -----------------------------------------------------------
 
 
@@ -315,3 +365,19 @@ def test_without_gmsh_the_error_says_what_to_install(coast, tmp_path, capsys, mo
     path = write(tmp_path / "coast.csv", SQUARE)
     assert coast.main([str(path), "--out", str(tmp_path / "o.xdmf"), "--cell-size", "8"]) == 1
     assert "pip install gmsh" in capsys.readouterr().err
+
+
+def test_without_the_library_of_gmsh_the_error_is_one_line(coast, tmp_path, capsys, monkeypatch):
+    # As gmsh's module is then: it has a warning, and looks up its functions in the process.
+    text = "import ctypes\nprint('Warning: could not find')\nlib = ctypes.CDLL(None)\n"
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "gmsh.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path / "fake")
+    monkeypatch.delitem(sys.modules, "gmsh", raising=False)
+    path = write(tmp_path / "coast.csv", SQUARE)
+    assert coast.main([str(path), "--out", str(tmp_path / "o.xdmf"), "--cell-size", "8"]) == 1
+    out = capsys.readouterr()
+    monkeypatch.delitem(sys.modules, "gmsh", raising=False)
+    assert out.out == ""
+    assert out.err.count("\n") == 1
+    assert "its shared library is not found" in out.err
