@@ -53,7 +53,8 @@ def block(text: str) -> str:
 
     settings = {
         "math_output": "MathML",
-        "report_level": 4,  # what is wrong with a formula stands in the page
+        "report_level": 2,  # what is wrong stands in the page
+        "warning_stream": False,  # and nowhere else
         "file_insertion_enabled": False,
         "raw_enabled": False,
         "embed_stylesheet": False,

@@ -3,7 +3,7 @@ r"""Limited width: few neurons at a time, switched fast, do what many do at once
 A statement of the kind of the theorems on networks of limited width in [1] and [2]: a drift with
 as many neurons as dimensions, :math:`v(t,x) = W(t)\,\varphi(A(t)x + b(t))`, whose weights are
 piecewise constant in time, comes as close as one likes to what any wide network
-:math:`\sum_{j\le m} g_j` does: run through :math:`m\,g_1, \dots, m\,g_m` in each of ``n`` cycles.
+:math:`\sum_{j\le m} g_j` does: run through :math:`m\,g_1, \ldots, m\,g_m` in each of ``n`` cycles.
 The drifts converge weakly in time only. With noise :math:`\rho_n \to \rho` in
 :math:`C([0,T];L^2)`, without it in :math:`W_2`. By Lie and Trotter (own), with
 :math:`A_j = \frac Dm\Delta - \nabla\cdot(g_j\,\cdot)`,
