@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from mutation import MUTATIONS, TABLE
+from mutation import TABLE
+from mutations import MUTATIONS
 
 from fpcontrol.theorems.framework import runner as suite
 
