@@ -128,7 +128,7 @@ class Watch:
         self.mass[n] = sums[0]
 
     def _look(self, n: int, new: Array) -> None:
-        mass, size, *changes, negative = self._sums
+        mass, size, *changes, negative = self._sums.tolist()
         if not size <= GROWTH * self._size:  # not a number, too
             raise ArithmeticError(
                 f"The run has blown up: at t = {self._times[n]:g} (step {n}) the integral of |rho| "
