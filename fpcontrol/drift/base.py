@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol
-
-from mpi4py import MPI
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from dolfinx import fem
 
 from fpcontrol.typing import Array, Field, VectorField
+
+if TYPE_CHECKING:  # closed forms are drifts, and need neither MPI nor DOLFINx
+    from mpi4py import MPI
 
 
 class SamplePoints(Protocol):
@@ -20,7 +20,7 @@ class SamplePoints(Protocol):
         """Shape ``(N, d)``."""
 
     @property
-    def comm(self) -> MPI.Comm:
+    def comm(self) -> "MPI.Comm":
         """Communicator that the points are distributed over."""
 
 
@@ -278,7 +278,7 @@ def as_drift(drift: Any) -> Drift:
     """
     if isinstance(drift, Drift):
         return drift
-    if isinstance(drift, fem.Function):
+    if hasattr(drift, "function_space"):  # a Function, told apart without loading DOLFINx
         raise ValueError(
             f"drift = {drift.name!r} is a dolfinx Function; drifts from finite-element data are "
             "not offered. Give a callable drift(t, x), x of shape (N, d), that evaluates it."
