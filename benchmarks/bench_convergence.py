@@ -149,7 +149,7 @@ def swinging(dim: int, n: int, sigma: float = 0.7, solver: str = "direct") -> Ev
 def in_time(quick: bool) -> list[Row]:
     """Error at the end, degree 3; the finer run has 8 or 4 times the most steps, by SDIRK4."""
     cases: list[tuple[Evolution, tuple[Scheme, ...], int, int]] = [
-        (swinging(1, 32), SCHEMES, 64 if quick else 256, 8)
+        (swinging(1, 32), SCHEMES, 32 if quick else 256, 8)
     ]
     if not quick:
         cases += [

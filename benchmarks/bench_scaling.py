@@ -313,9 +313,9 @@ def cores() -> int:
 
 def launched(options: argparse.Namespace) -> dict[str, Any]:
     """Run all parts on ranks of their own; on one process."""
-    n, steps, rounds = (128, 10, 3) if options.quick else (512, 6, 3)
-    n_blocks = 48 if options.quick else 256
-    doubles = DOUBLES // 12 if options.quick else DOUBLES
+    n, steps, rounds = (128, 10, 1) if options.quick else (512, 6, 3)
+    n_blocks = 32 if options.quick else 256
+    doubles = DOUBLES // 48 if options.quick else DOUBLES
     dofs, rank_counts = (500, (1, 2, 4)) if options.quick else (2000, (1, 2, 4, 8))
     tables: dict[str, list[dict[str, Any]]] = {"strong": [], "blocks": [], "counts": []}
     with tempfile.TemporaryDirectory() as name:
@@ -330,7 +330,7 @@ def launched(options: argparse.Namespace) -> dict[str, Any]:
         strong_ranks = 2 ** int(math.log2(min(cores(), 8)))
         tables["strong"] = run(strong_ranks, "strong", n, steps, rounds, doubles)
         if strong_ranks > 1:
-            tables["blocks"] = run(strong_ranks, "blocks", n_blocks, 2)
+            tables["blocks"] = run(strong_ranks, "blocks", n_blocks, min(rounds, 2))
         library = mpi_counts.built(folder)
         for ranks in rank_counts:
             tables["counts"] += run(ranks, "counts", dofs, preload=library)

@@ -25,7 +25,7 @@ import fpcontrol as fpc
         (lambda: equation(quadrature_degree=-1), "quadrature_degree = -1 must be a whole number"),
         (lambda: equation(quadrature_degree=2.5), "quadrature_degree = 2.5"),
         (lambda: equation(quadrature_degree=99), "from 1 to 30"),
-        (lambda: equation(method="upwind"), "method = 'upwind'"),
+        (lambda: equation(discretization="upwind"), "discretization = 'upwind' is none"),
         (lambda: equation(drift=3.0), "drift = 3.0 is not callable"),
         (lambda: solve(steps=0), "steps = 0"),
         (lambda: solve(steps=-3), "steps = -3"),
