@@ -48,6 +48,7 @@ from fpcontrol.control.parametric import (
 from fpcontrol.control.result import Result
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.monotone import Monotone
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.parallel.progress import announce_compilation as _announce_compilation
 from fpcontrol.reference import MoserFlow
@@ -68,6 +69,7 @@ __all__ = [
     "CrankNicolson",
     "FokkerPlanck",
     "Galerkin",
+    "Monotone",
     "MoserFlow",
     "NetworkDrift",
     "ParametricDrift",

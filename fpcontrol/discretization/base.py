@@ -10,8 +10,8 @@ discretization, and on the diffusivity. Nothing here asks N to be linear in eith
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from mpi4py import MPI
 
@@ -101,8 +101,13 @@ class SemiDiscretization(ABC):
         discretization: The value that it was made by.
         elements: Lagrange space of the density, with integrals, norms and communication.
         restoration: See ``Restoration``.
+        positive: Whether solutions are not negative; iterations must then start from the density
+            before, not from an extrapolation of two.
+        petsc_options: What the method asks of iterative solvers, unless a user says otherwise.
     """
 
+    positive: ClassVar[bool] = False
+    petsc_options: ClassVar[Mapping[str, Any]] = {}
     discretization: "Discretization"
     elements: Elements
     restoration: Restoration

@@ -56,6 +56,23 @@ def add_entries(slots: Any, cells: Any, out: Any) -> None:
 
 
 @compiled
+def add_edges(slots: Any, leaving: Any, entering: Any, out: Any) -> None:
+    """Add edges' fluxes ``leaving * u_i - entering * u_j`` from i to j to a matrix's entries.
+
+    Args:
+        slots: Numbers of the entries ii, ij, ji, jj, ``(n_edges, 4)``.
+        leaving: Shape ``(n_edges,)``.
+        entering: Shape ``(n_edges,)``.
+        out: Entries.
+    """
+    for e in range(leaving.size):
+        out[slots[e, 0]] += leaving[e]
+        out[slots[e, 1]] -= entering[e]
+        out[slots[e, 2]] -= leaving[e]
+        out[slots[e, 3]] += entering[e]
+
+
+@compiled
 def blend(a: float, x: Any, b: float, y: Any, out: Any) -> None:
     """``out = a x + b y``."""
     for i in range(out.size):

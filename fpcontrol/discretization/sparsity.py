@@ -21,6 +21,8 @@ class Sparsity:
     Attributes:
         slots: Entry of each element matrix's entry, ``(n_cells, n_basis**2)``.
         size: Number of entries.
+        indptr: Where the rows of local numbers begin.
+        indices: Columns of the entries, sorted in each row.
     """
 
     def __init__(self, dofs: Array, index_map, comm: MPI.Comm) -> None:  # type: ignore[no-untyped-def]
@@ -32,12 +34,12 @@ class Sparsity:
         ones = np.ones(rows.size, dtype=np.int8)
         pattern = sparse.csr_array((ones, (rows.ravel(), columns.ravel())), shape=(n, n))
         pattern.sum_duplicates()  # sorts, too
-        self._indptr, self._indices = (
+        self.indptr, self.indices = (
             a.astype(PETSc.IntType, copy=False) for a in (pattern.indptr, pattern.indices)
         )
-        self.size = len(self._indices)
+        self.size = len(self.indices)
         self.slots = np.empty((n_cells, n_basis**2), dtype=np.int32)
-        kernels.find(self._indptr, self._indices, dofs, dofs, self.slots)
+        kernels.find(self.indptr, self.indices, dofs, dofs, self.slots)
         self._template: PETSc.Mat | None = None
         if comm.size > 1:
             numbers = index_map.local_to_global(np.arange(n, dtype=np.int32)).astype(PETSc.IntType)
@@ -46,13 +48,13 @@ class Sparsity:
             self._template.setType(PETSc.Mat.Type.AIJ)
             # Sorting takes longer than filling in: it is done once.
             self._template.setPreallocationCOO(
-                np.repeat(numbers, np.diff(self._indptr)), numbers[self._indices]
+                np.repeat(numbers, np.diff(self.indptr)), numbers[self.indices]
             )
 
     def diagonal(self) -> Array:
         """Numbers of the entries on the diagonal that this rank's cells contribute to."""
-        rows = np.repeat(np.arange(len(self._indptr) - 1), np.diff(self._indptr))
-        return np.flatnonzero(rows == self._indices)
+        rows = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        return np.flatnonzero(rows == self.indices)
 
     def entries(self, cells: Array) -> Array:
         """Entries, ``(size,)``, from element matrices ``(n_basis**2, n_cells)``."""
@@ -65,7 +67,7 @@ class Sparsity:
         if self._template is None:
             # Where no rank contributes to another's rows, PETSc uses the array itself.
             shape = (self._owned, self._owned)
-            csr = (self._indptr, self._indices, values)
+            csr = (self.indptr, self.indices, values)
             return Matrix(PETSc.Mat().createAIJWithArrays(shape, csr, comm=self._comm), values)
         result = Matrix(self._template.duplicate(), values)
         result.update()

@@ -90,7 +90,7 @@ class Operators:
             linear_solver,
             dimension=self._elements.dimension,
             fill=least,
-            petsc_options=petsc_options,
+            petsc_options=_asked(system, linear_solver, petsc_options),
         )
 
     def use(self, stage: StageDrift) -> None:
@@ -160,6 +160,14 @@ class Operators:
         own = g.sparsity.diagonal()[: g.n_owned]  # of this rank's cells: the ratio is as good
         total = g.sum(float((g.stiffness_values[own] / g.mass_values[own]).sum()))
         return total / g.index_map.size_global
+
+
+def _asked(
+    system: SemiDiscretization, linear_solver: str, petsc_options: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """PETSc options: what the method asks of iterative solvers, then what the user says."""
+    direct = linear_solver == "direct" or (system.elements.dimension, system.comm.size) == (1, 1)
+    return ({} if direct else dict(system.petsc_options)) | dict(petsc_options or {})
 
 
 @dataclass

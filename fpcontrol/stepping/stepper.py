@@ -58,7 +58,8 @@ class RungeKuttaStepper(Stepper):
         self, rho: Array, before: Array, out: Array, drive: Drive, kept: Array | None = None
     ) -> None:
         """Advance one step; ``kept`` takes all stages ``u_i`` but the last. Collective."""
-        self._run(rho, (rho, before), out, drive, None, kept)
+        line = (rho, rho) if self.system.positive else (rho, before)
+        self._run(rho, line, out, drive, None, kept)
 
     def tangent_step(
         self,
