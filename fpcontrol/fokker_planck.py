@@ -169,7 +169,7 @@ class FokkerPlanck:
             raise ValueError(f"t1 = {t1!r} must be finite and later than t0 = {t0!r}.")
         check_density("start", start, self.elements)
         check_switches(self.drift, t0, t1, steps)
-        return _Run(start, t0, t1, steps, check_scheme(scheme))
+        return _Run(start, t0, t1, steps, check_scheme(scheme, self.discretization))
 
     def _yield_levels(self, run: "_Run", progress: bool) -> Iterator[tuple[float, fem.Function]]:
         empty, spare = blank(self.elements.space), np.empty((3, self.elements.n_local))

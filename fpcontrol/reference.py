@@ -9,6 +9,7 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol.density import check_density
+from fpcontrol.discretization.base import Discretization
 from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.discretization.neumann import Parts, potential
 from fpcontrol.drift.base import Drift, SamplePoints
@@ -38,7 +39,9 @@ class MoserFlow:
         t1: Last time ``T``.
         sigma: Noise, length per time**0.5, a number or a function of time; zero gives the drift
             of the continuity equation.
-        quadrature_degree: See ``Elements``; the equation must use the same.
+        discretization: Whose discrete solution the drift keeps on the line; ``Galerkin`` of the
+            densities' degree unless given. The equation must use the same.
+        quadrature_degree: Short form of ``discretization=Galerkin(degree, quadrature_degree)``.
 
     Attributes:
         start, goal: Copies of the two densities.
@@ -60,6 +63,7 @@ class MoserFlow:
         t1: float,
         sigma: Sigma,
         *,
+        discretization: Discretization | None = None,
         quadrature_degree: int | None = None,
     ) -> None:
         if not (np.isfinite(t1) and t1 > 0):
@@ -67,8 +71,12 @@ class MoserFlow:
         self.noise = Noise(sigma, zero=True)
         if not isinstance(start, fem.Function):
             raise ValueError(f"start = {start!r} is not a dolfinx Function; see fpc.density.")
-        degree = start.function_space.element.basix_element.degree
-        self.system = Galerkin(degree, quadrature_degree).of(start.function_space)
+        if discretization is None:
+            degree = start.function_space.element.basix_element.degree
+            discretization = Galerkin(degree, quadrature_degree)
+        elif quadrature_degree is not None:
+            raise ValueError("Give discretization or quadrature_degree, not both.")
+        self.system = discretization.of(start.function_space)
         self.elements = g = self.system.elements
         check_density("start", start, g)
         check_density("goal", goal, g)
@@ -81,9 +89,9 @@ class MoserFlow:
             lowest = self._lowest(rho.x.array)
             if lowest <= 0.0:
                 raise ValueError(
-                    f"{name} is not positive at the quadrature points (minimum {lowest:.3g}); the "
-                    "Moser drift divides by it. Add a floor (fpc.density.with_floor), refine the "
-                    "mesh, or use degree 1."
+                    f"{name} is not positive where the Moser drift divides by it (minimum "
+                    f"{lowest:.3g}): add a floor (fpc.density.with_floor), refine the mesh, or "
+                    "use degree 1."
                 )
         self._slope = (goal.x.array - start.x.array) / self.t1
         self._potential = self._solve_potential()
@@ -110,7 +118,7 @@ class MoserFlow:
             raise ValueError(f"t = {t!r} is outside [0, t1 = {self.t1:g}].")
 
     def _lowest(self, u: Array) -> float:
-        values = self.elements.evaluate(u)
+        values = self.system.divisors(u)
         return self.elements.comm.allreduce(float(values.min(initial=np.inf)), op=MPI.MIN)
 
     def _solve_potential(self) -> Array:
@@ -118,14 +126,14 @@ class MoserFlow:
         duals = [self._dual(u.x.array) for u in (self.start, self.goal)]
         masses = [parts.sums(dual) for dual in duals]
         parts.check_masses(MASS_RTOL, dict(zip(("start", "goal"), masses, strict=True)))
-        return potential(g, self._dual(self._slope), parts)
+        return potential(g, self._dual(self._slope), parts, self.system.stiffness)
 
     def _dual(self, u: Array) -> Array:
-        """The dual vector ``(u, phi_i)``, owned. Collective."""
+        """``M u``, owned entries. Collective."""
         g = self.elements
         values, product = g.vector(), g.vector()
         values.set(u)
-        g.mass.mult(values.petsc_vec, product.petsc_vec)
+        self.system.mass.mult(values.petsc_vec, product.petsc_vec)
         return product.array[: g.n_owned].copy()
 
 
@@ -152,16 +160,15 @@ class MoserDrift(Drift):
         Raises:
             ValueError: If the discretization has other points.
         """
-        own, flow = self.flow.elements, self.flow
-        if where is not own and not np.array_equal(where.points, own.points):
+        flow, own = self.flow, self.flow.system
+        if where.points is not own.points and not np.array_equal(where.points, own.points):
             raise ValueError(
-                f"The Moser drift of degree {own.degree} with quadrature of degree "
-                f"{own.quadrature_degree} was asked at other points ({where}); use the "
-                "same mesh, degree and quadrature_degree for the reference and the equation."
+                f"The Moser drift of {own.discretization!r} ({own}) was asked at other points "
+                f"({where}); use the same mesh and discretization (degree, quadrature_degree) for "
+                "the reference and the equation."
             )
         rho = flow.coefficients(t)
-        flux = own.gradient(flow._potential + flow.noise.diffusivity(t) * rho)
-        return flux / own.evaluate(rho).reshape(-1, 1)
+        return own.moser_values(flow._potential, rho, flow.noise.diffusivity(t))
 
     def __call__(self, t: float, x: Array) -> Array:
         """Drift at points in cells owned by this rank, ``(N, d)`` to ``(N, d)``. Not collective.

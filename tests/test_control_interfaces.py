@@ -7,7 +7,7 @@ import pytest
 from problems import SELF, WORLD, bump, cube, raised, tracking
 
 import fpcontrol as fpc
-from fpcontrol.control.objectives import FinalKL, KineticEnergy, L2Tracking
+from fpcontrol.control.objectives import FinalKL, KineticEnergy, L2Tracking, Setting
 from fpcontrol.verification import difference_test, dot_test, taylor_test
 
 
@@ -170,9 +170,12 @@ def test_final_kl_is_the_distance_at_the_end():
 
 @pytest.mark.parallel([1, 2])
 def test_final_kl_refuses_a_negative_density():
-    p = tracking(pieces=1, steps=1, sigma=0.1, objectives=(FinalKL(),))
-    words = raised(ArithmeticError, lambda: p(60.0 * np.ones_like(p.drift.weights)))
+    p = tracking()
+    setting = Setting(p.reference.system, p.reference, p.times, 0.5)
+    cost, rho = FinalKL().on(setting), p.reference.goal.x.array - 2.0
+    words = raised(ArithmeticError, lambda: cost.level(len(p.times) - 1, rho))
     assert "density at t = 1 is not positive" in words and "floor" in words
+    assert cost.level(0, rho) == 0.0
 
 
 def test_energy_lowers_the_speed():

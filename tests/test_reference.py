@@ -108,7 +108,9 @@ def test_density_that_dips_below_zero_between_nodes_is_refused(place):
     even = fpc.density.uniform(mesh)
     pair = (narrow, even) if place == "start" else (even, narrow)
     message = raised(ValueError, lambda: fpc.MoserFlow(*pair, 1.0, 0.5))
-    assert message.startswith(f"{place} is not positive at the quadrature points (minimum -")
+    assert message.startswith(
+        f"{place} is not positive where the Moser drift divides by it (minimum -"
+    )
     fpc.MoserFlow(*(fpc.density.with_floor(rho, 0.3) for rho in pair), 1.0, 0.5)
 
 

@@ -74,7 +74,7 @@ class MeshRuns:
         self._drift = drift
         self.start = start or reference.start
         check_density("start", self.start, self.elements)
-        self.scheme = check_scheme(scheme)
+        self.scheme = check_scheme(scheme, self.system.discretization)
         self.times = np.linspace(0.0, drift.t1, steps + 1)
         self.sweeps = Sweeps(
             self.system,

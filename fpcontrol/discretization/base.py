@@ -37,6 +37,18 @@ class StageDrift(NamedTuple):
     diffusivity: float
 
 
+class Tableau(Protocol):
+    """What a discretization asks of a time scheme."""
+
+    @property
+    def a(self) -> tuple[tuple[float, ...], ...]:
+        """Coefficients of the Butcher tableau."""
+
+    @property
+    def name(self) -> str:
+        """Name of the scheme."""
+
+
 class Filler(Protocol):
     r"""Fills operators :math:`M + \tau N(v, D)` for one :math:`\tau`."""
 
@@ -134,6 +146,11 @@ class SemiDiscretization(ABC):
 
     @property
     @abstractmethod
+    def stiffness(self) -> PETSc.Mat:
+        """``N(0, 1)``, diffusion alone. Collective at first use."""
+
+    @property
+    @abstractmethod
     def point_weights(self) -> Array:
         """Weights of a quadrature rule on ``points``, ``(N,)``: volumes."""
 
@@ -144,6 +161,22 @@ class SemiDiscretization(ABC):
     @abstractmethod
     def at_points_dual(self, s: Array) -> Array:
         """Transpose of ``at_points``: owned entries for duals ``s (N,)``. Collective."""
+
+    @abstractmethod
+    def moser_values(self, potential: Array, rho: Array, diffusivity: float) -> Array:
+        r"""Drift at the points that moves a density exactly along a line, ``(N, d)``.
+
+        With :math:`K\phi = M\dot\rho` it solves :math:`-N(v, D)\,\rho = M\dot\rho`.
+
+        Args:
+            potential: :math:`\phi`, local.
+            rho: The density, local, positive.
+            diffusivity: ``D``.
+        """
+
+    @abstractmethod
+    def divisors(self, rho: Array) -> Array:
+        """Values of a local array that ``moser_values`` divides by."""
 
     @abstractmethod
     def filler(self, scale: float) -> Filler:
@@ -181,5 +214,5 @@ class Discretization(ABC):
         """The method on a mesh. Collective."""
 
     @abstractmethod
-    def refusal(self, scheme: object) -> str | None:
+    def refusal(self, scheme: Tableau) -> str | None:
         """Why a time scheme cannot serve this method; ``None`` if it can."""

@@ -19,7 +19,7 @@ from dolfinx.mesh import Mesh
 from petsc4py import PETSc
 
 from fpcontrol.discretization import kernels
-from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift
+from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, Tableau
 from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.typing import Array
 
@@ -52,7 +52,7 @@ class Galerkin(Discretization):
         """
         return self.of(lagrange(mesh, self.degree))
 
-    def refusal(self, scheme: object) -> str | None:
+    def refusal(self, scheme: Tableau) -> str | None:
         """None: every scheme serves it."""
         return None
 
@@ -94,6 +94,20 @@ class GalerkinSystem(SemiDiscretization):
     def mass(self) -> PETSc.Mat:
         """The mass matrix. Collective at first use."""
         return self.elements.mass
+
+    @property
+    def stiffness(self) -> PETSc.Mat:
+        """The stiffness matrix. Collective at first use."""
+        return self.elements.stiffness
+
+    def moser_values(self, potential: Array, rho: Array, diffusivity: float) -> Array:
+        r""":math:`(\nabla\phi + D\nabla\rho)/\rho` at the points, ``(N, d)``."""
+        flux = self.elements.gradient(potential + diffusivity * rho)
+        return flux / self.at_points(rho)[:, None]
+
+    def divisors(self, rho: Array) -> Array:
+        """Values at the points."""
+        return self.at_points(rho)
 
     @property
     def point_weights(self) -> Array:

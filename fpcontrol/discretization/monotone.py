@@ -29,7 +29,7 @@ from dolfinx.mesh import Mesh
 from petsc4py import PETSc
 
 from fpcontrol.discretization import flux_functions, kernels
-from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift
+from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, Tableau
 from fpcontrol.discretization.edges import Edges
 from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.parallel.errors import reduced
@@ -37,6 +37,8 @@ from fpcontrol.typing import Array
 
 # Share of edge weights that may be cut off before it is said aloud: the error is in proportion.
 CLIPPED = 1e-4
+# Newton steps at most; three are enough from the flux of the logarithmic mean.
+NEWTON = 50
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,13 @@ class Monotone(Discretization):
         """The method on a mesh. Collective."""
         return self.of(lagrange(mesh, 1))
 
-    def refusal(self, scheme: object) -> str | None:
-        """Of schemes that are not positive for every step, all but backward Euler."""
-        from_name = type(scheme).__name__
-        if from_name == "BackwardEuler":
+    def refusal(self, scheme: Tableau) -> str | None:
+        """Of schemes that are not positive for every step: all but backward Euler."""
+        if scheme.a == ((1.0,),):
             return None
         return (
-            f"{from_name} does not keep a density positive (no linear scheme of order above 1 does "
-            "for every step); choose BackwardEuler()."
+            "it does not keep a density positive (no linear scheme of order above 1 does for every "
+            "step); choose BackwardEuler()."
         )
 
 
@@ -108,7 +109,12 @@ class MonotoneSystem(SemiDiscretization):
     positive = True
     # An incomplete LU of an M-matrix is a regular splitting: from a start that is not negative,
     # every iterate is not negative. GMRES is positive to its tolerance only.
-    petsc_options: ClassVar = {"ksp_type": "richardson", "ksp_pc_side": "left"}
+    # Where it converges slowly, LU takes over.
+    petsc_options: ClassVar = {
+        "ksp_type": "richardson",
+        "ksp_pc_side": "left",
+        "ksp_max_it": 150,
+    }
 
     def __init__(self, discretization: Monotone, elements: Elements) -> None:
         self.discretization, self.elements = discretization, elements
@@ -129,6 +135,10 @@ class MonotoneSystem(SemiDiscretization):
                 stacklevel=3,
             )
 
+    def __str__(self) -> str:
+        """For messages."""
+        return f"{len(self.points)} edges on rank {self.comm.rank}"
+
     @property
     def points(self) -> Array:
         """Middles of the edges, ``(N, d)``."""
@@ -146,6 +156,44 @@ class MonotoneSystem(SemiDiscretization):
     def mass(self) -> PETSc.Mat:
         """The lumped mass matrix. Collective at first use."""
         return self.elements.matrix(self.mass_values).mat
+
+    @functools.cached_property
+    def stiffness(self) -> PETSc.Mat:
+        """Stiffness matrix of the edges' weights. Collective at first use."""
+        values, w = np.zeros(self.elements.sparsity.size), self.edges.weights
+        kernels.add_edges(self.slots, w, w, values)
+        return self.elements.matrix(values).mat
+
+    def moser_values(self, potential: Array, rho: Array, diffusivity: float) -> Array:
+        r"""Drift along the edges with the flux of a potential, ``(N, d)``.
+
+        p solves :math:`D\,[B(-p)\rho_i - B(p)\rho_j] = \phi_j - \phi_i` by Newton's method; the
+        left side increases with p.
+
+        Raises:
+            ValueError: For D = 0, where no edge flux has a drift.
+        """
+        if not diffusivity > 0.0:
+            raise ValueError("sigma = 0: Monotone() needs noise; use Galerkin() for this flow.")
+        i, j = self.edges.ends
+        one, two = rho[i], rho[j]
+        wanted = (potential[j] - potential[i]) / diffusivity
+        ratio = np.log(two / one)
+        mean = np.where(np.abs(ratio) < 1e-6, 0.5 * (one + two), (two - one) / _nonzero(ratio))
+        p = ratio + wanted / mean
+        for _ in range(NEWTON):
+            value = self.flux(-p) * one - self.flux(p) * two - wanted
+            step = value / (-self.flux.slope(-p) * one - self.flux.slope(p) * two)
+            p -= step
+            if (np.abs(step) <= 1e-14 * (1.0 + np.abs(p))).all():
+                break
+        vectors = self.edges.vectors
+        lengths = np.einsum("nd,nd->n", vectors, vectors)
+        return (p * diffusivity / lengths)[:, None] * vectors
+
+    def divisors(self, rho: Array) -> Array:
+        """Values at the nodes."""
+        return rho[: self.elements.n_owned]
 
     @functools.cached_property
     def point_weights(self) -> Array:
@@ -281,3 +329,8 @@ class MultiplicativeRestoration:
 
     def _sums(self, values: Array) -> Array:
         return reduced(self._elements.comm, values)
+
+
+def _nonzero(values: Array) -> Array:
+    """Values with ones for zeros."""
+    return np.where(values == 0.0, 1.0, values)

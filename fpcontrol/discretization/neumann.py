@@ -147,7 +147,7 @@ def _sums(comm: MPI.Comm, number: Array, owned: Array, count: int) -> Array:
     return reduced(comm, sums.astype(float))  # a rank without values counts in integers
 
 
-def potential(g: Elements, load: Array, parts: Parts) -> Array:
+def potential(g: Elements, load: Array, parts: Parts, stiffness: PETSc.Mat | None = None) -> Array:
     r"""Solve :math:`-\Delta\phi = f`, :math:`\partial_n\phi = 0`, to round-off. Collective.
 
     What is left of the mean of ``f`` on each part of the mesh is taken out: there is a solution
@@ -165,6 +165,7 @@ def potential(g: Elements, load: Array, parts: Parts) -> Array:
         g: The space of the potential.
         load: Dual vector :math:`(f, \phi_i)`, owned.
         parts: ``Parts.of(g)``.
+        stiffness: ``K``, with the pattern of the space; its own unless given.
 
     Returns:
         Local degrees of freedom, zero in one node of each part.
@@ -172,14 +173,14 @@ def potential(g: Elements, load: Array, parts: Parts) -> Array:
     Raises:
         ArithmeticError: On all ranks, if the solver has failed.
     """
-    load = parts.without_mean(load)
+    load, K = parts.without_mean(load), g.stiffness if stiffness is None else stiffness
     b, x = g.vector(), g.vector()
     b.set(load)
-    _solve(_pinned(g, parts), b.petsc_vec, x.petsc_vec, g.dimension)
+    _solve(_pinned(g, K, parts), b.petsc_vec, x.petsc_vec, g.dimension)
     x.changed()
     x.scatter_forward()
     residual = g.vector()
-    g.stiffness.mult(x.petsc_vec, residual.petsc_vec)
+    K.mult(x.petsc_vec, residual.petsc_vec)
     error = residual.array[: g.n_owned] - load
     if not g.inner(error, error) <= 1e-12 * g.inner(load, load):
         raise ArithmeticError(
@@ -190,9 +191,9 @@ def potential(g: Elements, load: Array, parts: Parts) -> Array:
     return x.array.copy()
 
 
-def _pinned(g: Elements, parts: Parts) -> PETSc.Mat:
+def _pinned(g: Elements, K: PETSc.Mat, parts: Parts) -> PETSc.Mat:
     """Stiffness matrix with the diagonal doubled in the first node of each part. Collective."""
-    pinned, first = g.stiffness.copy(), g.index_map.local_range[0]
+    pinned, first = K.copy(), g.index_map.local_range[0]
     owned = parts.number[: g.n_owned]
     present, place = np.unique(owned, return_index=True)
     lowest = np.full(len(parts.volumes), g.index_map.size_global, dtype=np.int64)
@@ -200,7 +201,7 @@ def _pinned(g: Elements, parts: Parts) -> PETSc.Mat:
     mine = lowest == reduced(g.comm, lowest, MPI.MIN)
     mine &= lowest < g.index_map.size_global
     for i in lowest[mine].tolist():
-        value = g.stiffness.getValue(i, i)
+        value = K.getValue(i, i)
         pinned.setValue(i, i, value, addv=PETSc.InsertMode.ADD_VALUES)
     pinned.assemble()
     return pinned

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from fpcontrol.discretization.base import Discretization
 from fpcontrol.typing import Array
 
 # A drift may jump where a piece ends, so the end of a step is approached from inside. The shift
@@ -113,10 +114,14 @@ class SDIRK4(Scheme):
     order: ClassVar = 4
 
 
-def check_scheme(scheme: Scheme | None) -> Scheme:
-    """The scheme, ``CrankNicolson()`` for none, or a ValueError for what is no sound scheme."""
+def check_scheme(scheme: Scheme | None, discretization: Discretization) -> Scheme:
+    """The scheme, or a ValueError for what is no sound scheme or cannot serve a discretization.
+
+    For none ``CrankNicolson()``, or ``BackwardEuler()`` where only that serves.
+    """
     if scheme is None:
-        return CrankNicolson()
+        default = CrankNicolson()
+        return BackwardEuler() if discretization.refusal(default) else default
     if not isinstance(scheme, Scheme):
         what = scheme.__name__ if isinstance(scheme, type) else repr(scheme)
         raise ValueError(
@@ -124,6 +129,8 @@ def check_scheme(scheme: Scheme | None) -> Scheme:
         )
     if fault := tableau_fault(scheme):
         raise ValueError(f"scheme = {scheme.name}: {fault}")
+    if why := discretization.refusal(scheme):
+        raise ValueError(f"scheme = {scheme.name} cannot serve {discretization!r}: {why}")
     return scheme
 
 

@@ -9,7 +9,7 @@ from fpcontrol.discretization import kernels
 from fpcontrol.discretization.base import SemiDiscretization
 from fpcontrol.stepping.base import Collect, Drive, Stepper
 from fpcontrol.stepping.operators import Operators
-from fpcontrol.stepping.schemes import Scheme
+from fpcontrol.stepping.schemes import Scheme, check_scheme
 from fpcontrol.typing import Array
 
 
@@ -209,6 +209,5 @@ def make_stepper(
     Raises:
         ValueError: On all ranks, if the scheme cannot serve the discretization; it says why.
     """
-    if why := system.discretization.refusal(scheme):
-        raise ValueError(f"scheme = {scheme.name} cannot serve {system.discretization!r}: {why}")
+    scheme = check_scheme(scheme, system.discretization)
     return RungeKuttaStepper(system, dt, scheme, diffusivity, linear_solver, petsc_options)
