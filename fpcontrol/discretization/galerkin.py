@@ -21,6 +21,7 @@ from petsc4py import PETSc
 from fpcontrol.discretization import kernels
 from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, Tableau
 from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.discretization.restoration import AdditiveRestoration
 from fpcontrol.typing import Array
 
 
@@ -210,31 +211,6 @@ class GalerkinProducts:
         result = g.pull_back(self._sum * g.reference_weights[:, None], g.cofactor)
         self._sum[:] = 0.0
         return result
-
-
-class AdditiveRestoration:
-    r"""Gives lost mass back along the constant: :math:`P w = w - 1\,(1^\top M w)/|\Omega|`.
-
-    An exact solve does not feel it, because :math:`1^\top A = 1^\top M` for an operator A whose
-    walls take no mass.
-    """
-
-    def __init__(self, elements: Elements) -> None:
-        self._elements = elements
-
-    def increment(
-        self, y: Array, start: Array, gamma: float, b: float, u: Array, d: Array, out: Array
-    ) -> None:
-        r""":math:`d = P(y - r)/\gamma` and ``out += b d``. Collective."""
-        g = self._elements
-        shift = g.integral(np.subtract(y, start, out=d)) / g.volume
-        kernels.increment(y, start, shift, gamma, b, d, out)
-
-    def transpose(self, delta: Array, gamma: float, u: Array, out: Array) -> None:
-        r""":math:`P^\top\delta/\gamma = \delta/\gamma - M1\,(1^\top\delta)/(\gamma|\Omega|)`."""
-        g = self._elements
-        mean = g.sum(delta.sum()) / (gamma * g.volume)
-        kernels.projected(delta, 1.0 / gamma, g.integrals, mean, out)
 
 
 def check_discretization(

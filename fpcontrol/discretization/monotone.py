@@ -32,7 +32,7 @@ from fpcontrol.discretization import flux_functions, kernels
 from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, Tableau
 from fpcontrol.discretization.edges import Edges
 from fpcontrol.discretization.elements import Elements, lagrange
-from fpcontrol.parallel.errors import reduced
+from fpcontrol.discretization.restoration import MultiplicativeRestoration
 from fpcontrol.typing import Array
 
 # Share of edge weights that may be cut off before it is said aloud: the error is in proportion.
@@ -295,40 +295,6 @@ class MonotoneProducts:
         p = system.peclet(values(), self._diffusivity)
         self._result += system.flux.slope(-p) * self._at_i + system.flux.slope(p) * self._at_j
         self._at_i[:], self._at_j[:] = 0.0, 0.0
-
-
-class MultiplicativeRestoration:
-    r"""Gives lost mass back in proportion to the density, which stays positive: for one stage.
-
-    :math:`u = y\,(1^\top M r)/(1^\top M y)`, so :math:`P w = w - u\,(1^\top M w)/(1^\top M u)`.
-    """
-
-    def __init__(self, elements: Elements) -> None:
-        self._elements = elements
-
-    def increment(
-        self, y: Array, start: Array, gamma: float, b: float, u: Array, d: Array, out: Array
-    ) -> None:
-        """The increment, and ``out = y`` with its mass restored (gamma = b = 1). Collective."""
-        g, owned = self._elements, slice(self._elements.n_owned)
-        gained, mass = self._sums(
-            np.array([g.integrals @ (y - start)[owned], g.integrals @ u[owned]])
-        )
-        share = gained / mass
-        if u is y:
-            np.multiply(y, 1.0 - share, out=out)
-        else:
-            np.subtract(y, share * u, out=out)
-        np.subtract(out, start, out=d)
-
-    def transpose(self, delta: Array, gamma: float, u: Array, out: Array) -> None:
-        r""":math:`P^\top\delta = \delta - M1\,(u\cdot\delta)/(1^\top M u)`. Collective."""
-        g, owned = self._elements, u[: self._elements.n_owned]
-        product, mass = self._sums(np.array([owned @ delta, g.integrals @ owned]))
-        np.subtract(delta, (product / mass) * g.integrals, out=out[: g.n_owned])
-
-    def _sums(self, values: Array) -> Array:
-        return reduced(self._elements.comm, values)
 
 
 def _nonzero(values: Array) -> Array:
