@@ -25,9 +25,9 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         "D of the other sign in the Moser drift",
-        "reference.py",
-        "flux = own.gradient(flow._potential + flow.noise.diffusivity(t) * rho)",
-        "flux = own.gradient(flow._potential - flow.noise.diffusivity(t) * rho)",
+        "discretization/galerkin.py",
+        "self.elements.gradient(potential + diffusivity * rho)",
+        "self.elements.gradient(potential - diffusivity * rho)",
         ("t4.exact",),
     ),
     Mutation(
@@ -81,7 +81,7 @@ MUTATIONS = (
     ),
     Mutation(
         "no mass correction after a linear solve",
-        "discretization/galerkin.py",
+        "discretization/restoration.py",
         "shift = g.integral(np.subtract(y, start, out=d)) / g.volume",
         "shift = 0.0 * np.subtract(y, start, out=d)[0]",
         ("equation",),
@@ -240,8 +240,8 @@ MUTATIONS = (
     Mutation(
         "Moser potential off by 1e-7",
         "reference.py",
-        "return potential(g, self._dual(self._slope), parts)",
-        "return (1.0 + 1e-7) * potential(g, self._dual(self._slope), parts)",
+        "return potential(g, self._dual(self._slope), parts, self.system.stiffness)",
+        "return potential(g, 1.0000001 * self._dual(self._slope), parts, self.system.stiffness)",
         ("t4.exact",),
     ),
     Mutation(

@@ -191,8 +191,10 @@ class Watch:
                 f"Worst at x = {place}, where the cell Peclet number |v| h / (2 D) is {peclet:.3g} "
                 f"(|v| = {speed:.3g}, h = {length:.3g}, D = {D:.3g}); it should be below 1 where "
                 f"the density is steep. Refine the mesh to h = {length / peclet:.2g} there, or use "
-                f"sigma = {(2.0 * D * peclet) ** 0.5:.2g} or more; for a drift that runs into a "
-                "wall, fpc.walls.walled(drift, mesh) makes one that vanishes there."
+                f"sigma = {(2.0 * D * peclet) ** 0.5:.2g} or more, or "
+                "discretization=fpc.Monotone(), of low order but positive on any mesh; for a drift "
+                "that runs into a wall, fpc.walls.walled(drift, mesh) makes one that vanishes "
+                "there."
             )
         return (
             f"Worst at x = {place}, where the cell Peclet number |v| h / (2 D) is {peclet:.3g}: "
