@@ -31,7 +31,7 @@ def formula(latex: str) -> str:
     from docutils.utils.math.latex2mathml import tex2mathml
 
     try:
-        return tex2mathml(latex)
+        return _dense(tex2mathml(latex))
     except MathError:
         return f'<code class="undrawn">{html.escape(latex)}</code>'
 
@@ -63,7 +63,12 @@ def block(text: str) -> str:
         "initial_header_level": 4,
     }
     parts = publish_parts(text, writer="html5", settings_overrides=settings)
-    return str(parts["body"])
+    return re.sub("<math.*?</math>", lambda m: _dense(m[0]), str(parts["body"]), flags=re.DOTALL)
+
+
+def _dense(mathml: str) -> str:
+    """Without the white space between elements."""
+    return re.sub(r">\s+<", "><", mathml)
 
 
 # -- ASCII -----------------------------------------------------------------------------------------
