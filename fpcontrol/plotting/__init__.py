@@ -1,0 +1,15 @@
+"""Pictures of densities and of results, drawn on rank 0 with matplotlib but without pyplot.
+
+Importing this package, or drawing with it, neither loads pyplot nor chooses a backend: that is left
+to the program, as are matplotlib's settings (style sheets, ``rcParams``), which pictures follow.
+
+Every function is collective: its data is gathered from all ranks. Rank 0 gets the Figure, the other
+ranks ``None``. In a notebook the Figure shows itself; given a path it is written there too, in the
+format of the suffix and whole or not at all. Axes to draw into can be handed over (``ax=``, or
+``axes=`` where there are several panels); those of rank 0 count.
+"""
+
+from fpcontrol.plotting.densities import density
+from fpcontrol.plotting.tracked import convergence, error_over_time, tracking
+
+__all__ = ["convergence", "density", "error_over_time", "tracking"]
