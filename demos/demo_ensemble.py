@@ -20,11 +20,14 @@ from typing import Any
 
 from mpi4py import MPI
 
-import matplotlib.pyplot as plt
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
 
 import fpcontrol as fpc
+from fpcontrol.parallel.launch import launch
+
+QUICK = "smoke test (--quick): shows that the demo runs, not what control can do"
 
 
 @dataclass
@@ -46,7 +49,7 @@ class Options:
     out: Path = Path("out")
     """Folder of the results."""
     quick: bool = False
-    """A small run: 3 sigmas, 2 seeds, 4 pieces, 10 iterations."""
+    """A smoke test: 3 sigmas, 2 seeds, 4 pieces, 10 iterations."""
 
 
 # %% [markdown]
@@ -122,7 +125,9 @@ def main(options: Options) -> list[dict[str, Any]]:
 
 def draw(rows: list[dict[str, Any]], errors: np.ndarray, options: Options) -> None:
     """The error over sigma: a dot for each seed, a line through the medians."""
-    figure, ax = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    ax = figure.subplots()
+    ax.set_title(QUICK if options.quick else "", fontsize="small")
     still = [row["without_control"] for row in rows[:: options.seeds]]
     ax.semilogx(options.sigmas, still, "--", color="0.45", label="without control")
     ax.plot(options.sigmas, np.median(errors, axis=1), color="#D55E00", label="median of the seeds")
@@ -135,8 +140,7 @@ def draw(rows: list[dict[str, Any]], errors: np.ndarray, options: Options) -> No
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(options.out / "ensemble.png", dpi=150)
-    plt.close(figure)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, console_outputs=MPI.COMM_WORLD.rank == 0))
+    launch(lambda: main(tyro.cli(Options, console_outputs=MPI.COMM_WORLD.rank == 0)))

@@ -12,9 +12,12 @@
 #
 #     mpirun -n 2 python -m mpi4py demos/demo_great_britain.py
 #
-# Any island: make its mesh with `meshes/coast.py`; name it and a table of points in the options.
+# Any island: make its mesh with `meshes/coast.py` and name it, with a table of points, in the
+# options. Its results are named after its mesh.
 
 # %%
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,9 +27,11 @@ from mpi4py import MPI
 import tyro
 
 import fpcontrol as fpc
+from fpcontrol.parallel.launch import launch
+from fpcontrol.parallel.progress import log_rank0
 
 MESHES = Path(__file__).parent.parent / "meshes"
-KM = 300.0  # Unit of length in which the diffusivity is given.
+SMOKE_TEST = "--quick is a smoke test: it shows that the demo runs, not what control can do"
 
 
 @dataclass
@@ -42,25 +47,28 @@ class Options:
     width: int = 2
     """Number of neurons."""
     diffusivity: float = 0.05
-    """D = sigma**2 / 2 in (300 km)**2 per unit of time."""
-    bandwidth: float = 30.0
-    """Smoothing of the points, in km."""
+    """D = sigma**2 / 2 in length**2 per unit of time."""
+    length: float | None = None
+    """Unit of length of the diffusivity, in the mesh's unit; unless given the radius of the disk of
+    the island's area, rounded to one digit: 300 km for Great Britain."""
+    bandwidth: float | None = None
+    """Smoothing of the points, in the mesh's unit; a tenth of the length unless given."""
     floor: float = 0.1
     """Fraction of the mass that is spread evenly in both densities."""
     seed: int = 0
     """Seed of the initial weights."""
     mesh: Path = MESHES / "great_britain.xdmf"
     """Mesh in km, with the .json that `meshes/coast.py` writes beside it."""
-    places: Path = MESHES / "data" / "great_britain_places.csv"
-    """Table of the goal: longitude, latitude, population."""
-    airfields: Path = MESHES / "data" / "great_britain_airfields.csv"
-    """Table of the start, for `--start airfields`: longitude, latitude."""
+    places: Path | None = None
+    """Table of the goal: longitude, latitude, population; for Great Britain its own."""
+    airfields: Path | None = None
+    """Table of the start, for `--start airfields`: longitude, latitude; as for `--places`."""
     out: Path = Path("out")
     """Folder of the results."""
     resume: bool = False
     """Go on from the checkpoint in the folder of the results."""
     quick: bool = False
-    """A small run: 10 pieces, 15 iterations."""
+    """A smoke test of 10 pieces and 15 iterations: it shows that the demo runs, not more."""
 
 
 # %% [markdown]
@@ -71,6 +79,27 @@ class Options:
 
 
 # %%
+def completed(options: Options) -> dict[str, str]:
+    """Fill in what depends on the island; return what is drawn: unit and title."""
+    path = options.mesh.with_suffix(".json")
+    island = json.loads(path.read_text())
+    if options.quick:
+        options.pieces, options.iterations = 10, 15
+    if options.length is None:
+        radius = math.sqrt(island["mesh"]["area"] / math.pi)
+        options.length = float(f"{radius:.0e}")
+    if options.bandwidth is None:
+        options.bandwidth = 0.1 * options.length
+    for name in ("places", "airfields"):
+        table = MESHES / "data" / f"{options.mesh.stem}_{name}.csv"
+        if getattr(options, name) is None and table.exists():
+            setattr(options, name, table)
+    if options.places is None or (options.start == "airfields" and options.airfields is None):
+        missing = "places" if options.places is None else "airfields"
+        raise ValueError(f"{options.mesh.stem} has no table of {missing}; name one by --{missing}.")
+    return {"unit": island["unit"], "title": SMOKE_TEST if options.quick else ""}
+
+
 def points(options: Options, table: Path, masses: str | None, degree: int, mesh):  # type: ignore[no-untyped-def]
     """Density of a table of points."""
     places, weight = fpc.io.read_points(
@@ -88,7 +117,7 @@ def points(options: Options, table: Path, masses: str | None, degree: int, mesh)
 
 def tracking_problem(options: Options, mesh, degree: int, steps: int) -> fpc.TrackingProblem:  # type: ignore[no-untyped-def]
     """The control problem at a degree and number of steps."""
-    sigma = (2.0 * options.diffusivity) ** 0.5 * KM
+    sigma = (2.0 * options.diffusivity) ** 0.5 * options.length
     goal = points(options, options.places, "population", degree, mesh)
     if options.start == "uniform":
         start = fpc.density.uniform(mesh, degree)
@@ -102,11 +131,12 @@ def tracking_problem(options: Options, mesh, degree: int, steps: int) -> fpc.Tra
 def main(options: Options) -> fpc.Result:
     """Optimize, report, draw."""
     comm = MPI.COMM_WORLD
-    if options.quick:
-        options.pieces, options.iterations = 10, 15
+    drawn = completed(options)
+    name = options.mesh.stem
+    log_rank0(f"{name}: {comm.size} rank(s), D in ({options.length:g} {drawn['unit']})^2", comm)
     mesh = fpc.mesh.read(options.mesh, comm)
     problem = tracking_problem(options, mesh, degree=1, steps=2 * options.pieces)
-    checkpoint = options.out / "great_britain.npz"
+    checkpoint = options.out / f"{name}.npz"
     found = fpc.minimize(
         problem,
         max_iterations=options.iterations,
@@ -122,18 +152,19 @@ def main(options: Options) -> fpc.Result:
         figures["with degree 2"] = other.errors(found.weights).relative_error
     if comm.rank == 0:
         print(summary)
-        print("\n".join(f"{name:<24}{value:>36.4f}" for name, value in figures.items()))
+        print("\n".join(f"{row:<24}{value:>36.4f}" for row, value in figures.items()))
 
-    fpc.plotting.tracking(result, options.out / "great_britain.png")
     extra = {"options": options} | figures
-    fpc.io.write_record(result, options.out / "great_britain.json", extra)
+    fpc.io.write_record(result, options.out / f"{name}.json", extra)
     fpc.io.write(
-        result.trajectory, options.out / "great_britain.bp", reference=problem.reference, every=4
+        result.trajectory, options.out / f"{name}.bp", reference=problem.reference, every=4
     )
+    fpc.plotting.tracking(result, options.out / f"{name}.png", **drawn)
     if comm.rank == 0:
-        print(f"Written to {options.out}: great_britain.png, .json, .bp (ParaView), .npz (resume)")
+        print(f"Written to {options.out}: {name}.png, .json, .bp (ParaView), .npz (resume)")
+        print(drawn["title"])
     return result
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, console_outputs=MPI.COMM_WORLD.rank == 0))
+    launch(lambda: main(tyro.cli(Options, console_outputs=MPI.COMM_WORLD.rank == 0)))

@@ -20,6 +20,9 @@ import numpy as np
 import tyro
 
 import fpcontrol as fpc
+from fpcontrol.parallel.launch import launch
+
+QUICK = "smoke test (--quick): shows that the demo runs, not what control can do"
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Options:
     out: Path = Path("out")
     """Folder of the results."""
     quick: bool = False
-    """A small run: 5 pieces, 20 iterations."""
+    """A smoke test: 5 pieces, 20 iterations."""
 
 
 # %% [markdown]
@@ -73,11 +76,14 @@ def main(options: Options) -> fpc.Result:
     summary = result.summary()
     if comm.rank == 0:
         print(summary)
-    fpc.plotting.tracking(result, options.out / "interval.png")
+    title = QUICK if options.quick else ""
     fpc.io.write_record(result, options.out / "interval.json", {"options": options})
+    fpc.plotting.tracking(
+        result, options.out / "interval.png", title=title
+    )
     fpc.io.write(result.trajectory, options.out / "interval.bp", reference=reference)
     return result
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, console_outputs=MPI.COMM_WORLD.rank == 0))
+    launch(lambda: main(tyro.cli(Options, console_outputs=MPI.COMM_WORLD.rank == 0)))

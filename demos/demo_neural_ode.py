@@ -23,6 +23,9 @@ import numpy as np
 import tyro
 
 import fpcontrol as fpc
+from fpcontrol.parallel.launch import launch
+
+QUICK = "smoke test (--quick): shows that the demo runs, not what control can do"
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Options:
     out: Path = Path("out")
     """Folder of the results."""
     quick: bool = False
-    """A small run: the interval, 5 pieces, 15 iterations."""
+    """A smoke test: the interval, 5 pieces, 15 iterations."""
 
 
 # %% [markdown]
@@ -101,8 +104,11 @@ def main(options: Options) -> fpc.Result:
     if comm.rank == 0:
         print(summary)
         print("\n".join(f"{name:<30}{value:>30.4f}" for name, value in figures.items()))
-    fpc.plotting.tracking(result, options.out / "neural_ode.png")
+    title = QUICK if options.quick else ""
     fpc.io.write_record(result, options.out / "neural_ode.json", {"options": options} | figures)
+    fpc.plotting.tracking(
+        result, options.out / "neural_ode.png", title=title
+    )
     fpc.io.write(
         result.trajectory.on_mesh(problem.elements.space, range(0, problem.steps + 1, 4)),
         options.out / "neural_ode.bp",
@@ -112,4 +118,4 @@ def main(options: Options) -> fpc.Result:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, console_outputs=MPI.COMM_WORLD.rank == 0))
+    launch(lambda: main(tyro.cli(Options, console_outputs=MPI.COMM_WORLD.rank == 0)))

@@ -1,11 +1,13 @@
 """Every demo runs as its header says, and its figure is what it was measured to be."""
 
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -93,6 +95,60 @@ def test_great_britain_resumes_from_airfields(tmp_path: Path) -> None:
     after = json.loads((tmp_path / "great_britain.json").read_text())["figures"]
     assert after["iterations"] == before["iterations"] + 15
     assert after["relative_error"] < before["relative_error"]
+
+
+def demo(name: str) -> ModuleType:
+    """A demo as a module."""
+    spec = importlib.util.spec_from_file_location(name, DEMOS / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look themselves up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_lengths_and_tables_are_those_of_the_island(tmp_path: Path) -> None:
+    module = demo("demo_great_britain")
+    options = module.Options()
+    assert module.completed(options) == {"unit": "km", "title": ""}
+    assert (options.length, options.bandwidth) == (300.0, 30.0)
+    assert options.places.name == "great_britain_places.csv"
+    island = {"unit": "m", "mesh": {"area": 3.0 * 21.0**2}}
+    (tmp_path / "skye.json").write_text(json.dumps(island))
+    options = module.Options(mesh=tmp_path / "skye.xdmf", places=tmp_path / "a.csv", quick=True)
+    assert module.completed(options)["unit"] == "m"
+    assert (options.length, options.bandwidth) == (20.0, 2.0)
+    assert (options.pieces, options.iterations) == (10, 15)
+    with pytest.raises(ValueError, match="skye has no table of places; name one by --places"):
+        module.completed(module.Options(mesh=tmp_path / "skye.xdmf"))
+
+
+def test_results_are_named_after_the_island(tmp_path: Path) -> None:
+    for suffix in (".xdmf", ".h5", ".json"):
+        text = (DEMOS.parent / "meshes" / f"great_britain{suffix}").read_bytes()
+        (tmp_path / f"skye{suffix}").write_bytes(text.replace(b"great_britain.h5", b"skye.h5"))
+    places = DEMOS.parent / "meshes" / "data" / "great_britain_places.csv"
+    out = tmp_path / "out"
+    mesh = str(tmp_path / "skye.xdmf")
+    done = run(
+        "demo_great_britain", "--quick", "--mesh", mesh, "--places", str(places), f"--out={out}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert {p.stem for p in out.iterdir()} == {"skye"}
+    assert "smoke test" in done.stdout
+
+
+def test_record_is_there_if_the_picture_fails(tmp_path: Path, monkeypatch) -> None:
+    module = demo("demo_interval")
+
+    def full(*arguments, **options) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(module.fpc.plotting, "tracking", full)
+    options = module.Options(quick=True, out=tmp_path, iterations=1)
+    with pytest.raises(OSError, match="No space"):
+        module.main(options)
+    assert json.loads((tmp_path / "interval.json").read_text())["options"]["quick"]
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in DEMOS.glob("demo_*.py")))

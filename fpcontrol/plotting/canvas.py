@@ -134,8 +134,10 @@ class Canvas:
         ax.set_aspect("equal")
         low, high = self.extent
         if self.dimension == 3:
+            negative = sample.values < sample.threshold
             image: ScalarMappable = ax.imshow(
-                np.where(sample.values < sample.threshold, -np.inf, sample.values),
+                np.where(negative, sample.values, np.maximum(sample.values, 0.0)),
+                interpolation="nearest",
                 origin="lower",
                 extent=(low[0], high[0], low[1], high[1]),
                 cmap=_colors(),
