@@ -78,9 +78,7 @@ def main(options: Options) -> fpc.Result:
         print(summary)
     title = QUICK if options.quick else ""
     fpc.io.write_record(result, options.out / "interval.json", {"options": options})
-    fpc.plotting.tracking(
-        result, options.out / "interval.png", title=title
-    )
+    fpc.plotting.tracking(result, options.out / "interval.png", title=title)
     fpc.io.write(result.trajectory, options.out / "interval.bp", reference=reference)
     return result
 

@@ -106,9 +106,7 @@ def main(options: Options) -> fpc.Result:
         print("\n".join(f"{name:<30}{value:>30.4f}" for name, value in figures.items()))
     title = QUICK if options.quick else ""
     fpc.io.write_record(result, options.out / "neural_ode.json", {"options": options} | figures)
-    fpc.plotting.tracking(
-        result, options.out / "neural_ode.png", title=title
-    )
+    fpc.plotting.tracking(result, options.out / "neural_ode.png", title=title)
     fpc.io.write(
         result.trajectory.on_mesh(problem.elements.space, range(0, problem.steps + 1, 4)),
         options.out / "neural_ode.bp",

@@ -83,9 +83,7 @@ def main(options: Options) -> fpc.Result:
         print(summary)
     title = QUICK if options.quick else ""
     fpc.io.write_record(result, options.out / "two_bumps.json", {"options": options})
-    fpc.plotting.tracking(
-        result, options.out / "two_bumps.png", title=title
-    )
+    fpc.plotting.tracking(result, options.out / "two_bumps.png", title=title)
     fpc.io.write(result.trajectory, options.out / "two_bumps.bp", reference=reference, every=4)
     return result
 
