@@ -15,7 +15,7 @@ import pytest
 from fpcontrol.parallel.errors import abort
 
 # A rank that has failed waits this long (seconds) for the others: they are just behind it or stuck.
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 # A meeting must not be taken for a collective call of the test that another rank is still in.
 meeting = MPI.COMM_WORLD.Dup()

@@ -24,7 +24,9 @@ from fpcontrol.theorems.framework.checks import Study
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
 
 # Ranks that have an error wait this long (seconds) for the others to get it too.
-PATIENCE = 20.0
+PATIENCE = 60.0
+# Seconds for a program of a test, which take it a few, and on a busy machine ten times as many.
+PROGRAM = 300.0
 meeting = WORLD.Dup()  # not to be taken for a collective call that another rank is still in
 
 

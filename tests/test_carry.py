@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from problems import WORLD, cube, mpirun, raised
+from problems import PROGRAM, WORLD, cube, mpirun, raised
 
 import fpcontrol as fpc
 from fpcontrol.characteristics.flow import Markers, carry
@@ -145,7 +145,7 @@ comm.barrier()
 def test_one_rank_alone_may_print_a_flow(tmp_path):
     script = tmp_path / "alone.py"
     script.write_text(ALONE)
-    done = subprocess.run(mpirun(script), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(mpirun(script), capture_output=True, text=True, timeout=PROGRAM)
     assert done.returncode == 0, done.stderr
     assert "45 markers" in done.stdout
 

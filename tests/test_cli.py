@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from problems import PROGRAM
 from studies import (
     BAD,
     FIGURE,
@@ -243,7 +244,7 @@ def mpirun(*command: str) -> subprocess.CompletedProcess[str]:
         [str(program), "-n", "2", sys.executable, "-m", "mpi4py", *command],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PROGRAM,
         env=os.environ | {"PYTHONPATH": str(PACKAGE)},
     )
 

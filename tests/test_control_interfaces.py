@@ -96,8 +96,7 @@ PROBLEMS = {
         problem, time=fpc.PiecewiseLinear(pieces=4), snapshots=2
     ),
     "waves, sigma = 0": noiseless,
-    "network": tracking,
-}
+}  # plain networks are in test_gradient.py
 for _name, _terms in TERMS.items():
     PROBLEMS[f"network, {_name}"] = partial(tracking, objectives=_terms)
     PROBLEMS[f"network, {_name}, SDIRK2"] = partial(

@@ -11,7 +11,7 @@ from mpi4py import MPI
 import numpy as np
 import pytest
 from petsc4py import PETSc
-from problems import WORLD, mpirun, raised, tracking
+from problems import PROGRAM, WORLD, mpirun, raised, tracking
 
 import fpcontrol as fpc
 from fpcontrol.ensemble import EnsembleError, run
@@ -60,7 +60,7 @@ def test_who_is_done_takes_the_next_case(tmp_path):
     # Rank 0 computes, without a call to MPI, until the others have taken all other cases.
     def member(case, comm):
         (tmp_path / str(case)).touch()
-        end = time.monotonic() + 30.0
+        end = time.monotonic() + PROGRAM
         while WORLD.rank == 0 and len(list(tmp_path.iterdir())) < 12:
             assert time.monotonic() < end, "nobody else gets a case"
         return WORLD.rank
@@ -292,7 +292,7 @@ fpc.ensemble.run(member, range(6), groups=2, patience=0.5)
 def test_group_that_hangs_ends_the_run(tmp_path):
     (tmp_path / "script.py").write_text(HANGS)
     done = subprocess.run(
-        mpirun(tmp_path / "script.py", 3), capture_output=True, text=True, timeout=60
+        mpirun(tmp_path / "script.py", 3), capture_output=True, text=True, timeout=PROGRAM
     )
     assert done.returncode != 0
     assert "raised on rank 1 of its group, others are stuck" in done.stderr
@@ -310,9 +310,12 @@ import fpcontrol as fpc
 folder = Path({folder!r})
 (folder / f"pid{{WORLD.rank}}").write_text(str(os.getpid()))
 def member(case, comm):
-    (folder / f"began{{case}}").touch()
     result = fpc.minimize(
-        tracking(comm, n=6, steps=20), max_iterations=10**6, gradient_tolerance=0.0
+        tracking(comm, n=6, steps=20),
+        max_iterations=10**6,
+        gradient_tolerance=0.0,
+        checkpoint=folder / f"{{case}}.npz",
+        checkpoint_every=1,
     )
     return result.reason
 try:
@@ -327,18 +330,18 @@ except fpc.ensemble.EnsembleInterrupt as stopped:
 def test_interrupt_ends_what_runs_and_hands_out_no_more(ranks, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(STOPPED.format(tests=str(TESTS), folder=str(tmp_path)))
-    began = [tmp_path / f"began{i}" for i in range(ranks)]
+    # What an optimization that is under way has written.
+    began = [tmp_path / f"{i}.npz" for i in range(ranks)]
     with subprocess.Popen(mpirun(script, ranks)) as program:
         try:
-            deadline = time.monotonic() + 60.0
+            deadline = time.monotonic() + PROGRAM
             while not all(f.exists() for f in began) and time.monotonic() < deadline:
                 time.sleep(0.05)
-            time.sleep(6.0)  # the optimizations are under way, on a busy machine too
             for rank in range(ranks):
                 os.kill(int((tmp_path / f"pid{rank}").read_text()), signal.SIGINT)
-            assert program.wait(60.0) == 0
+            assert program.wait(PROGRAM) == 0
         finally:
             program.kill()
     expected = repr(["interrupted"] * ranks + [None] * (5 - ranks))
     assert [(tmp_path / f"end{r}").read_text() for r in range(ranks)] == [expected] * ranks
-    assert not (tmp_path / f"began{ranks}").exists()
+    assert not (tmp_path / f"{ranks}.npz").exists()

@@ -12,7 +12,7 @@ from pathlib import Path
 from mpi4py import MPI
 
 import pytest
-from problems import WORLD, mpirun
+from problems import PROGRAM, WORLD, mpirun
 
 import fpcontrol as fpc
 from fpcontrol.parallel import launch as launching
@@ -90,7 +90,7 @@ def test_error_of_one_rank_ends_those_that_wait_for_it(tmp_path: Path) -> None:
         "world = MPI.COMM_WORLD\n"
         "launch(lambda: (world.rank or 1 / 0, world.barrier()), patience=1.0)\n"
     )
-    done = subprocess.run(mpirun(script), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(mpirun(script), capture_output=True, text=True, timeout=PROGRAM)
     assert done.returncode != 0
     assert done.stderr.count("Traceback") == 1
     assert "On rank 0 alone" in done.stderr
@@ -104,7 +104,7 @@ def test_ranks_end_with_the_code_and_nothing_else_is_said(tmp_path: Path) -> Non
         "from fpcontrol.parallel.launch import launch\n"
         "launch(lambda: (print('done'), sys.exit(3)))\n"
     )
-    done = subprocess.run(mpirun(script), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(mpirun(script), capture_output=True, text=True, timeout=PROGRAM)
     assert (done.returncode, done.stdout.count("done"), done.stderr) == (3, 2, "")
 
 
@@ -133,16 +133,17 @@ def test_compilation_is_announced_once(tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(
         "from mpi4py import MPI\n"
-        "import fpcontrol as fpc\n"
-        "mesh = fpc.mesh.interval(MPI.COMM_WORLD, 4)\n"
-        "start = fpc.density.uniform(mesh, 1)\n"
-        "fpc.FokkerPlanck(mesh, lambda t, x: -x, sigma=1.0, degree=1).solve(start, 0.1, 1)\n"
+        "import numpy as np\n"
+        "from fpcontrol.discretization import kernels\n"
+        "x = np.ones(3)\n"
+        "kernels.blend(1.0, x, 2.0, x, np.empty(3))\n"
+        "kernels.projected(x, 2.0, x, 0.0, np.empty(3))\n"
     )
     done = subprocess.run(
         mpirun(script),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PROGRAM,
         env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")},
     )
     assert done.returncode == 0, done.stderr
@@ -180,7 +181,7 @@ MPI.COMM_WORLD.barrier()
 def test_program_that_fails_on_one_rank_ends(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(FAILING.format(path=str(tmp_path / "failed")))
-    done = subprocess.run(mpirun(script), capture_output=True, timeout=60)
+    done = subprocess.run(mpirun(script), capture_output=True, timeout=PROGRAM)
     # Not by its last words: the launcher drops what it has not read when it ends the ranks.
     assert done.returncode != 0
     assert (tmp_path / "failed").exists()
@@ -191,5 +192,5 @@ def test_ranks_are_real():
     # In one piece: print may write the number and the end of the line apart, between another's.
     code = "import os; from mpi4py import MPI; os.write(1, b'%d\\n' % MPI.COMM_WORLD.size)"
     command = [*mpirun(Path("-"))[:-2], "mpi4py", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PROGRAM)
     assert done.stdout.split() == ["2", "2"]

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from problems import SELF, WORLD, mpirun, quiet, raised, tracking
+from problems import PROGRAM, SELF, WORLD, mpirun, quiet, raised, tracking
 
 TESTS = Path(__file__).parent
 
@@ -116,7 +116,7 @@ fpc.minimize(problem, checkpoint=Path({folder!r}) / "run.npz", progress=False)
 def test_failing_program_ends_on_all_ranks_and_rank_0_saves(ranks, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(FAILING.format(tests=str(TESTS), folder=str(tmp_path), ranks=ranks))
-    assert subprocess.run(mpirun(script), timeout=60.0).returncode != 0
+    assert subprocess.run(mpirun(script), timeout=PROGRAM).returncode != 0
     assert (tmp_path / "run.npz").exists() == (0 in ranks)
 
 
@@ -126,13 +126,13 @@ def test_interrupted_program_ends_well_on_all_ranks(whom, tmp_path):
     script.write_text(SCRIPT.format(tests=str(TESTS), folder=str(tmp_path)))
     with subprocess.Popen(mpirun(script)) as program:
         try:
-            deadline = time.monotonic() + 60.0
+            deadline = time.monotonic() + PROGRAM
             while not (tmp_path / "run.npz").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
             pids = [int((tmp_path / f"pid{r}").read_text()) for r in range(2)]
             for pid in pids[1:] if whom == "one rank" else pids:
                 os.kill(pid, signal.SIGINT)
-            assert program.wait(60.0) == 0
+            assert program.wait(PROGRAM) == 0
         finally:
             program.kill()
     ends = [(tmp_path / f"end{r}").read_text() for r in range(2)]
