@@ -278,6 +278,6 @@ def experiments(quick: bool) -> list[Experiment]:
     ]
     found.append(Experiment("t4.regularity", regularity))
     if not quick:
-        jump = {"goal": "jump", "cells": 20, "rtol": 1e-6}
+        jump = {"goal": "jump", "cells": 20, "rtol": 1e-7}
         found.append(Experiment("t4.exact.sigma=0.jump", without_noise, **jump))
     return found + moser_stability.experiments(quick)
