@@ -1,0 +1,45 @@
+"""Every program in the documentation runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def programs(path: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+
+
+BLOCKS = [
+    pytest.param(text, id=f"{path.stem}-{i}")
+    for path in sorted((ROOT / "docs").glob("*.md"))
+    for i, text in enumerate(programs(path))
+]
+
+
+def test_there_are_programs():
+    assert len(BLOCKS) >= 4
+
+
+@pytest.mark.parametrize("text", BLOCKS)
+@pytest.mark.filterwarnings("error")
+def test_program(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = {"__name__": "program"}
+    exec(compile(text, "program", "exec"), found)
+    if "trajectory" in found:
+        assert found["trajectory"].mass_defect < 1e-12
+    if "result" in found:
+        result = found["result"]
+        assert result.problem(result.weights) < 0.9 * result.problem(np.zeros(result.weights.size))
+
+
+def test_readme_begins_with_a_program_that_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(compile(programs(ROOT / "README.md")[0], "program", "exec"), found)
+    assert len(found["trajectory"]) == 11
+    assert (tmp_path / "out" / "turn.npz").exists()
