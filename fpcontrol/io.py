@@ -15,11 +15,13 @@ import dolfinx
 import numpy as np
 from dolfinx import fem
 from dolfinx.io import VTXWriter
+from dolfinx.mesh import Mesh
 from petsc4py import PETSc
 
-from fpcontrol.archive import load, save
+from fpcontrol import archive
 from fpcontrol.characteristics.flow import Flow
-from fpcontrol.control.result import Result
+from fpcontrol.control.result import Result, load_result, save_result
+from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.parallel.files import output_path, replacing, reserve
 from fpcontrol.reference import MoserFlow
 from fpcontrol.tables import read_points
@@ -35,6 +37,43 @@ __all__ = [
     "write_json",
     "write_record",
 ]
+
+
+def save(what: Trajectory | fem.Function | Result, path: str | os.PathLike[str]) -> None:
+    """Write a trajectory, a density or a result to one ``.npz`` file. Collective.
+
+    Args:
+        what: Trajectory (of a ``Flow``, its ``on_mesh``), a Function of a Lagrange space of degree
+            1, 2 or 3, or what ``minimize`` found (its weights and history, not its densities).
+        path: Ends in ``.npz``.
+
+    Raises:
+        ValueError: On all ranks, for another suffix or something else to write.
+        OSError: On all ranks, if the file cannot be written.
+    """
+    if not isinstance(what, Result):
+        archive.save(what, path)
+        return
+    if Path(path).suffix != ".npz":
+        raise ValueError(f"path = {str(path)!r} must end in .npz.")
+    save_result(what, path)
+
+
+def load(
+    path: str | os.PathLike[str], on: Mesh | TrackingProblem
+) -> Trajectory | fem.Function | Result:
+    """Read what ``save`` wrote, on any number of ranks. Collective.
+
+    Args:
+        path: The ``.npz`` file.
+        on: The mesh it was made on; for a result, or a checkpoint of ``minimize``, the problem,
+            made as it was then: densities and errors come from a run at the weights.
+
+    Raises:
+        OSError: On all ranks, if there is no such file or it is none of ``save``.
+        ValueError: On all ranks, if it is of another mesh or problem.
+    """
+    return load_result(path, on) if isinstance(on, TrackingProblem) else archive.load(path, on)
 
 
 def write(

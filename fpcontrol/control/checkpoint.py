@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ def write_checkpoint(
     path: Path,
     fingerprint: Mapping[str, Any],
     weights: Array,
-    history: list[Iterate],
+    history: Sequence[Iterate],
     comm: MPI.Comm,
+    result: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights and history to a path from ``output_path``. Collective on ``comm``.
 
@@ -44,6 +45,7 @@ def write_checkpoint(
         weights: Best weights, flat.
         history: Of the optimization so far.
         comm: The problem's communicator; or that of rank 0 alone, where another rank may be lost.
+        result: How the optimization ended, if it has.
     """
     with replacing(path, comm) as beside:
         if comm.rank == 0:
@@ -53,13 +55,19 @@ def write_checkpoint(
                     weights=weights,
                     history=json.dumps([asdict(i) for i in history]),
                     problem=json.dumps(dict(fingerprint)),
+                    result=json.dumps(dict(result or {}), default=str),
                 )
 
 
 def read_checkpoint(
-    path: str | os.PathLike[str], problem: TrackingProblem
-) -> tuple[Array, list[Iterate]]:
-    """Weights and history of a checkpoint of this problem. Collective.
+    path: str | os.PathLike[str], problem: TrackingProblem, name: str = "resume"
+) -> tuple[Array, list[Iterate], dict[str, Any]]:
+    """Weights, history and end of a checkpoint of this problem. Collective.
+
+    Args:
+        path: The file.
+        problem: The problem.
+        name: Of the path in messages.
 
     Raises:
         OSError: On all ranks, if there is no such file or it is no checkpoint.
@@ -75,21 +83,22 @@ def read_checkpoint(
                         file["weights"],
                         json.loads(str(file["history"])),
                         json.loads(str(file["problem"])),
+                        json.loads(str(file["result"])) if "result" in file else {},
                     )
             except FileNotFoundError:
-                raise FileNotFoundError(f"resume = {str(path)!r}: there is no such file.") from None
+                raise FileNotFoundError(f"{name} = {str(path)!r}: there is no such file.") from None
             except Exception as error:
-                raise OSError(f"resume = {str(path)!r} is not a checkpoint: {error}") from None
-    weights, history, theirs = comm.bcast(content)
+                raise OSError(f"{name} = {str(path)!r} is not a checkpoint: {error}") from None
+    weights, history, theirs, result = comm.bcast(content)
     ours = problem.fingerprint()
     differing = [
-        f"{name} = {theirs.get(name)!r} there, {value!r} here"
-        for name, value in ours.items()
-        if not _same(theirs.get(name), value)
+        f"{key} = {theirs.get(key)!r} there, {value!r} here"
+        for key, value in ours.items()
+        if not _same(theirs.get(key), value)
     ]
     if differing:
-        raise ValueError(f"resume = {str(path)!r} is of another problem: {'; '.join(differing)}.")
-    return weights, [Iterate(**i) for i in history]
+        raise ValueError(f"{name} = {str(path)!r} is of another problem: {'; '.join(differing)}.")
+    return weights, [Iterate(**i) for i in history], result
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -106,7 +106,7 @@ def minimize(
     target = None if checkpoint is None else output_path(checkpoint, comm)
     history: list[Iterate] = []
     if resume is not None:
-        weights, history = read_checkpoint(resume, problem)
+        weights, history, _ = read_checkpoint(resume, problem)
     with collective_errors(comm):
         start = problem.drift.check_weights(problem.drift.weights if weights is None else weights)
     if isinstance(problem.runs, MeshRuns):

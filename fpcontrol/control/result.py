@@ -1,5 +1,6 @@
 """What a minimization found."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from fpcontrol.characteristics.flow import Flow
-from fpcontrol.control.checkpoint import Iterate
+from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpoint
 from fpcontrol.control.on_characteristics import CharacteristicRuns
 from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.control.tracking import Errors, TrackingProblem
 from fpcontrol.discretization.replica import LeftDomain
 from fpcontrol.drift.base import Drift
+from fpcontrol.parallel.files import output_path
 from fpcontrol.stepping.watch import say
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array
@@ -192,4 +194,51 @@ def completed(
         shortened,
         warnings,
         problem.trajectory(weights) if kept else None,
+    )
+
+
+def save_result(result: Result, path: str | os.PathLike[str]) -> None:
+    """Write weights, history and how the optimization ended, as a checkpoint. Collective.
+
+    Args:
+        result: From ``minimize``.
+        path: Ends in ``.npz``.
+
+    Raises:
+        OSError: On all ranks, if the file cannot be written.
+    """
+    comm = result.problem.elements.comm
+    end = {
+        "reason": result.reason,
+        "evaluations": result.evaluations,
+        "shortened": result.shortened,
+        "optimizer": dict(result.optimizer),
+    }
+    fingerprint = result.problem.fingerprint()
+    target = output_path(path, comm)
+    write_checkpoint(target, fingerprint, result.weights, result.history, comm, end)
+
+
+def load_result(path: str | os.PathLike[str], problem: TrackingProblem) -> Result:
+    """The result that ``save_result`` wrote, or of a checkpoint of ``minimize``. Collective.
+
+    Errors, masses and densities come from a run at the weights.
+
+    Args:
+        path: The file.
+        problem: The problem, made as it was then; on any number of ranks.
+
+    Raises:
+        OSError: On all ranks, if there is no such file or it is none of these.
+        ValueError: On all ranks, if it belongs to another problem; the message says how it differs.
+    """
+    weights, history, end = read_checkpoint(path, problem, "path")
+    return completed(
+        problem,
+        weights,
+        tuple(history),
+        end.get("reason", "checkpoint"),
+        end.get("evaluations", history[-1].evaluations if history else 0),
+        end.get("optimizer", {}),
+        end.get("shortened", 0),
     )
