@@ -32,19 +32,7 @@ SAME_NODE = 1e-9
 
 
 def save(what: Trajectory | fem.Function, path: str | os.PathLike[str]) -> None:
-    """Write a trajectory or a density to a ``.npz`` file that ``load`` reads back. Collective.
-
-    One level at a time passes through rank 0, which writes.
-
-    Args:
-        what: Trajectory (of a ``Flow``, its ``on_mesh``), or a Function of a Lagrange space of
-            degree 1, 2 or 3.
-        path: Ends in ``.npz``.
-
-    Raises:
-        ValueError: On all ranks, for another suffix or something else to write.
-        OSError: On all ranks, if the file cannot be written.
-    """
+    """See ``fpcontrol.io.save``. One level at a time passes through rank 0, which writes."""
     if isinstance(what, Flow):
         raise ValueError("A Flow is on no mesh: save what.on_mesh(space), with a Lagrange space.")
     if Path(path).suffix != ".npz":
@@ -93,19 +81,7 @@ def save(what: Trajectory | fem.Function, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], mesh: Mesh) -> Trajectory | fem.Function:
-    """Read what ``save`` wrote, on any number of ranks. Collective.
-
-    Args:
-        path: The ``.npz`` file.
-        mesh: The mesh it was made on, which may be distributed in another way.
-
-    Returns:
-        A ``Trajectory`` or a Function, whichever was saved, in a new Lagrange space on ``mesh``.
-
-    Raises:
-        OSError: On all ranks, if there is no such file or it is none of ``save``.
-        ValueError: On all ranks, if it is of another mesh.
-    """
+    """See ``fpcontrol.io.load``; in a new Lagrange space on ``mesh``. Collective."""
     comm, content, rows = mesh.comm, None, None
     with contextlib.ExitStack() as stack:
         with collective_errors(comm):
