@@ -276,7 +276,15 @@ class _Steps:
             equation._linear_solver,
             equation._petsc_options,
         )
-        self.watch = Watch(equation.system, times, self._transport, scheme=scheme, warn=warn)
+        diffusivity, dt = self._diffusivity, self._dt
+
+        # Without a reference to self: what is in a cycle lives until the garbage is collected.
+        def transport(n: int) -> tuple[Array, float]:
+            """Drift at the points and diffusivity in the first stage of a step. Collective."""
+            t = times[n] + scheme.c[0] * dt
+            return sample(equation.drift, t, equation.system), diffusivity[n][0]
+
+        self.watch = Watch(equation.system, times, transport, scheme=scheme, warn=warn)
 
     def levels(self) -> Iterator[Array]:
         """Yield the levels, local; each is overwritten as soon as its room is given again."""
@@ -297,11 +305,6 @@ class _Steps:
             self.watch.check(n + 1, new, last, before)
             last, before = new, last
             yield new
-
-    def _transport(self, n: int) -> tuple[Array, float]:
-        """Drift at the points and diffusivity in the first stage of a step. Collective."""
-        t = self._times[n] + self._run.scheme.c[0] * self._dt
-        return sample(self._equation.drift, t, self._equation.system), self._diffusivity[n][0]
 
 
 def norm(g: Elements, u: Array) -> float:

@@ -70,7 +70,8 @@ class MeshRuns:
         if not isinstance(reference, MoserFlow):
             raise ValueError(f"reference = {reference!r} must be a MoserFlow where sigma > 0.")
         self.reference, self.system, self.elements = reference, reference.system, reference.elements
-        self.noise, self.steps, self._blocks = Noise(sigma), steps, drift.time.blocks
+        self.noise = noise = Noise(sigma)
+        self.steps, self._blocks = steps, drift.time.blocks
         self._drift = drift
         self.start = start or reference.start
         check_density("start", self.start, self.elements)
@@ -95,10 +96,16 @@ class MeshRuns:
         self._costs: list[Cost] = [self._tracking, *self._others]
         self.norms = self._tracking.norms
         self._kept: _CachedRun | None = None
-        self._theta = self._in_blocks(drift.weights)  # of the run under way
-        self._watch = Watch(
-            self.system, self.times, self._transport, scheme=self.scheme, warn=False
-        )
+        sweeps, times = self.sweeps, self.times
+        self._theta = theta = [self._in_blocks(drift.weights)]  # of the run under way
+
+        # Without a reference to self: what is in a cycle lives until the garbage is collected.
+        def transport(n: int) -> tuple[Array, float]:
+            """Drift in the middle of a step, and the diffusivity there."""
+            middle = 0.5 * (times[n] + times[n + 1])
+            return sweeps.middle(theta[0], n), noise.diffusivity(middle)
+
+        self._watch = Watch(self.system, times, transport, scheme=self.scheme, warn=False)
 
     def squares(self, weights: Array) -> Array:
         """Squared errors of all levels, ``(steps + 1,)``. Collective."""
@@ -207,7 +214,7 @@ class MeshRuns:
         """
         theta = self._in_blocks(weights)
         local = np.zeros((1 + len(self._others), self.steps + 1))
-        self._theta = theta
+        self._theta[0] = theta
         before = self.start.x.array
         with_drift = any(cost.has_drift_part for cost in self._others)
 
@@ -245,11 +252,6 @@ class MeshRuns:
             iterations,
             tuple(watch.said),
         )
-
-    def _transport(self, n: int) -> tuple[Array, float]:
-        """Drift in the middle of a step, and the diffusivity there."""
-        t = 0.5 * (self.times[n] + self.times[n + 1])
-        return self.sweeps.middle(self._theta, n), self.noise.diffusivity(t)
 
     def _run(self, weights: Array, keep: bool, levels: Array | None = None) -> None:
         """Forward sweep; remembers the errors, and the window if it is to be kept."""
