@@ -27,7 +27,6 @@ from dolfinx.mesh import Mesh
 import fpcontrol as fpc
 from fpcontrol.characteristics.flow import Flow, Markers, carry
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.fokker_planck import norm
 from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.typing import VectorField
 from fpcontrol.verification import Manufactured, l2_error, orders
@@ -123,7 +122,7 @@ class Evolution:
         g, trajectory = self.run(scheme, steps)
         stride = (len(fine) - 1) // steps
         gaps = [
-            norm(g, a - b) / norm(g, b)
+            g.norm(a - b) / g.norm(b)
             for a, b in zip(trajectory.levels, fine.levels[::stride], strict=True)
         ]
         return {

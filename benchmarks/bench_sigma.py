@@ -33,7 +33,6 @@ from scipy.optimize import brentq
 from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
-from fpcontrol.fokker_planck import norm
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.framework.resolution import Grid, measure, solve
@@ -48,7 +47,7 @@ STEADY_DECAY = 1.2564312  # D k**2 T at which a steady drift costs most: (1 + 2 
 def deviation(run: Trajectory) -> float:
     """Largest L2 distance to the uniform density over time. Collective."""
     g = Elements(run.space)
-    return max(norm(g, level - 1.0) for level in run.levels)
+    return max(g.norm(level - 1.0) for level in run.levels)
 
 
 def uniform(x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol.density import check_density
 from fpcontrol.discretization.base import Discretization, StageDrift
-from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.drift.base import as_drift
 from fpcontrol.drift.sampling import DriftSampler, check_switches, sample
@@ -216,8 +215,8 @@ class FokkerPlanck:
             fine, said = self._solve(run, save, progress, warn=False)
             one, two = (kept_levels(save, times) for times in (coarse.all_times, fine.all_times))
             _, i, j = np.intersect1d(2 * one, two, return_indices=True)
-            gaps = [norm(g, fine.levels[b] - coarse.levels[a]) for a, b in zip(i, j, strict=True)]
-            gap = max(gaps) / max(norm(g, fine.levels[b]) for b in j)
+            gaps = [g.norm(fine.levels[b] - coarse.levels[a]) for a, b in zip(i, j, strict=True)]
+            gap = max(gaps) / max(g.norm(fine.levels[b]) for b in j)
             if before is not None:
                 # Successive gaps shrink by 2**order; a drift that switches lowers the order, so it
                 # is taken as observed.
@@ -305,11 +304,3 @@ class _Steps:
             self.watch.check(n + 1, new, last, before)
             last, before = new, last
             yield new
-
-
-def norm(g: Elements, u: Array) -> float:
-    """L2 norm of a local array. Collective."""
-    x, image = g.vector(), g.vector()
-    x.array[:] = u
-    g.mass.mult(x.petsc_vec, image.petsc_vec)
-    return g.inner(x.array, image.array) ** 0.5

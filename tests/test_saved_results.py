@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from problems import SELF, WORLD, raised, tracking
+from problems import SELF, WORLD, bump, cube, raised, tracking
 
 import fpcontrol as fpc
 
@@ -44,3 +44,27 @@ def test_what_is_no_result_of_this_problem_is_refused(tmp_path):
     words = raised(OSError, lambda: fpc.io.load(tmp_path / "rho.npz", tracking()))
     assert "not a checkpoint" in words
     assert ".npz" in raised(ValueError, lambda: fpc.io.save(found, tmp_path / "found.txt"))
+
+
+def test_methods_and_objectives_tell_problems_apart(tmp_path):
+    class Still(fpc.objectives.Objective):
+        def on(self, setting):
+            return fpc.objectives.Cost()
+
+    def problem(method=None, objectives=()):
+        mesh = cube(SELF, 2, 3)
+        flow = fpc.MoserFlow(
+            bump(mesh, 1, 0.3), bump(mesh, 1, 0.7), 1.0, 0.8, discretization=method
+        )
+        drift = fpc.NetworkDrift(mesh, 2, 2)
+        scheme = fpc.BackwardEuler()
+        return fpc.TrackingProblem(flow, drift, 0.8, 4, scheme=scheme, objectives=objectives)
+
+    path = tmp_path / "found.npz"
+    fpc.io.save(fpc.minimize(problem(), max_iterations=1, progress=False), path)
+    with pytest.raises(ValueError, match=r"discretization = .*Galerkin.*Monotone"):
+        fpc.io.load(path, problem(fpc.Monotone()))
+    with pytest.raises(ValueError, match=r"objectives = \[\] there, \['FinalKL\(weight=2.0\)'\]"):
+        fpc.io.load(path, problem(objectives=(fpc.objectives.FinalKL(2.0),)))
+    fpc.io.save(fpc.minimize(problem(None, (Still(),)), max_iterations=1, progress=False), path)
+    assert fpc.io.load(path, problem(None, (Still(),))).evaluations > 0  # another value, as good

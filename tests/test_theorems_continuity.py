@@ -11,7 +11,6 @@ from scipy import integrate
 import fpcontrol as fpc
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
-from fpcontrol.fokker_planck import norm
 from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.experiments import constants, oscillations, radial
 from fpcontrol.theorems.framework.resolution import Grid
@@ -180,7 +179,7 @@ def test_disc_in_two_dimensions_agrees_with_its_radial_form():
     equation = fpc.FokkerPlanck(mesh, Steady(field), 2.0**0.5)
     run = equation.solve(fpc.density.uniform(mesh), 2.0 * radius / A, 20, scheme=fpc.SDIRK2())
     g, one = Elements(run.space), run.levels[0]
-    error = np.sqrt(np.pi) * max(norm(g, u - one) for u in run.levels) / norm(g, one)
+    error = np.sqrt(np.pi) * max(g.norm(u - one) for u in run.levels) / g.norm(one)
     reduced = radial.errors_of_elements(WORLD, radius, A, Grid(200, 50))[0]
     # The mesh (h = 0.07) does not follow the jump of the drift at r = 0.3.
     assert error == pytest.approx(reduced, rel=1e-2)

@@ -9,7 +9,7 @@ with the derivatives that a reverse sweep asks for. All objectives are dimension
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Protocol
 
 from mpi4py import MPI
@@ -83,6 +83,13 @@ class Objective(ABC):
     def on(self, setting: Setting) -> Cost:
         """The function in a setting. Collective."""
 
+    def describe(self) -> str:
+        """What tells this objective from another one, the same in every program: for checkpoints.
+
+        Of a dataclass its fields; of another class its name only, unless it says more.
+        """
+        return repr(self) if is_dataclass(self) else type(self).__name__
+
 
 def checked_weight(name: str, weight: float) -> None:
     """Refuse a weight that is negative or not finite."""
@@ -138,7 +145,6 @@ class L2Cost(Cost):
 
     def __init__(self, objective: L2Tracking, setting: Setting) -> None:
         self._setting, self._elements = setting, setting.system.elements
-        self._room = self._elements.vector(), self._elements.vector()
         levels = range(len(setting.times))
         parts = np.array([self._product(setting.reference_at(n)) for n in levels])
         self.norms = reduced(self._elements.comm, parts)
@@ -154,17 +160,10 @@ class L2Cost(Cost):
 
     def level_dual(self, n: int, rho: Array) -> Array:
         """``scale M (rho - reference)``. Collective."""
-        return self._image(rho - self._setting.reference_at(n)) * self._scales[n]
+        return self._elements.apply_mass(rho - self._setting.reference_at(n)) * self._scales[n]
 
     def _product(self, u: Array) -> float:
-        return float(self._image(u) @ u[: self._elements.n_owned])
-
-    def _image(self, u: Array) -> Array:
-        """``M u``, a view of room that is used again."""
-        x, image = self._room
-        x.set(u)
-        self._elements.mass.mult(x.petsc_vec, image.petsc_vec)
-        return image.array[: self._elements.n_owned]
+        return float(self._elements.apply_mass(u) @ u[: self._elements.n_owned])
 
 
 @dataclass(frozen=True)

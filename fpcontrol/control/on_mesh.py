@@ -185,6 +185,7 @@ class MeshRuns:
         return {
             "sigma": self.noise.samples(self.times[-1]),
             "scheme": self.scheme.name,
+            "discretization": repr(self.system.discretization),
             "start_norm": g.norm(self.start.x.array) ** 2,
             "start_moment": mean(self.start.x.array),
             "reference_norm": float(self.norms[self.steps // 2]),

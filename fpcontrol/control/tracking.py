@@ -262,7 +262,7 @@ class TrackingProblem:
                 "running_weight": self.running_weight,
                 "terminal_weight": self.terminal_weight,
                 "decay": self.decay,
-                "objectives": [repr(objective) for objective in self.objectives],
+                "objectives": [objective.describe() for objective in self.objectives],
             }
             | self.runs.fingerprint()
         )

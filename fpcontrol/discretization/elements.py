@@ -221,11 +221,11 @@ class Elements:
         return self.inner(self.integrals, u)
 
     def apply_mass(self, u: Array) -> Array:
-        """``M u`` for a local array, owned entries. Collective."""
+        """``M u`` for a local array, owned entries, until the next call. Collective."""
         x, image = self._work
         x.set(u)
         self.mass.mult(x.petsc_vec, image.petsc_vec)
-        return image.array[: self.n_owned].copy()
+        return image.array[: self.n_owned]
 
     def norm(self, u: Array) -> float:
         """L2 norm of a local array. Collective."""

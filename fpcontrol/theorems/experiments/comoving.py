@@ -9,7 +9,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.fokker_planck import FokkerPlanck, norm
+from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import SDIRK2
@@ -141,5 +141,5 @@ def _with_noise(
         steps = max(grid.steps, math.ceil(0.5 * flow.noise.diffusivity(0.0) * q**2 * t1))
         run = equation.solve(start, t1, steps, scheme=SDIRK2())
         gaps = [u - flow.coefficients(t) for t, u in zip(run.times, run.levels, strict=True)]
-        errors.append(max(norm(flow.elements, gap) for gap in gaps))
+        errors.append(max(flow.elements.norm(gap) for gap in gaps))
     return np.array(errors)

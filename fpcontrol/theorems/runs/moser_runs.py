@@ -9,7 +9,7 @@ import numpy as np
 
 from fpcontrol import density
 from fpcontrol.drift import as_drift
-from fpcontrol.fokker_planck import FokkerPlanck, norm
+from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.quadrature import composite
 from fpcontrol.reference import MoserFlow
@@ -48,7 +48,7 @@ def distances(flow: MoserFlow, drift: VectorField, steps: int, until: float | No
     equation = FokkerPlanck(g.mesh, drift, flow.noise(0.0), **degree)
     run = equation.solve(flow.start, flow.t1 if until is None else until, steps)
     levels = zip(run.times, run.levels, strict=True)
-    return np.array([norm(g, u - flow.coefficients(t)) for t, u in levels])
+    return np.array([g.norm(u - flow.coefficients(t)) for t, u in levels])
 
 
 def response(flow: MoserFlow, drift: VectorField, steps: int) -> Array:
@@ -79,7 +79,7 @@ def response(flow: MoserFlow, drift: VectorField, steps: int) -> Array:
             total += (t1 - t0) / steps * g.sum(float(rate)) / (2.0 * D)
             end = flow.coefficients(run.times[n + 1])
             top = g.comm.allreduce(float(g.evaluate(end).max(initial=0.0)), op=MPI.MAX)
-            errors.append(norm(g, run.levels[n + 1] - end))
+            errors.append(g.norm(run.levels[n + 1] - end))
             bounds.append(math.sqrt(top * total))
     e, b = np.array(errors), np.array(bounds)
     ratios = np.divide(e, b, where=b > 0.0, out=np.zeros_like(e))

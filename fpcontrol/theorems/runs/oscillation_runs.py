@@ -11,7 +11,7 @@ from dolfinx.mesh import Mesh
 from fpcontrol import density, distances
 from fpcontrol.characteristics.flow import Flow, Markers, carry
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.fokker_planck import FokkerPlanck, norm
+from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms.ripples import Ripple, source_edges
@@ -46,7 +46,7 @@ def sup_error(mesh: Mesh, drift: Ripple, sigma: float, t1: float, grid: Grid) ->
 
 def _sup_error(runs: Sequence[Trajectory]) -> float:
     g, one = Elements(runs[0].space), runs[0].levels[0]
-    return max(norm(g, u - one) for run in runs for u in run.levels) / norm(g, one)
+    return max(g.norm(u - one) for run in runs for u in run.levels) / g.norm(one)
 
 
 def resolving(kappa: float, at: float) -> Grid:

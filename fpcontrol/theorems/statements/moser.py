@@ -33,7 +33,6 @@ from dolfinx.mesh import Mesh
 from fpcontrol import density
 from fpcontrol.characteristics.flow import Flow, Markers, carry
 from fpcontrol.distances.measures import h_minus_1
-from fpcontrol.fokker_planck import norm
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.quadrature import composite
@@ -100,7 +99,7 @@ def exactness(
         flow, bare = MoserFlow(*ends, t1, sigma), MoserFlow(*ends, t1, 0.0).drift
         wrong = flow.drift - 2.0 * bare
         start, goal = (rho.x.array for rho in ends)
-        size, *sizes = (norm(flow.elements, u) for u in (goal - start, start, goal))
+        size, *sizes = (flow.elements.norm(u) for u in (goal - start, start, goal))
         exact = distances(flow, flow.drift, at.steps).max() / max(sizes)
         away = distances(flow, wrong, 4, soon)[-1] / (size * soon / t1)
         late = [distances(flow, drift, at.steps)[-1] / size for drift in (wrong, bare)]

@@ -38,7 +38,7 @@ import numpy as np
 
 from fpcontrol import density
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.fokker_planck import FokkerPlanck, norm
+from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.stepping.schemes import SDIRK2
 from fpcontrol.theorems.framework.checks import Line, Study
@@ -139,8 +139,8 @@ def compared(
         .levels
         for drift in (switched, Average(switched.generators))
     )
-    error = np.array([norm(g, u) for u in one - other])
-    return error, np.array([[norm(g, u) for u in levels] for levels in (one, other)])
+    error = np.array([g.norm(u) for u in one - other])
+    return error, np.array([[g.norm(u) for u in levels] for levels in (one, other)])
 
 
 def switching_with_noise(
