@@ -23,6 +23,7 @@ from bench_convergence import STRENGTH, cube
 import fpcontrol as fpc
 from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.locate import OwnCells
 from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.typing import VectorField
 from fpcontrol.verification import Manufactured
@@ -99,12 +100,12 @@ class Problem:
             return lambda x: [density((i + 1) / LEVELS, x) for i in range(LEVELS)]
         n, steps = (18, 48) if quick else (30, 128)
         fine = self.run(3, n, S4, steps, "direct")
-        g = Elements(fine.space)
+        own = OwnCells(fine.space.mesh)
         levels = fine.levels[steps // LEVELS :: steps // LEVELS]
 
         def at(x: Array) -> list[Array]:
-            cells = g.locate(x)
-            return [g.evaluate_at(cells, x, u)[0] for u in levels]
+            cells = own.holding(x)
+            return [own.evaluate(fine.space, u, cells, x)[0] for u in levels]
 
         return at
 

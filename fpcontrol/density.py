@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from mpi4py import MPI
 
 import numpy as np
-from dolfinx import fem, geometry
+from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.discretization.locate import locate
 from fpcontrol.linalg.linear_solvers import LinearSolver
-from fpcontrol.parallel.errors import collective_errors, reduced
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
 # Backward Euler steps of the smoothing heat flow. Its kernel (1 + tau K/n)^-n has the variance of
@@ -260,24 +261,14 @@ def _hat_moments(g: Elements) -> tuple[Array, Array]:
 
 def _placed(g: Elements, points: Array, masses: Array, bandwidth: float) -> _Placed:
     """Points in the cells that hold them; reports those outside, or too narrow. Collective."""
-    mesh, d, n = g.mesh, g.dimension, len(points)
-    x = np.zeros((n, 3))
-    x[:, :d] = points
-    cell = np.full(n, -1, dtype=np.int32)
-    distance = np.full(n, np.inf)
-    if g.n_cells:
-        own = np.arange(g.n_cells, dtype=np.int32)
-        tree = geometry.bb_tree(mesh, d, entities=own)
-        middle = geometry.create_midpoint_tree(mesh, d, own)
-        cell = geometry.compute_closest_entity(tree, middle, mesh, x)
-        distance = np.sqrt(geometry.squared_distance(mesh, d, cell, x))
-    nearest = reduced(g.comm, distance, MPI.MIN)
-    # A point on the border of two ranks' cells belongs to the lower rank.
-    owner = reduced(g.comm, np.where(distance == nearest, g.comm.rank, g.comm.size), MPI.MIN)
+    comm, mesh, d, n = g.comm, g.mesh, g.dimension, len(points)
     size = np.ptp(mesh.geometry.x, axis=0).max() if len(mesh.geometry.x) else 0.0
-    inside = nearest <= 1e-10 * g.comm.allreduce(size, op=MPI.MAX)
-    kept = nearest <= bandwidth
-    kept |= inside
+    border = 1e-10 * comm.allreduce(size, op=MPI.MAX)
+    # All ranks have all points: each asks for a part of them.
+    mine = slice(n * comm.rank // comm.size, n * (comm.rank + 1) // comm.size)
+    found = locate(mesh, points[mine], max(bandwidth, border))
+    nearest = np.concatenate(comm.allgather(found.distance))
+    inside, kept = nearest <= border, np.isfinite(nearest)
     total = masses.sum()
     if not kept.any() or masses[kept].sum() <= 0:
         raise ValueError(
@@ -292,16 +283,14 @@ def _placed(g: Elements, points: Array, masses: Array, bandwidth: float) -> _Pla
             f"mass), {lost.sum()} were left out ({masses[lost].sum() / total:.2%}).",
             stacklevel=3,
         )
-    mine = kept & (owner == g.comm.rank)
-    y = g.to_reference(cell[mine], points[mine])
-    barycentric = np.clip(np.column_stack([1.0 - y.sum(axis=1), y]), 0.0, None)
-    barycentric /= barycentric.sum(axis=1, keepdims=True)
+    held = found.to_owners(masses[mine])
+    barycentric = np.column_stack([1.0 - found.reference.sum(axis=1), found.reference])
     mean, square = _hat_moments(g)
-    nodes = g.dofs[:, cell[mine]].T
-    corners = mesh.geometry.x[mesh.geometry.dofmaps[0][cell[mine]]][:, :, :d]
+    nodes = g.dofs[:, found.cells].T
+    corners = mesh.geometry.x[mesh.geometry.dofmaps[0][found.cells]][:, :, :d]
     away = corners - np.einsum("ni,nik->nk", barycentric, corners)[:, None]
     squares = (away**2).sum(axis=2) + 2.0 * (away * mean[nodes]).sum(axis=2) + square[nodes]
-    placed = _Placed(cell[mine], barycentric, masses[mine], (barycentric * squares).sum(axis=1))
+    placed = _Placed(found.cells, barycentric, held, (barycentric * squares).sum(axis=1))
     _warn_of_width(g, placed, bandwidth)
     return placed
 

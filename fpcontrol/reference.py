@@ -1,5 +1,6 @@
 """References: trajectories of densities that a controlled drift is to follow, with their drifts."""
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from dolfinx import fem
 from fpcontrol.density import check_density
 from fpcontrol.discretization.base import Discretization
 from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.locate import OwnCells
 from fpcontrol.discretization.neumann import Parts, potential
 from fpcontrol.drift.base import Drift, SamplePoints
 from fpcontrol.noise import Noise, Sigma
@@ -97,6 +99,11 @@ class MoserFlow:
         self._potential = self._solve_potential()
         self.drift = MoserDrift(self)
 
+    @functools.cached_property
+    def own_cells(self) -> OwnCells:
+        """Search for points among the cells that this rank owns. Not collective."""
+        return OwnCells(self.elements.mesh)
+
     def coefficients(self, t: float) -> Array:
         """Degrees of freedom of the density at time ``t``, local (owned, then ghosts)."""
         self._check_time(t)
@@ -179,12 +186,14 @@ class MoserDrift(Drift):
         """
         own, flow = self.flow.elements, self.flow
         rho, potential = flow.coefficients(t), flow._potential
-        cells = own.locate(x)
+        search = flow.own_cells
+        cells = search.holding(x)
         if (missing := np.flatnonzero(cells < 0)).size:
             raise ValueError(
                 f"{missing.size} of {len(x)} points lie in no cell owned by rank "
                 f"{own.comm.rank}, the first at {x[missing[0]]}."
             )
-        _, slope = own.evaluate_at(cells, x, potential + flow.noise.diffusivity(t) * rho)
-        value, _ = own.evaluate_at(cells, x, rho)
+        flux = potential + flow.noise.diffusivity(t) * rho
+        slope = search.evaluate(own.space, flux, cells, x)[1]
+        value = search.evaluate(own.space, rho, cells, x)[0]
         return slope / value[:, None]

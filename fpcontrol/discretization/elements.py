@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 import basix
 import numpy as np
-from dolfinx import fem, geometry
+from dolfinx import fem
 from dolfinx.la import InsertMode
 from dolfinx.la import vector as la_vector
 from dolfinx.mesh import Mesh
@@ -270,37 +270,6 @@ class Elements:
     def gradient(self, u: Array) -> Array:
         """Gradient of a local array at the points, shape ``(N, d)``."""
         return self.pull_back(self.reference_gradient(u), self.inverse_jacobian)
-
-    # -- functions at other points -------------------------------------------------------------
-
-    def locate(self, x: Array) -> Array:
-        """For points ``(N, d)`` a cell of this rank that holds each, or -1. Not collective."""
-        own = np.arange(self.n_cells, dtype=np.int32)
-        found = np.full(len(x), -1, dtype=np.int32)
-        if len(own) == 0 or len(x) == 0:
-            return found
-        points = np.zeros((len(x), 3))
-        points[:, : self.dimension] = x
-        tree = geometry.bb_tree(self.mesh, self.dimension, entities=own)
-        candidates = geometry.compute_collisions_points(tree, points)
-        cells = geometry.compute_colliding_cells(self.mesh, candidates, points)
-        offsets = cells.offsets
-        hit = offsets[1:] > offsets[:-1]
-        found[hit] = cells.array[offsets[:-1][hit]]
-        return found
-
-    def to_reference(self, cells: Array, x: Array) -> Array:
-        """Reference coordinates of points ``(N, d)`` in given cells, ``(N, d)``."""
-        origin = self.mesh.geometry.x[self.mesh.geometry.dofmaps[0][cells, 0]][:, : self.dimension]
-        return np.einsum("akn,nk->na", self.inverse_jacobian[:, :, cells], x - origin)
-
-    def evaluate_at(self, cells: Array, x: Array, u: Array) -> tuple[Array, Array]:
-        """Values ``(N,)`` and gradients ``(N, d)`` of a local array at points in given cells."""
-        element = self.space.element.basix_element
-        table = element.tabulate(1, self.to_reference(cells, x))[:, :, :, 0]
-        nodes = u[self.dofs[:, cells]]
-        value, *slopes = (np.einsum("ni,in->n", part, nodes) for part in table)
-        return value, np.einsum("an,akn->nk", np.array(slopes), self.inverse_jacobian[:, :, cells])
 
     def pull_back(self, g: Array, inverse: Array) -> Array:
         """J^{-T} g, shape (N, d), stored component by component."""

@@ -6,12 +6,13 @@ from mpi4py import MPI
 
 import basix
 import numpy as np
-from dolfinx import fem, geometry
+from dolfinx import fem
 from scipy.optimize import linear_sum_assignment
 
 from fpcontrol.discretization.elements import MAX_DEGREE, Elements, lagrange
+from fpcontrol.discretization.locate import locate
 from fpcontrol.discretization.neumann import Parts
-from fpcontrol.parallel.errors import collective_errors, reduced
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
 # Quadrature degrees beyond twice that of the densities where the integrand is no polynomial: the
@@ -21,8 +22,6 @@ EXTRA_DEGREE = 4
 MASS_RTOL = 1e-8
 # Negative values down to this fraction of the largest one are round-off and count as zero.
 ROUND_OFF = 1e-12
-# Points sent round and searched for at once, on all ranks together: some 10 MB.
-BLOCK = 1 << 17
 
 
 def check_pair(a: fem.Function, b: fem.Function) -> None:
@@ -150,68 +149,12 @@ def _evaluated_between(g: Elements, name: str, f: fem.Function, tolerance: float
 def _values_at(g: Elements, u: Array, x: Array, reach: float) -> Array:
     """Values of a local array at points ``(N, d)`` in cells of any rank. Collective.
 
-    Points are handed to all ranks in blocks, and the rank that owns the cell answers. Outside the
-    mesh the value is that of the nearest cell, at the point whose barycentric coordinates are cut
-    off at zero; farther than ``reach`` it is not a number.
+    Outside the mesh the value is that of the nearest cell, at the point whose barycentric
+    coordinates are cut off at zero; farther than ``reach`` it is not a number.
     """
-    comm, size = g.comm, max(1, BLOCK // g.comm.size)
-    own = np.arange(g.n_cells, dtype=np.int32)
-    tree = geometry.bb_tree(g.mesh, g.dimension, entities=own) if g.n_cells else None
-    middle = geometry.create_midpoint_tree(g.mesh, g.dimension, own) if g.n_cells else None
-    result = np.empty(len(x))
-    for k in range(comm.allreduce(-(-len(x) // size), op=MPI.MAX)):
-        blocks = comm.allgather(x[k * size : (k + 1) * size])
-        points = np.zeros((sum(map(len, blocks)), 3))
-        points[:, : g.dimension] = np.concatenate(blocks)
-        cells, depth = _deepest_cells(g, tree, points)
-        # Depths are barycentric coordinates: relative to the cell, so that this is round-off.
-        inside = reduced(comm, depth, MPI.MAX) >= -1e-12
-        badness = np.where(inside, 1.0 - depth, np.inf)
-        lost = np.flatnonzero(~inside)
-        if g.n_cells and lost.size:
-            cells[lost] = geometry.compute_closest_entity(tree, middle, g.mesh, points[lost])
-            square = geometry.squared_distance(g.mesh, g.dimension, cells[lost], points[lost])
-            badness[lost] = np.sqrt(square)
-        least = reduced(comm, badness, MPI.MIN)
-        owner = reduced(comm, np.where(badness == least, comm.rank, comm.size), MPI.MIN)
-        known = inside | (least <= reach)
-        mine = np.flatnonzero((owner == comm.rank) & known)
-        values = np.where(known, 0.0, np.nan)
-        if mine.size:
-            y = g.to_reference(cells[mine], points[mine, : g.dimension])
-            y = np.maximum(y, 0.0)
-            y /= np.maximum(y.sum(axis=1, keepdims=True), 1.0)
-            table = g.space.element.basix_element.tabulate(0, y)[0, :, :, 0]
-            values[mine] = np.einsum("ni,in->n", table, u[g.dofs[:, cells[mine]]])
-        first = sum(map(len, blocks[: comm.rank]))
-        total = reduced(comm, values)
-        result[k * size : (k + 1) * size] = total[first : first + len(blocks[comm.rank])]
-    return result
-
-
-def _deepest_cells(
-    g: Elements, tree: geometry.BoundingBoxTree | None, points: Array
-) -> tuple[Array, Array]:
-    """For points ``(N, 3)`` the cell of this rank that holds each best. Not collective.
-
-    The library's own search calls a cell hit from 1e-6 away, which two ranks see differently.
-
-    Returns:
-        Cells, and the least barycentric coordinate of each point there (minus infinity where the
-        point is in no cell's bounding box).
-    """
-    best, depth = np.zeros(len(points), dtype=np.int32), np.full(len(points), -np.inf)
-    if tree is None:
-        return best, depth
-    found = geometry.compute_collisions_points(tree, points)
-    cells, counts = found.array, np.diff(found.offsets)
-    which = np.repeat(np.arange(len(points)), counts)
-    y = g.to_reference(cells, points[which, : g.dimension])
-    lowest = np.minimum(y.min(axis=1), 1.0 - y.sum(axis=1))
-    order = np.lexsort((lowest, which))  # the last of each point is its deepest
-    last = order[(np.cumsum(counts) - 1)[counts > 0]]
-    best[which[last]], depth[which[last]] = cells[last], lowest[last]
-    return best, depth
+    found = locate(g.mesh, x, reach)
+    table = g.space.element.basix_element.tabulate(0, found.reference)[0, :, :, 0]
+    return found.to_askers(np.einsum("ni,in->n", table, u[g.dofs[:, found.cells]]))
 
 
 def nonnegative(name: str, values: Array, comm: MPI.Comm) -> Array:

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, ScalarFormatter
 from matplotlib.tri import Triangulation
 
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.locate import OwnCells
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.plotting.picture import VERMILION
 from fpcontrol.typing import Array
@@ -220,13 +221,15 @@ class Canvas:
         x, y = np.meshgrid(*(np.linspace(low[k], high[k], SLICE) for k in (0, 1)))
         self._points = np.column_stack([x.ravel(), y.ravel(), np.full(x.size, self.slice_at)])
         with collective_errors(self.comm):
-            self._cells = self._g.locate(self._points)
+            self._own = OwnCells(self._g.mesh)
+            self._cells = self._own.holding(self._points)
 
     def _on_slice(self, u: Array) -> Array | None:
         mine = np.full(len(self._cells), -np.inf)
         inside = self._cells >= 0
         if inside.any():
-            mine[inside] = self._g.evaluate_at(self._cells[inside], self._points[inside], u)[0]
+            cells, points = self._cells[inside], self._points[inside]
+            mine[inside] = self._own.evaluate(self._g.space, u, cells, points)[0]
         parts = self.comm.gather(mine)
         if parts is None:
             return None
