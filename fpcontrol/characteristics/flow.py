@@ -23,13 +23,13 @@ from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 from fpcontrol.characteristics.dormand_prince import DormandPrince, Rate
 from fpcontrol.characteristics.markers import Markers
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.discretization.replica import AnalyticReference, MeshReference
+from fpcontrol.discretization.replica import MeshReference
 from fpcontrol.drift.base import Drift, as_drift
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.parallel.progress import Progress
 from fpcontrol.reference import MoserFlow
 from fpcontrol.trajectory import Trajectory, trajectory
-from fpcontrol.typing import Array, Field, VectorField
+from fpcontrol.typing import AnalyticReference, Array, Field, VectorField
 from fpcontrol.walls import check_wall
 
 __all__ = ["Flow", "Markers", "binned_l2", "carry"]

@@ -22,11 +22,11 @@ from fpcontrol.control.parametric import ParametricDrift, PiecewiseConstant, Smo
 from fpcontrol.density import check_density
 from fpcontrol.discretization.boundary import Wall
 from fpcontrol.discretization.elements import Elements, lagrange
-from fpcontrol.discretization.replica import AnalyticReference, Frozen, LeftDomain, MeshReference
+from fpcontrol.discretization.replica import Frozen, LeftDomain, MeshReference
 from fpcontrol.linalg.buffers import read_only
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.reference import MoserFlow
-from fpcontrol.typing import Array
+from fpcontrol.typing import AnalyticReference, Array
 from fpcontrol.walls import WallFactor, walled
 
 # The classical Runge-Kutta method: stage i starts from the rate of stage i - 1, A[i] steps on.

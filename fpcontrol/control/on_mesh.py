@@ -68,7 +68,10 @@ class MeshRuns:
         snapshots: int | None = None,
     ) -> None:
         if not isinstance(reference, MoserFlow):
-            raise ValueError(f"reference = {reference!r} must be a MoserFlow where sigma > 0.")
+            raise ValueError(
+                f"reference, a {type(reference).__name__}, must be a MoserFlow where sigma > 0; "
+                "one given by formulas (fpcontrol.typing.AnalyticReference) needs sigma = 0."
+            )
         self.reference, self.system, self.elements = reference, reference.system, reference.elements
         self.noise = noise = Noise(sigma)
         self.steps, self._blocks = steps, drift.time.blocks

@@ -13,12 +13,11 @@ from fpcontrol.control.objectives import L2Tracking, Objective, checked_weight, 
 from fpcontrol.control.on_characteristics import CharacteristicRuns
 from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.control.parametric import ParametricDrift
-from fpcontrol.discretization.replica import AnalyticReference
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.reference import MoserFlow
 from fpcontrol.trajectory import Trajectory, check_steps
-from fpcontrol.typing import Array
+from fpcontrol.typing import AnalyticReference, Array
 
 # Options that belong to runs with noise and without.
 NOISY = ("scheme", "linear_solver", "petsc_options", "memory", "disk", "snapshots")

@@ -1,7 +1,7 @@
 """Finite-element functions at points that move across the ranks, without a search per step."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from dolfinx import fem
@@ -11,16 +11,7 @@ from fpcontrol.discretization.elements import Elements
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
-__all__ = ["AnalyticReference", "Frozen", "LeftDomain", "MeshReference", "OnMesh", "Replica"]
-
-
-class AnalyticReference(Protocol):
-    """A reference given by formulas, on the domain of the drift's mesh."""
-
-    t1: float
-
-    def at(self, t: float, x: Array, cells: Any = None) -> tuple[Array, Array, Any]:
-        """Values ``(N,)`` and gradients ``(N, d)`` at points ``(N, d)``, and ``cells`` as given."""
+__all__ = ["Frozen", "LeftDomain", "MeshReference", "OnMesh", "Replica"]
 
 
 class OnMesh(Protocol):
