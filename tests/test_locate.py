@@ -1,9 +1,13 @@
 """One search for points: cells of any rank that hold them, or are closest to them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from problems import WORLD, cube
 
+import fpcontrol as fpc
+from fpcontrol.discretization.boundary import Boundary
 from fpcontrol.discretization.locate import OwnCells, locate
 
 RANKS = pytest.mark.parallel([1, 2, 3])
@@ -58,6 +62,17 @@ def test_points_outside_go_to_the_closest_cell_within_reach():
     assert np.array_equal(np.isnan(values), found.owner < 0)
     assert np.array_equal(locate(mesh, x).owner < 0, [True, True, True, False])
     assert len(locate(mesh, x[:0]).owner) == 0
+
+
+@RANKS
+def test_points_just_beyond_a_slanted_wall_are_outside():
+    # In the box of the cell behind, so that only its barycentric coordinates tell.
+    mesh = fpc.mesh.read(Path(__file__).parents[1] / "meshes" / "disk.xdmf", WORLD)
+    wall = Boundary.of(mesh).quadrature(1)
+    beyond = wall.points + 1e-5 * wall.normals
+    assert (locate(mesh, beyond).owner == -1).all()
+    assert locate(mesh, beyond, 1e-4).distance == pytest.approx(1e-5, rel=1e-4)
+    assert (locate(mesh, wall.points - 1e-5 * wall.normals).distance == 0.0).all()
 
 
 @RANKS
