@@ -6,6 +6,17 @@ its divergence. Sums, multiples, maps and reversals of drifts know these facts o
 """
 
 from fpcontrol.drift.base import Drift, Reversed, Steady, Sum, as_drift, zero
+from fpcontrol.drift.gradient import GradientDrift, gradient
 from fpcontrol.drift.mapped import Mapped
 
-__all__ = ["Drift", "Mapped", "Reversed", "Steady", "Sum", "as_drift", "zero"]
+__all__ = [
+    "Drift",
+    "GradientDrift",
+    "Mapped",
+    "Reversed",
+    "Steady",
+    "Sum",
+    "as_drift",
+    "gradient",
+    "zero",
+]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpcontrol.drift import Drift
+from fpcontrol.drift.base import Drift
 from fpcontrol.typing import Array
 
 

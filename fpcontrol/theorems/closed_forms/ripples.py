@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpcontrol.drift import Drift
+from fpcontrol.drift.base import Drift
 from fpcontrol.quadrature import composite
 from fpcontrol.theorems.closed_forms.profiles import Profile, StraightLine
 from fpcontrol.theorems.framework.figures import Figure
