@@ -1,6 +1,7 @@
 """Drifts that are gradients of a potential."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import basix
@@ -9,6 +10,7 @@ from dolfinx import fem
 
 from fpcontrol.discretization.edges import Edges
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.locate import OwnCells
 from fpcontrol.drift.base import Drift, SamplePoints
 from fpcontrol.drift.divergence import DIFFERENCE_STEP
 from fpcontrol.typing import Array
@@ -71,12 +73,12 @@ class GradientDrift(Drift):
 
     def __init__(self, potential: Potential, sign: float, length: float | None) -> None:
         self.potential, self.sign, self._length = potential, sign, length
-        self._elements: Elements | None = None
+        self._nodes: _Nodes | None = None
         if isinstance(potential, fem.Function):
-            self._elements = Elements(potential.function_space)
             self.potential = copy = potential.copy()
             copy.x.scatter_forward()
-            self._values: Array = sign * copy.x.array
+            space = copy.function_space
+            self._nodes = _Nodes(space, OwnCells(space.mesh), sign * copy.x.array)
 
     def piece(self, t: float) -> int:
         """One piece for all times."""
@@ -90,7 +92,7 @@ class GradientDrift(Drift):
     @property
     def everywhere(self) -> bool:
         """Whether the potential is a callable: a rank knows a Function in its own cells only."""
-        return self._elements is None
+        return self._nodes is None
 
     def __call__(self, t: float, x: Array) -> Array:
         """Drift at points, ``(N, d)`` to ``(N, d)``; ``t`` is not used. Not collective.
@@ -99,26 +101,22 @@ class GradientDrift(Drift):
             ValueError: Where the potential is a Function, on this rank, for points in no cell
                 that it owns.
         """
-        own = self._elements
+        own = self._nodes
         if own is None:
             return self._differences(x, self._length or 1.0)
-        cells = own.locate(x)
+        cells = own.search.holding(x)
         if (missing := np.flatnonzero(cells < 0)).size:
             raise ValueError(
-                f"{missing.size} of {len(x)} points lie in no cell owned by rank {own.comm.rank}, "
-                f"the first at {x[missing[0]]}: the potential is known on its mesh only."
+                f"{missing.size} of {len(x)} points lie in no cell owned by rank "
+                f"{own.space.mesh.comm.rank}, the first at {x[missing[0]]}: the potential is known on its mesh only."
             )
-        return self._in_cells(own, cells, x)[1]
+        return own.jet(cells, x)[1]
 
     def at_points(self, t: float, where: SamplePoints) -> Array:
         """Drift at the points of a discretization; along edges, differences over them."""
         g: Any = getattr(where, "elements", where)
-        own = self._elements
-        if (
-            own is not None
-            and isinstance(g, Elements)
-            and g.mesh._cpp_object != own.mesh._cpp_object
-        ):
+        own, known = self._nodes, isinstance(g, Elements)
+        if own is not None and known and g.mesh._cpp_object != own.space.mesh._cpp_object:
             raise ValueError("The potential V lives on another mesh than the equation.")
         edges, x = getattr(where, "edges", None), where.points
         if isinstance(edges, Edges) and x is edges.middles:
@@ -126,19 +124,21 @@ class GradientDrift(Drift):
             squares = np.einsum("nd,nd->n", edges.vectors, edges.vectors)
             return (rise / squares)[:, None] * edges.vectors
         if own is None:
-            size = g.volume ** (1.0 / g.dimension) if isinstance(g, Elements) else 1.0
+            size = g.volume ** (1.0 / g.dimension) if known else 1.0
             return self._differences(x, self._length or size)
-        # As discretizations have them: the first point of all cells, then the second.
-        cells = np.tile(np.arange(own.n_cells), len(x) // max(own.n_cells, 1))
-        if len(cells) != len(x) or not _inside(own, cells, x):
+        if not known:
             return self(t, x)
-        return self._in_cells(own, cells, x)[1]
+        # As discretizations have them: the first point of all cells, then the second.
+        cells = np.tile(np.arange(g.n_cells), len(x) // max(g.n_cells, 1))
+        if len(cells) != len(x) or not own.hold(cells, x):
+            return self(t, x)
+        return own.jet(cells, x)[1]
 
     # -- inner parts ---------------------------------------------------------------------------
 
     def _rise(self, edges: Edges, g: Elements) -> Array:
         """``sign * V`` at the second ends of edges less that at the first."""
-        if self._elements is None:
+        if self._nodes is None:
             half = 0.5 * edges.vectors
             one, two = (self._at(edges.middles + s * half) for s in (-1.0, 1.0))
             return two - one
@@ -146,7 +146,7 @@ class GradientDrift(Drift):
         every = np.arange(g.n_cells)
         for k in range(g.dimension + 1):
             x = corners[g.mesh.geometry.dofmaps[0][every, k]]
-            nodes[g.dofs[k]] = self._in_cells(self._elements, every, x)[0]
+            nodes[g.dofs[k]] = self._nodes.jet(every, x)[0]
         i, j = edges.ends
         return nodes[j] - nodes[i]
 
@@ -168,12 +168,20 @@ class GradientDrift(Drift):
             )
         return self.sign * values
 
-    def _in_cells(self, own: Elements, cells: Array, x: Array) -> tuple[Array, Array]:
-        """``sign * V`` of a Function and its gradient at points in cells of this rank."""
-        return own.evaluate_at(cells, x, self._values)
 
+@dataclass(frozen=True)
+class _Nodes:
+    """``sign * V`` of a Function in the cells of this rank."""
 
-def _inside(g: Elements, cells: Array, x: Array) -> bool:
-    """Whether points lie in these cells."""
-    y = g.to_reference(cells, x)
-    return bool((y > -1e-9).all() and (y.sum(axis=1) < 1.0 + 1e-9).all())
+    space: fem.FunctionSpace
+    search: OwnCells
+    values: Array
+
+    def jet(self, cells: Array, x: Array) -> tuple[Array, Array]:
+        """Values ``(N,)`` and gradients ``(N, d)`` at points in given cells."""
+        return self.search.evaluate(self.space, self.values, cells, x)
+
+    def hold(self, cells: Array, x: Array) -> bool:
+        """Whether points lie in these cells."""
+        y = self.search.reference(cells, x)
+        return bool((y > -1e-9).all() and (y.sum(axis=1) < 1.0 + 1e-9).all())
