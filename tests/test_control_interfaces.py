@@ -1,5 +1,6 @@
 """What plugs into the control: fields of a user, weights linear in time, other objectives."""
 
+import inspect
 from functools import partial
 
 import numpy as np
@@ -225,3 +226,27 @@ def test_bad_input_is_named():
         ValueError, lambda: problem(sigma=0.0, steps=16, time=fpc.PiecewiseLinear(pieces=4))
     )
     assert "PiecewiseLinear" in words and "PiecewiseConstant" in words
+
+
+# -- options of a problem --------------------------------------------------------------------------
+
+
+def test_options_are_in_the_signature():
+    names = inspect.signature(fpc.TrackingProblem).parameters
+    assert {"scheme", "memory", "disk", "snapshots", "markers", "layer"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "option", "message"),
+    [
+        (0.5, {"layer": 0.1}, "layer = 0.1 is no option of a problem with sigma > 0; .*'memory'"),
+        (0.0, {"memory": 1.0}, "memory = 1.0 is no option of a problem with sigma = 0; .*'layer'"),
+        (0.5, {"shceme": None}, "shceme = None is no option of a problem with sigma > 0"),
+    ],
+)
+def test_options_of_the_other_kind_are_refused(sigma, option, message):
+    mesh = cube(SELF, 1, 4)
+    reference = fpc.MoserFlow(*2 * [fpc.density.uniform(mesh)], 1.0, sigma)
+    drift = fpc.NetworkDrift(mesh, 2, 1)
+    with pytest.raises(ValueError, match=message):
+        fpc.TrackingProblem(reference, drift, sigma, 4, **option)

@@ -1,14 +1,16 @@
 """The control problem: weights of a network that make the density follow a reference."""
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from dolfinx import fem
+from dolfinx.mesh import Mesh
 
-from fpcontrol.characteristics.flow import Flow
+from fpcontrol.characteristics.flow import Flow, Markers
 from fpcontrol.control.objectives import L2Tracking, Objective, checked_weight, trapezoid
 from fpcontrol.control.on_characteristics import CharacteristicRuns
 from fpcontrol.control.on_mesh import MeshRuns
@@ -16,14 +18,12 @@ from fpcontrol.control.parametric import ParametricDrift
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.reference import MoserFlow
+from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.trajectory import Trajectory, check_steps
 from fpcontrol.typing import AnalyticReference, Array
 
-# Options that belong to runs with noise and without.
-NOISY = ("scheme", "linear_solver", "petsc_options", "memory", "disk", "snapshots")
 # Options by the names that they had before.
 RENAMED = {"labels": "markers", "label_mesh": "marker_mesh"}
-NOISELESS = ("markers", "marker_mesh", "layer", "quadrature_degree")
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,10 +82,19 @@ class TrackingProblem:
         decay: Weight of the squared weights.
         objectives: What is minimized beside the tracking, with noise, such as
             ``fpc.objectives.KineticEnergy(1e-3)``.
-        options: With noise: ``scheme``, ``linear_solver``, ``petsc_options``, ``memory``
-            (GiB per rank), ``disk``, ``snapshots``, see ``MeshRuns``. Without:
-            ``markers``, ``marker_mesh``, ``layer``, ``quadrature_degree``,
-            see ``CharacteristicRuns``.
+        scheme: With noise, as all up to ``snapshots``; ``CrankNicolson()`` unless given.
+        linear_solver: ``"auto"`` (unless given), ``"gmres"`` or ``"direct"``.
+        petsc_options: For the linear solver, see ``LinearSolver``.
+        memory: Budget for densities and operators, GiB per rank; 2 unless given. What is kept
+            within it is not computed again for the derivative.
+        disk: Directory for densities beyond the budget; computed again unless given.
+        snapshots: Number of densities to keep, instead of what ``memory`` implies.
+        markers: Without noise, as all below: where characteristics start, with the start density;
+            quadrature points of ``marker_mesh`` unless given.
+        marker_mesh: Another mesh of the domain; the reference's own unless given.
+        layer: Width in which the drift is slowed down at the walls, see ``walled``.
+        quadrature_degree: Of the markers; ``2 * degree + 2`` unless given.
+        others: Names that options had before, with a warning.
 
     Attributes:
         runs: ``MeshRuns`` or ``CharacteristicRuns``.
@@ -106,12 +115,36 @@ class TrackingProblem:
         terminal_weight: float = 0.0,
         decay: float = 0.0,
         objectives: Sequence[Objective] = (),
-        **options: Any,
+        scheme: Scheme | None = None,
+        linear_solver: str | None = None,
+        petsc_options: Mapping[str, Any] | None = None,
+        memory: float | None = None,
+        disk: str | os.PathLike[str] | None = None,
+        snapshots: int | None = None,
+        markers: Markers | None = None,
+        marker_mesh: Mesh | None = None,
+        layer: float | None = None,
+        quadrature_degree: int | None = None,
+        **others: Any,
     ) -> None:
-        for old in RENAMED.keys() & options.keys():
+        on_mesh = {
+            "scheme": scheme,
+            "linear_solver": linear_solver,
+            "petsc_options": petsc_options,
+            "memory": memory,
+            "disk": disk,
+            "snapshots": snapshots,
+        }
+        on_characteristics = {
+            "markers": markers,
+            "marker_mesh": marker_mesh,
+            "layer": layer,
+            "quadrature_degree": quadrature_degree,
+        }
+        for old in RENAMED.keys() & others.keys():
             message = f"The option {old} is called {RENAMED[old]} now."
             warnings.warn(message, DeprecationWarning, stacklevel=2)
-            options[RENAMED[old]] = options.pop(old)
+            on_characteristics[RENAMED[old]] = others.pop(old)
         Noise(sigma, zero=True)
         if not isinstance(drift, ParametricDrift):
             raise ValueError(
@@ -144,12 +177,15 @@ class TrackingProblem:
         if isinstance(start, fem.Function):
             start = start.copy()  # what is remembered of a run must stay true
         noisy = callable(sigma) or sigma > 0
-        allowed = NOISY if noisy else NOISELESS
-        if unknown := [name for name in options if name not in allowed]:
+        mine, theirs = (on_mesh, on_characteristics) if noisy else (on_characteristics, on_mesh)
+        foreign = others | {name: value for name, value in theirs.items() if value is not None}
+        if foreign:
+            name, value = next(iter(foreign.items()))
             raise ValueError(
-                f"{unknown[0]} = {options[unknown[0]]!r} is no option of a problem with sigma "
-                f"{'> 0' if noisy else '= 0'}; those are {allowed}."
+                f"{name} = {value!r} is no option of a problem with sigma "
+                f"{'> 0' if noisy else '= 0'}; those are {tuple(mine)}."
             )
+        options: dict[str, Any] = {k: value for k, value in mine.items() if value is not None}
         self.runs: MeshRuns | CharacteristicRuns
         if noisy:
             self.runs = MeshRuns(
