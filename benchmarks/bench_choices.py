@@ -5,7 +5,7 @@ r"""Which scheme, degree and steps for which problem: errors and seconds of a ha
 On the unit square up to time 1: (smooth) a manufactured solution with v.n = 0; (switching) a tanh
 network with eight pieces, through the walls; (jump) a density with a jump and a steady stirring
 drift. On interval and square (no noise): the oscillating drift of bench_convergence.py along
-characteristics. ``fpcontrol/guide.py`` draws the conclusions. About a minute on one core.
+characteristics. ``docs/guide.md`` draws the conclusions. About a minute on one core.
 """
 
 import math

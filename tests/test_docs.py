@@ -43,3 +43,17 @@ def test_readme_begins_with_a_program_that_runs(tmp_path, monkeypatch):
     exec(compile(programs(ROOT / "README.md")[0], "program", "exec"), found)
     assert len(found["trajectory"]) == 11
     assert (tmp_path / "out" / "turn.npz").exists()
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda p: p.stem
+)
+def test_links_lead_to_files(path):
+    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (path.parent / link).exists()]
+
+
+def test_index_lists_the_documents():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert listed <= set(re.findall(r"\]\((\w+\.md)\)", index))
