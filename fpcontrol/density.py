@@ -11,7 +11,9 @@ import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 
+from fpcontrol.discretization.base import Discretization
 from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.discretization.locate import locate
 from fpcontrol.linalg.linear_solvers import LinearSolver
 from fpcontrol.parallel.errors import collective_errors
@@ -23,18 +25,30 @@ from fpcontrol.typing import Array
 HEAT_STEPS = 20
 
 
-def uniform(mesh: Mesh, degree: int = 2) -> fem.Function:
+def uniform(
+    mesh: Mesh, degree: int | None = None, *, discretization: Discretization | None = None
+) -> fem.Function:
     """The uniform density. Collective.
 
     Args:
         mesh: Mesh of intervals, triangles or tetrahedra.
-        degree: Polynomial degree, 1, 2 or 3.
+        degree: Short form of ``discretization=Galerkin(degree)``; 1, 2 or 3.
+        discretization: Whose elements the density is made of; ``Galerkin(degree=2)`` unless given.
+
+    Raises:
+        ValueError: On all ranks, for another degree, or if both are given.
     """
+    degree = check_discretization(discretization, degree, None).degree
     return from_nodes(Elements(lagrange(mesh, degree)), lambda x: np.ones(len(x)))
 
 
 def interpolate(
-    mesh: Mesh, f: Callable[[Array], Array], degree: int = 2, floor: float = 0.0
+    mesh: Mesh,
+    f: Callable[[Array], Array],
+    degree: int | None = None,
+    floor: float = 0.0,
+    *,
+    discretization: Discretization | None = None,
 ) -> fem.Function:
     """A function interpolated and scaled to mass 1. Collective.
 
@@ -42,12 +56,15 @@ def interpolate(
         mesh: Mesh of intervals, triangles or tetrahedra.
         f: ``f(x)`` with ``x`` of shape ``(3, N)``, as in dolfinx, to shape ``(N,)``; not negative.
             So ``x[0]`` is the first coordinate here; in drifts, which get ``(N, d)``, ``x[:, 0]``.
-        degree: Polynomial degree, 1, 2 or 3.
+        degree: See ``uniform``.
         floor: See ``with_floor``.
+        discretization: See ``uniform``.
 
     Raises:
-        ValueError: On all ranks, if ``f`` is negative, not finite or zero at all nodes.
+        ValueError: On all ranks, if ``f`` is negative, not finite or zero at all nodes, or as in
+            ``uniform``.
     """
+    degree = check_discretization(discretization, degree, None).degree
     density = from_nodes(Elements(lagrange(mesh, degree)), lambda x: f(x.T))
     return with_floor(density, floor)
 
@@ -58,8 +75,9 @@ def from_points(
     masses: Array | None = None,
     *,
     bandwidth: float,
-    degree: int = 2,
+    degree: int | None = None,
     floor: float = 0.0,
+    discretization: Discretization | None = None,
 ) -> fem.Function:
     r"""Weighted points smoothed by the no-flux heat flow on the domain, of mass 1. Collective.
 
@@ -84,12 +102,15 @@ def from_points(
         points: Coordinates in the mesh's unit, ``(N, d)``, the same on all ranks.
         masses: Mass of each point, ``(N,)``, not negative; equal unless given.
         bandwidth: Standard deviation of the smoothing, in the mesh's unit.
-        degree: Polynomial degree, 1, 2 or 3.
+        degree: See ``uniform``.
         floor: See ``with_floor``.
+        discretization: See ``uniform``.
 
     Raises:
-        ValueError: On all ranks, for negative or non-finite input, no mass, or no point inside.
+        ValueError: On all ranks, for negative or non-finite input, no mass, or no point inside, or
+            as in ``uniform``.
     """
+    degree = check_discretization(discretization, degree, None).degree
     d = mesh.topology.dim
     with collective_errors(mesh.comm):
         points = np.asarray(points, dtype=float)

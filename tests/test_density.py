@@ -290,3 +290,25 @@ def test_error_of_the_function_itself_comes_out_on_all_ranks():
         return np.ones(x.shape[1])
 
     assert "people" in raised(KeyError, lambda: fpc.density.interpolate(mesh, f))
+
+
+@pytest.mark.parallel([1, 2])
+def test_densities_are_of_the_elements_of_their_discretization():
+    mesh = cube(WORLD, 2, 4)
+    makers = {
+        "uniform": lambda **how: fpc.density.uniform(mesh, **how),
+        "interpolate": lambda **how: fpc.density.interpolate(mesh, lambda x: 1.0 + x[0], **how),
+        "from_points": lambda **how: fpc.density.from_points(
+            mesh, np.array([[0.4, 0.5]]), bandwidth=0.3, **how
+        ),
+    }
+    for make in makers.values():
+        for method, degree in ((fpc.Monotone(), 1), (fpc.Galerkin(), 2), (fpc.Galerkin(3), 3)):
+            own = make(discretization=method)
+            assert own.function_space.element.basix_element.degree == degree
+            assert np.array_equal(own.x.array, make(degree=degree).x.array)
+            fpc.FokkerPlanck(mesh, fpc.drift.zero(), 0.5, discretization=method).solve(own, 0.1, 1)
+        assert make().function_space.element.basix_element.degree == 2
+        words = raised(ValueError, lambda m=make: m(degree=1, discretization=fpc.Monotone()))
+        assert "degree = 1" in words and "give one of the two" in words
+        assert "none" in raised(ValueError, lambda m=make: m(discretization="monotone"))

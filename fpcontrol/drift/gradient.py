@@ -108,7 +108,7 @@ class GradientDrift(Drift):
         if (missing := np.flatnonzero(cells < 0)).size:
             raise ValueError(
                 f"{missing.size} of {len(x)} points lie in no cell owned by rank "
-                f"{own.space.mesh.comm.rank}, the first at {x[missing[0]]}: the potential is known on its mesh only."
+                f"{own.space.mesh.comm.rank}, the first at {x[missing[0]]}: V is known on its mesh."
             )
         return own.jet(cells, x)[1]
 
