@@ -52,7 +52,7 @@ from fpcontrol.discretization.monotone import Monotone
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.parallel.progress import announce_compilation as _announce_compilation
 from fpcontrol.reference import MoserFlow
-from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson
+from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, Exponential
 from fpcontrol.trajectory import Trajectory
 
 try:
@@ -67,6 +67,7 @@ __all__ = [
     "SDIRK4",
     "BackwardEuler",
     "CrankNicolson",
+    "Exponential",
     "FokkerPlanck",
     "Galerkin",
     "Monotone",

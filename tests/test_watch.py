@@ -10,7 +10,7 @@ from dolfinx import fem
 from problems import WORLD, bump, cube, raised
 
 import fpcontrol as fpc
-from fpcontrol.stepping.watch import cell_along_drift, damping
+from fpcontrol.stepping.watch import cell_along_drift
 
 
 def through_the_walls(dim: int) -> fpc.drift.Steady:
@@ -159,6 +159,6 @@ def test_length_of_a_cell_along_the_drift():
 
 
 def test_damping_of_the_schemes():
-    assert damping(fpc.CrankNicolson()) == pytest.approx(1.0)
+    assert fpc.CrankNicolson().damping == pytest.approx(1.0)
     for scheme in (fpc.BackwardEuler(), fpc.SDIRK2(), fpc.SDIRK4()):
-        assert damping(scheme) < 1e-12
+        assert scheme.damping < 1e-12

@@ -87,7 +87,7 @@ class Sweeps:
                 self.stepper.rows * self.elements.n_local,
                 # Drift and its derivative at the points, a few layers of the network's work on
                 # blocks of them, vectors of a step.
-                4 * system.points.size + 12 * self.elements.n_local,
+                4 * system.points.size + 12 * self.elements.n_local + self.stepper.workspace,
             ),
             memory,
             disk,

@@ -37,16 +37,16 @@ class StageDrift(NamedTuple):
     diffusivity: float
 
 
-class Tableau(Protocol):
+class TimeScheme(Protocol):
     """What a discretization asks of a time scheme."""
-
-    @property
-    def a(self) -> tuple[tuple[float, ...], ...]:
-        """Coefficients of the Butcher tableau."""
 
     @property
     def name(self) -> str:
         """Name of the scheme."""
+
+    @property
+    def positive(self) -> bool:
+        """Whether it keeps a density positive, for a monotone method and every step."""
 
 
 class Filler(Protocol):
@@ -198,7 +198,14 @@ class SemiDiscretization(ABC):
 
 
 class Discretization(ABC):
-    """A method in space, as a value."""
+    r"""A method in space, as a value.
+
+    Attributes:
+        monotone: Whether M is diagonal and :math:`M + \tau N(v, D)` an M-matrix, whatever
+            the drift and :math:`\tau > 0`.
+    """
+
+    monotone: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -214,5 +221,5 @@ class Discretization(ABC):
         """The method on a mesh. Collective."""
 
     @abstractmethod
-    def refusal(self, scheme: Tableau) -> str | None:
+    def refusal(self, scheme: TimeScheme) -> str | None:
         """Why a time scheme cannot serve this method; ``None`` if it can."""

@@ -19,7 +19,7 @@ from dolfinx.mesh import Mesh
 from petsc4py import PETSc
 
 from fpcontrol.discretization import kernels
-from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, Tableau
+from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, TimeScheme
 from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.discretization.restoration import AdditiveRestoration
 from fpcontrol.typing import Array
@@ -53,7 +53,7 @@ class Galerkin(Discretization):
         """
         return self.of(lagrange(mesh, self.degree))
 
-    def refusal(self, scheme: Tableau) -> str | None:
+    def refusal(self, scheme: TimeScheme) -> str | None:
         """None: every scheme serves it."""
         return None
 

@@ -73,6 +73,16 @@ def add_edges(slots: Any, leaving: Any, entering: Any, out: Any) -> None:
 
 
 @compiled
+def edge_products(i: Any, j: Any, u: Any, z: Any, at_i: Any, at_j: Any) -> None:
+    """Add ``(z_i - z_j) u_i`` to ``at_i`` and ``(z_i - z_j) u_j`` to ``at_j`` for all edges."""
+    for e in range(i.size):
+        a, b = i[e], j[e]
+        gap = z[a] - z[b]
+        at_i[e] += gap * u[a]
+        at_j[e] += gap * u[b]
+
+
+@compiled
 def blend(a: float, x: Any, b: float, y: Any, out: Any) -> None:
     """``out = a x + b y``."""
     for i in range(out.size):

@@ -29,7 +29,7 @@ from dolfinx.mesh import Mesh
 from petsc4py import PETSc
 
 from fpcontrol.discretization import flux_functions, kernels
-from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, Tableau
+from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, TimeScheme
 from fpcontrol.discretization.edges import Edges
 from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.discretization.restoration import MultiplicativeRestoration
@@ -46,7 +46,8 @@ class Monotone(Discretization):
     r"""Linear elements with lumped mass and fluxes along edges: a density stays positive.
 
     Of order 2 in L2 on smooth data while the cell Peclet number is below 1, of order 1 beyond 2,
-    where it is an upwind method. Backward Euler is the scheme that keeps positivity.
+    where it is an upwind method. Positivity is kept by ``BackwardEuler()``, the scheme unless
+    another is given, and by ``Exponential()``.
 
     Args:
         flux: ``"bernoulli"``, :math:`B(p) = p/(e^p - 1)`, exact for the Gibbs density of a drift
@@ -54,6 +55,7 @@ class Monotone(Discretization):
             of its error near cell Peclet number 1.
     """
 
+    monotone: ClassVar = True
     flux: Literal["bernoulli", "hybrid"] = "bernoulli"
 
     def __post_init__(self) -> None:
@@ -85,13 +87,13 @@ class Monotone(Discretization):
         """The method on a mesh. Collective."""
         return self.of(lagrange(mesh, 1))
 
-    def refusal(self, scheme: Tableau) -> str | None:
-        """Of schemes that are not positive for every step: all but backward Euler."""
-        if scheme.a == ((1.0,),):
+    def refusal(self, scheme: TimeScheme) -> str | None:
+        """Of schemes that are not positive for every step."""
+        if scheme.positive:
             return None
         return (
-            "it does not keep a density positive (no linear scheme of order above 1 does for every "
-            "step); choose BackwardEuler()."
+            "it does not keep a density positive (no Runge-Kutta scheme of order above 1 does for "
+            "every step); choose BackwardEuler() or Exponential()."
         )
 
 
@@ -276,9 +278,7 @@ class MonotoneProducts:
                 self._close(stage.values)
             self._diffusivity = stage.diffusivity
         i, j = self._system.edges.ends
-        gap = z[i] - z[j]
-        self._at_i += gap * u[i]
-        self._at_j += gap * u[j]
+        kernels.edge_products(i, j, u, z, self._at_i, self._at_j)
 
     def collect(self, values: Callable[[], Array]) -> Array:
         """Derivative in the drift's values, ``(N, d)``; starts anew from zero."""

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from fpcontrol.discretization.base import DriftProducts, SemiDiscretization, StageDrift
-from fpcontrol.linalg.linear_solvers import LinearSolver
 from fpcontrol.typing import Array
 
 type Drive = Callable[[int], StageDrift]  # what drives stage i of a step
@@ -23,6 +22,20 @@ class Kept(Protocol):
         """Keep as many as fit, at least one; returns how many. Collective."""
 
 
+class Solves(Protocol):
+    """What the solves of the steps so far have taken.
+
+    Attributes:
+        method: In a word.
+        iterations: Linear iterations, or products with a matrix where nothing is solved.
+        rescues: Direct solves where iterations have failed.
+    """
+
+    method: str
+    iterations: int
+    rescues: int
+
+
 class Stepper(ABC):
     """One time step, its tangent and its transpose. Collective.
 
@@ -32,12 +45,14 @@ class Stepper(ABC):
             what the step that led to it computed on its way (``kept``).
         operators: What can be kept beside the levels.
         solver: The linear solver, for its statistics.
+        workspace: Numbers in this rank's arrays while it goes back, beside some vectors.
     """
 
     system: SemiDiscretization
     rows: int
     operators: Kept
-    solver: LinearSolver
+    solver: Solves
+    workspace: int = 0
 
     @abstractmethod
     def step(

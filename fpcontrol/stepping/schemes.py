@@ -1,4 +1,4 @@
-"""Time schemes as values: singly diagonally implicit Runge-Kutta tableaux."""
+"""Time schemes as values: Runge-Kutta tableaux and the exponential."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,6 +15,43 @@ INSIDE = 1e-9
 
 
 class Scheme:
+    """A time scheme.
+
+    Attributes:
+        c: Where in a step the drift and the noise are asked for, in units of the step, inside it:
+            a drift may jump at its end.
+        order: Order of convergence for smooth solutions.
+    """
+
+    c: ClassVar[tuple[float, ...]]
+    order: ClassVar[int]
+
+    @property
+    def name(self) -> str:
+        """Name of the scheme."""
+        return type(self).__name__
+
+    @property
+    def positive(self) -> bool:
+        """Whether it keeps a density positive, for a monotone method and every step."""
+        return False
+
+    @property
+    def damping(self) -> float:
+        """What a step leaves of the stiffest parts of a density: 0 for an L-stable scheme."""
+        return 0.0
+
+    def refusal(self, discretization: Discretization) -> str | None:
+        """Why it cannot serve a method in space; ``None`` if it can."""
+        return None
+
+    @property
+    def fault(self) -> str:
+        """What is wrong with the scheme; an empty string if nothing is."""
+        return ""
+
+
+class RungeKutta(Scheme):
     r"""A singly diagonally implicit Runge-Kutta scheme, given by its Butcher tableau.
 
     With :math:`\gamma = a_{ii}` equal for all stages, each stage solves with
@@ -25,14 +62,11 @@ class Scheme:
     Attributes:
         a: Lower triangular, ``(s, s)``.
         b: Weights, ``(s,)``.
-        c: Nodes, ``(s,)``, inside the step: a drift may jump at its end.
-        order: Order of convergence for smooth solutions.
+        c: Nodes, ``(s,)``.
     """
 
     a: ClassVar[tuple[tuple[float, ...], ...]]
     b: ClassVar[tuple[float, ...]]
-    c: ClassVar[tuple[float, ...]]
-    order: ClassVar[int]
 
     @property
     def gamma(self) -> float:
@@ -40,13 +74,24 @@ class Scheme:
         return self.a[0][0]
 
     @property
-    def name(self) -> str:
-        """Name of the scheme."""
-        return type(self).__name__
+    def positive(self) -> bool:
+        """For backward Euler: no Runge-Kutta scheme of order above 1 is, whatever the step."""
+        return self.a == ((1.0,),)
+
+    @property
+    def damping(self) -> float:
+        r""":math:`|1 - b^\top a^{-1} 1|`."""
+        a = np.array(self.a)
+        return abs(1.0 - float(np.array(self.b) @ np.linalg.solve(a, np.ones(len(a)))))
+
+    @property
+    def fault(self) -> str:
+        """See ``tableau_fault``."""
+        return tableau_fault(self)
 
 
 @dataclass(frozen=True)
-class CrankNicolson(Scheme):
+class CrankNicolson(RungeKutta):
     r"""Second order, A-stable: the implicit midpoint rule, one operator a step.
 
     .. math::
@@ -62,7 +107,7 @@ class CrankNicolson(Scheme):
 
 
 @dataclass(frozen=True)
-class BackwardEuler(Scheme):
+class BackwardEuler(RungeKutta):
     r"""First order, L-stable: :math:`(M + dt\,N(v_1))\,\rho_{n+1} = M\rho_n`."""
 
     a: ClassVar = ((1.0,),)
@@ -75,7 +120,7 @@ _ALEXANDER = 1.0 - 0.5**0.5
 
 
 @dataclass(frozen=True)
-class SDIRK2(Scheme):
+class SDIRK2(RungeKutta):
     """Second order, L-stable, two stages: for rough data and for switching drifts.
 
     References:
@@ -90,7 +135,7 @@ class SDIRK2(Scheme):
 
 
 @dataclass(frozen=True)
-class SDIRK4(Scheme):
+class SDIRK4(RungeKutta):
     """Fourth order, L-stable, five stages.
 
     Gauss-Legendre collocation has order 4 with two stages, but they are coupled: systems of twice
@@ -114,6 +159,37 @@ class SDIRK4(Scheme):
     order: ClassVar = 4
 
 
+@dataclass(frozen=True)
+class Exponential(Scheme):
+    r"""The exponential over a step, for a monotone method: positive, conservative, no solver.
+
+    .. math::
+        \rho_{n+1} = \exp\bigl(-dt\,M^{-1}N(v_{1/2})\bigr)\rho_n
+
+    with the drift in the middle of the step: no error in time for a drift that is constant in
+    every step, as one whose weights are constant in pieces; of order 2 else. By uniformization
+    (``stepping.exponential``), whose products with a matrix grow with :math:`dt\,D/h^2` of the
+    smallest cell: it pays up to some 35 of those.
+    """
+
+    c: ClassVar = (0.5,)
+    order: ClassVar = 2
+
+    @property
+    def positive(self) -> bool:
+        """Yes."""
+        return True
+
+    def refusal(self, discretization: Discretization) -> str | None:
+        """Of methods that are not monotone."""
+        if discretization.monotone:
+            return None
+        return (
+            "uniformization needs a lumped mass matrix and an operator that is an M-matrix, as "
+            "Monotone() has them."
+        )
+
+
 def check_scheme(scheme: Scheme | None, discretization: Discretization) -> Scheme:
     """The scheme, or a ValueError for what is no sound scheme or cannot serve a discretization.
 
@@ -127,14 +203,14 @@ def check_scheme(scheme: Scheme | None, discretization: Discretization) -> Schem
         raise ValueError(
             f"scheme = {what} is no scheme; give a value such as CrankNicolson() or SDIRK4()."
         )
-    if fault := tableau_fault(scheme):
+    if fault := scheme.fault:
         raise ValueError(f"scheme = {scheme.name}: {fault}")
-    if why := discretization.refusal(scheme):
+    if why := discretization.refusal(scheme) or scheme.refusal(discretization):
         raise ValueError(f"scheme = {scheme.name} cannot serve {discretization!r}: {why}")
     return scheme
 
 
-def tableau_fault(scheme: Scheme) -> str:
+def tableau_fault(scheme: RungeKutta) -> str:
     r"""What is wrong with a tableau; an empty string if nothing is.
 
     The step needs equal positive diagonal entries, the last row of a equal to b where there are

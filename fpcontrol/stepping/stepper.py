@@ -7,9 +7,11 @@ import numpy as np
 
 from fpcontrol.discretization import kernels
 from fpcontrol.discretization.base import SemiDiscretization
+from fpcontrol.linalg.linear_solvers import LinearSolver
 from fpcontrol.stepping.base import Collect, Drive, Stepper
+from fpcontrol.stepping.exponential import ExponentialStepper
 from fpcontrol.stepping.operators import Operators
-from fpcontrol.stepping.schemes import Scheme, check_scheme
+from fpcontrol.stepping.schemes import Exponential, RungeKutta, Scheme, check_scheme
 from fpcontrol.typing import Array
 
 
@@ -36,11 +38,13 @@ class RungeKuttaStepper(Stepper):
         operators: The operators, see ``Operators``.
     """
 
+    solver: LinearSolver
+
     def __init__(
         self,
         system: SemiDiscretization,
         dt: float,
-        scheme: Scheme,
+        scheme: RungeKutta,
         diffusivity: float,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
@@ -210,4 +214,8 @@ def make_stepper(
         ValueError: On all ranks, if the scheme cannot serve the discretization; it says why.
     """
     scheme = check_scheme(scheme, system.discretization)
+    if isinstance(scheme, Exponential):
+        return ExponentialStepper(system, dt)
+    if not isinstance(scheme, RungeKutta):
+        raise ValueError(f"scheme = {scheme.name} is no scheme that there are steps for.")
     return RungeKuttaStepper(system, dt, scheme, diffusivity, linear_solver, petsc_options)

@@ -74,7 +74,7 @@ class Watch:
     ) -> None:
         self._system, self._elements = system, system.elements
         self._times, self._transport = times, transport
-        self._rings, self._warn = damping(scheme) > 0.5, warn
+        self._rings, self._warn = scheme.damping > 0.5, warn
         diagonal = system.mass.getDiagonal().array
         # Positive at every node, where those of (1, phi_i) are zero at the corners of triangles of
         # degree 2 and negative in tetrahedra.
@@ -201,12 +201,6 @@ class Watch:
             "the mesh resolves the drift. Take more steps or an L-stable scheme (SDIRK2(), "
             "SDIRK4()), or refine the mesh if the start is narrower than its cells."
         )
-
-
-def damping(scheme: Scheme) -> float:
-    r"""What a step leaves of the stiffest parts, :math:`|1 - b^\top a^{-1} 1|`: 0 if L-stable."""
-    a = np.array(scheme.a)
-    return abs(1.0 - float(np.array(scheme.b) @ np.linalg.solve(a, np.ones(len(a)))))
 
 
 def say(comm: MPI.Comm, text: str) -> None:
