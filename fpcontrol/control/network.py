@@ -2,7 +2,7 @@ r"""Networks of limited width whose weights, piecewise constant in time, are the
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from dolfinx.mesh import Mesh
@@ -15,6 +15,7 @@ from fpcontrol.control.parametric import (
     bounding_box,
     centre_and_scale,
 )
+from fpcontrol.control.speed_limit import Motion, SpeedLimit
 from fpcontrol.typing import Array
 
 # Numbers in the hidden layer of one block of points: 256 KiB, so that the few such arrays in use
@@ -136,24 +137,26 @@ class Network:
 
 
 class NetworkField(SmoothField):
-    r"""A network in coordinates of order 1: :math:`v(\theta, x) = s\,f_\theta((x - c)/s)`.
+    r"""A network in coordinates of order 1: :math:`u(\theta, x) = s\,f_\theta((x - c)/s)`.
 
     Args:
         network: The network :math:`f_\theta`.
         centre: ``c``, ``(d,)``.
         scale: ``s``, a length.
+        limit: Bound on the speed; none unless given.
     """
 
-    def __init__(self, network: Network, centre: Array, scale: float) -> None:
-        self.network, self.centre, self.scale = network, centre, scale
+    def __init__(
+        self, network: Network, centre: Array, scale: float, limit: SpeedLimit | None = None
+    ) -> None:
+        self.network, self.centre, self.scale, self.limit = network, centre, scale, limit
         self.size = network.size
         self._last: tuple[Array, Array] | None = None
 
     def values(self, theta: Array, x: Array) -> Array:
         """The field, ``(N, d)``."""
-        v = self.network.values(theta, self._scaled(x))
-        v *= self.scale
-        return v.T
+        u = self._free(theta, x)
+        return (u if self.limit is None else self.limit.values(u)).T
 
     def check_smooth(self) -> None:
         """Raise a ValueError for an activation without a second derivative."""
@@ -165,47 +168,81 @@ class NetworkField(SmoothField):
 
     def divergence(self, theta: Array, x: Array) -> Array:
         """Divergence, ``(N,)``."""
-        return self.network.divergence(theta, self._scaled(x))
+        if self.limit is None:
+            return self.network.divergence(theta, self._scaled(x))
+        return self.limit.divergence(self._parts(theta, x).motion)
 
     def jvp(self, theta: Array, x: Array, dtheta: Array) -> Array:
         """Derivative along a direction in the weights, ``(N, d)``."""
-        return self.scale * self.network.jvp(theta, self._scaled(x), dtheta).T
+        du = self.scale * self.network.jvp(theta, self._scaled(x), dtheta)
+        return (du if self.limit is None else self.limit.jvp(self._free(theta, x), du)).T
 
     def vjp(self, theta: Array, x: Array, s: Array) -> Array:
         """Derivative of ``sum(s * values)`` in the weights, ``(size,)``."""
-        return self.network.vjp(theta, self._scaled(x), self.scale * s.T)
+        s = s.T if self.limit is None else self.limit.jvp(self._free(theta, x), s.T)
+        return self.network.vjp(theta, self._scaled(x), self.scale * s)
 
     def flow_jvp(self, theta: Array, x: Array, dtheta: Array, dx: Array) -> tuple[Array, Array]:
         """Derivatives of values and divergence along weights and places."""
-        w, a, y, c, p, p1, p2 = self._parts(theta, x)
+        f = self._parts(theta, x)
         dw, da, db = self.network.unpack(dtheta)
-        dz = a @ (dx.T / self.scale) + da @ y + db[:, None]
-        dc = np.einsum("im,mi->m", dw, a) + np.einsum("im,mi->m", w, da)
-        return self.scale * (dw @ p + w @ (p1 * dz)).T, dc @ p1 + c @ (p2 * dz)
+        dz = f.a @ (dx.T / self.scale) + da @ f.y + db[:, None]
+        dc = np.einsum("im,mi->m", dw, f.a) + np.einsum("im,mi->m", f.w, da)
+        du = self.scale * (dw @ f.p + f.w @ (f.p1 * dz))
+        dd = dc @ f.p1 + f.c @ (f.p2 * dz)
+        if self.limit is None:
+            return du.T, dd
+        out, ahead, u = f.w.T @ f.motion.u, f.a @ f.motion.u, f.motion.u
+        d_out, d_ahead = dw.T @ u + f.w.T @ du, da @ u + f.a @ du
+        dk = d_out * f.p1 * ahead + out * f.p2 * dz * ahead + out * f.p1 * d_ahead
+        dv, dd = self.limit.motion_jvp(f.motion, Motion(du, dd, dk.sum(axis=0)))
+        return dv.T, dd
 
     def flow_vjp(self, theta: Array, x: Array, sv: Array, sd: Array) -> tuple[Array, Array]:
         """Derivatives of ``sum(sv * values) + sum(sd * divergence)`` in weights and places."""
-        w, a, y, c, p, p1, p2 = self._parts(theta, x)
-        sf = self.scale * sv.T  # (d, N)
-        sz = (w.T @ sf) * p1 + c[:, None] * p2 * sd
-        sc = p1 @ sd
-        dual = (sf @ p.T + a.T * sc, sz @ y.T + w.T * sc[:, None], sz.sum(axis=1))
-        return np.concatenate([part.ravel() for part in dual]), (a.T @ sz).T / self.scale
+        f, su = self._parts(theta, x), sv.T
+        dw, da, s1 = np.zeros_like(f.w), np.zeros_like(f.a), 0.0
+        if self.limit is not None:
+            su, sd, sk = self.limit.motion_vjp(f.motion, su, sd)
+            u = f.motion.u
+            out, ahead = f.w.T @ u, f.a @ u
+            s_out, s1, s_ahead = sk * f.p1 * ahead, sk * out * ahead, sk * out * f.p1
+            dw, da = u @ s_out.T, s_ahead @ u.T
+            su = su + f.w @ s_out + f.a.T @ s_ahead
+        sf = self.scale * su  # (d, N)
+        sz = (f.w.T @ sf) * f.p1 + (f.c[:, None] * sd + s1) * f.p2
+        sc = f.p1 @ sd
+        dw = dw + sf @ f.p.T + f.a.T * sc
+        da = da + sz @ f.y.T + f.w.T * sc[:, None]
+        dual = np.concatenate([part.ravel() for part in (dw, da, sz.sum(axis=1))])
+        return dual, (f.a.T @ sz).T / self.scale
 
     def describe(self) -> dict[str, Any]:
-        """Width and activation."""
-        return {"width": self.network.width, "activation": self.network.activation}
+        """Width, activation and bound on the speed."""
+        return {
+            "width": self.network.width,
+            "activation": self.network.activation,
+            "max_speed": None if self.limit is None else self.limit.c,
+        }
 
-    def _parts(self, theta: Array, x: Array) -> tuple[Array, ...]:
-        """W, A, y, the weights of the divergence, and the activation with two derivatives."""
+    def _free(self, theta: Array, x: Array) -> Array:
+        """The field without a bound, ``(d, N)``."""
+        u = self.network.values(theta, self._scaled(x))
+        u *= self.scale
+        return u
+
+    def _parts(self, theta: Array, x: Array) -> "_Parts":
+        """What the field at points is made of."""
         w, a, b = self.network.unpack(theta)
         act = ACTIVATIONS[self.network.activation]
         assert act.curvature is not None  # see check_smooth
         y = self._scaled(x)
         z = a @ y + b[:, None]
         p = act.value(z)
-        c = np.einsum("im,mi->m", w, a)
-        return w, a, y, c, p, act.slope(z, p), act.curvature(z, p)
+        c, p1 = np.einsum("im,mi->m", w, a), act.slope(z, p)
+        u = self.scale * (w @ p)
+        kappa = np.zeros(0) if self.limit is None else ((w.T @ u) * p1 * (a @ u)).sum(axis=0)
+        return _Parts(w, a, y, c, p, p1, act.curvature(z, p), Motion(u, c @ p1, kappa))
 
     def _scaled(self, x: Array) -> Array:
         """``(x - c)/s``, ``(N, d)`` to ``(d, N)``; that of points that cannot change is kept."""
@@ -217,12 +254,27 @@ class NetworkField(SmoothField):
         return y
 
 
+class _Parts(NamedTuple):
+    """W, A, y, the divergence's weights, the activation with two derivatives, the free field."""
+
+    w: Array
+    a: Array
+    y: Array
+    c: Array
+    p: Array
+    p1: Array
+    p2: Array
+    motion: Motion
+
+
 class NetworkDrift(ParametricDrift):
     r"""Drift :math:`v(t,x) = s\,W(t)\,\varphi(A(t) y + b(t))`, :math:`y = (x - c)/s`.
 
     ``c`` is the centre of the mesh's bounding box and ``s`` half its longest side, so that weights
     are of order 1 in any unit of length. ``W``, ``A``, ``b`` are constant on ``pieces`` equal
-    intervals of ``[0, t1]``. Limited width: ``width`` equal to the dimension. Collective.
+    intervals of ``[0, t1]``. Limited width: ``width`` equal to the dimension. With
+    ``max_speed`` the drift is :math:`v/\sqrt{1 + |v|^2/m^2}`, m the bound: in the same direction,
+    smooth, and slower than m whatever the weights are. Collective.
 
     Args:
         mesh: The mesh, for its dimension and bounding box.
@@ -233,6 +285,8 @@ class NetworkDrift(ParametricDrift):
         seed: Seed of the initial weights, normal with deviation 1/4.
         weights: Flat float64 array, ``pieces * width * (2 d + 1)``, piece by piece ``W``, ``A``,
             ``b``; drawn with ``seed`` unless given.
+        max_speed: Bound on the speed, length per time; none unless given. Layers at walls are then
+            at least ``D / max_speed`` thick, cell Peclet numbers at most ``max_speed h / (2 D)``.
 
     Attributes:
         weights: The flat array, a copy of its own.
@@ -254,6 +308,7 @@ class NetworkDrift(ParametricDrift):
         activation: str = "tanh",
         seed: int = 0,
         weights: Array | None = None,
+        max_speed: float | None = None,
     ) -> None:
         if not isinstance(width, int | np.integer) or width < 1:
             raise ValueError(f"width = {width!r} must be a positive integer.")
@@ -266,5 +321,6 @@ class NetworkDrift(ParametricDrift):
         if weights is None:
             rng = np.random.default_rng(seed)
             weights = 0.25 * rng.standard_normal(time.blocks * self.network.size)
-        field = NetworkField(self.network, *centre_and_scale(bounding_box(mesh)))
+        limit = None if max_speed is None else SpeedLimit(max_speed)
+        field = NetworkField(self.network, *centre_and_scale(bounding_box(mesh)), limit)
         super().__init__(mesh, field, time, weights)
