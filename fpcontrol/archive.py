@@ -41,7 +41,9 @@ def save(what: Trajectory | fem.Function, path: str | os.PathLike[str]) -> None:
     if isinstance(what, Trajectory):
         space, levels = what.space, what.levels
         head |= {"kind": "trajectory", "iterations": what.iterations, "error": what.time_error}
-        series = {k: getattr(what, k) for k in ("times", "mass", "minimum", "all_times")}
+        head |= {"tags": what.tags}
+        names = ("times", "mass", "minimum", "all_times", "absorbed")
+        series = {k: getattr(what, k) for k in names}
     elif isinstance(what, fem.Function):
         space, levels, series = what.function_space, what.x.array[None], {}
         head |= {"kind": "function", "name": what.name}
@@ -107,6 +109,7 @@ def load(path: str | os.PathLike[str], mesh: Mesh) -> Trajectory | fem.Function:
         levels=levels,
         iterations=head["iterations"],
         time_error=head["error"],
+        tags=tuple(head.get("tags", ())),  # of files written before there were any
         _blank=blank(space),
         **series,
     )

@@ -1,4 +1,4 @@
-"""The forward problem: a density carried by a drift and by noise, no flux through the walls."""
+"""The forward problem: a density carried by a drift and by noise, between walls."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 from dolfinx import fem
-from dolfinx.mesh import Mesh
+from dolfinx.mesh import Mesh, MeshTags
 
 from fpcontrol.density import check_density
+from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import Discretization, StageDrift
 from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.drift.base import as_drift
@@ -27,11 +28,17 @@ MAX_DOUBLINGS = 12
 
 
 class FokkerPlanck:
-    r"""Fokker-Planck equation with no-flux walls.
+    r"""Fokker-Planck equation with no-flux walls, or some that absorb.
 
     .. math::
         \partial_t\rho = \nabla\cdot(D\nabla\rho - v\rho),\qquad
         (D\nabla\rho - v\rho)\cdot n = 0,\qquad D = \sigma^2/2
+
+    On absorbing walls (``absorbing``) :math:`\rho = 0` instead: particles that reach them are gone.
+    The mass decreases, by what ``Trajectory.absorbed`` says for each of them: together they are
+    constant. A start density need not vanish there: the run begins with its L2 projection on those
+    that do (for ``Monotone`` with its other nodal values), and what that takes away, a layer less
+    than a cell wide, is absorbed at the first time.
 
     Continuous finite elements in space (``Galerkin``); the mass is constant to round-off. The
     density is of order ``degree + 1`` in L2 on smooth data; positivity is not enforced
@@ -44,6 +51,10 @@ class FokkerPlanck:
             inside the steps only. ``fpc.drift.Steady(f)`` for one that does not depend on time.
         sigma: Noise of the SDE ``dX = v dt + sigma dW``, length per time**0.5; a number, or a
             function of time.
+        absorbing: Walls that absorb: ``marker(x)`` as ``dolfinx.mesh.locate_entities_boundary``
+            takes it (its tag is 1), or one or several tags of ``facet_tags``. A node on facets of
+            two tags belongs to the one named first. None unless given.
+        facet_tags: ``MeshTags`` of facets, see ``fpc.mesh.read_facet_tags``.
         discretization: ``Galerkin(degree=2)`` unless given.
         degree: Short form of ``discretization=Galerkin(degree, quadrature_degree)``.
         quadrature_degree: See ``degree``.
@@ -62,6 +73,8 @@ class FokkerPlanck:
         drift: VectorField,
         sigma: Sigma,
         *,
+        absorbing: Walls | None = None,
+        facet_tags: MeshTags | None = None,
         discretization: Discretization | None = None,
         degree: int | None = None,
         quadrature_degree: int | None = None,
@@ -71,7 +84,8 @@ class FokkerPlanck:
         discretization = check_discretization(discretization, degree, quadrature_degree)
         self.noise = Noise(sigma)
         self.mesh, self.drift = mesh, as_drift(drift)
-        self.discretization, self.system = discretization, discretization.on(mesh)
+        self.discretization = discretization
+        self.system = discretization.on(mesh).with_walls(absorbing, facet_tags)
         self.elements = self.system.elements
         self._linear_solver = check_linear_solver(linear_solver)
         steady = self.drift.steady and self.noise.steady
@@ -102,7 +116,8 @@ class FokkerPlanck:
             t1: Last time.
             steps: Number of equal steps; none may straddle a switch of the drift.
             t0: First time.
-            scheme: ``CrankNicolson()`` unless given.
+            scheme: ``CrankNicolson()`` unless given, with absorbing walls ``SDIRK2()``: starts that
+                do not vanish there make Crank-Nicolson ring.
             tolerance: If given, the steps are doubled until the estimated error in time is below
                 it: the largest L2 difference to the run with half the steps, over the largest
                 norm, divided by what the observed order makes of it (``Trajectory.time_error``),
@@ -149,7 +164,7 @@ class FokkerPlanck:
             t1: Last time.
             steps: Number of equal steps.
             t0: First time.
-            scheme: ``CrankNicolson()`` unless given.
+            scheme: See ``solve``.
             progress: Show progress on rank 0.
 
         Raises:
@@ -168,7 +183,8 @@ class FokkerPlanck:
             raise ValueError(f"t1 = {t1!r} must be finite and later than t0 = {t0!r}.")
         check_density("start", start, self.elements)
         check_switches(self.drift, t0, t1, steps)
-        return _Run(start, t0, t1, steps, check_scheme(scheme, self.discretization))
+        scheme = check_scheme(scheme, self.discretization, bool(self.system.absorbing))
+        return _Run(start, t0, t1, steps, scheme)
 
     def _yield_levels(self, run: "_Run", progress: bool) -> Iterator[tuple[float, fem.Function]]:
         empty, spare = blank(self.elements.space), np.empty((3, self.elements.n_local))
@@ -203,6 +219,8 @@ class FokkerPlanck:
             None,
             run.times,
             blank(g.space),
+            self.system.absorbing.tags if self.system.absorbing else (),
+            watch.absorbed,
         )
         return trajectory, watch.said
 
@@ -283,15 +301,22 @@ class _Steps:
             t = times[n] + scheme.c[0] * dt
             return sample(equation.drift, t, equation.system), diffusivity[n][0]
 
-        self.watch = Watch(equation.system, times, transport, scheme=scheme, warn=warn)
+        self.watch = Watch(
+            equation.system,
+            times,
+            transport,
+            scheme=scheme,
+            warn=warn,
+            tolerance=self.stepper.solver.tolerance,
+        )
 
     def levels(self) -> Iterator[Array]:
         """Yield the levels, local; each is overwritten as soon as its room is given again."""
         g, stepper, c = self._equation.elements, self.stepper, self._run.scheme.c
         sampler = DriftSampler(self._equation.drift, self._equation.system)
         last = before = self._room(0)
-        last[:] = self._run.start.x.array
-        self.watch.begin(last)
+        last[:], taken = self._equation.system.begun(self._run.start.x.array)
+        self.watch.begin(last, taken)
         yield last
         for n in track(range(self._run.steps), "forward", g.comm, self._progress):
 
@@ -301,6 +326,6 @@ class _Steps:
 
             new = self._room(n + 1)
             stepper.step(last, before, new, drive)
-            self.watch.check(n + 1, new, last, before)
+            self.watch.check(n + 1, new, last, before, stepper.absorbed)
             last, before = new, last
             yield new

@@ -31,6 +31,10 @@ class Trajectory:
         iterations: Linear iterations of the whole run.
         time_error: Estimated relative error in time, if a tolerance was asked for.
         all_times: All time levels of the run, ``(steps + 1,)``.
+        tags: Tags of the absorbing walls; empty if there is none.
+        absorbed: Mass that each of them has taken up to a time, at ``all_times``,
+            ``(steps + 1, tags)``; with ``mass`` the mass of the start density. What that has at
+            these walls, where the density vanishes, is taken at the first time.
     """
 
     space: fem.FunctionSpace
@@ -43,6 +47,8 @@ class Trajectory:
     all_times: Array
     # Copies of a Function share its communication pattern, so that ranks need not meet for them.
     _blank: fem.Function = field(repr=False)
+    tags: tuple[int, ...] = ()
+    absorbed: Array = field(default_factory=lambda: np.zeros((1, 0)))
 
     def __len__(self) -> int:
         """Number of levels kept."""
@@ -60,8 +66,9 @@ class Trajectory:
 
     @property
     def mass_defect(self) -> float:
-        """Largest relative change of the mass."""
-        return float(np.abs(self.mass / self.mass[0] - 1.0).max())
+        """Largest relative change of the mass, together with what walls have absorbed."""
+        total = self.mass + self.absorbed.sum(axis=1)
+        return float(np.abs(total / total[0] - 1.0).max())
 
     def __repr__(self) -> str:
         unknowns = self.space.dofmap.index_map.size_global
@@ -70,8 +77,17 @@ class Trajectory:
             kept += f" of {len(self.all_times)}"
         return (
             f"Trajectory: {kept} levels, t = {self.all_times[0]:g} ... {self.all_times[-1]:g}, "
-            f"{unknowns} unknowns, mass {self.mass[0]:.6g}, minimum {self.minimum.min():.3g}"
+            f"{unknowns} unknowns, mass {self.mass[0]:.6g}"
+            f"{absorption(self.mass, self.tags, self.absorbed)}, minimum {self.minimum.min():.3g}"
         )
+
+
+def absorption(mass: Array, tags: tuple[int, ...], absorbed: Array) -> str:
+    """In words, what is left of a mass at the end and what each wall has taken."""
+    if not tags:
+        return ""
+    shares = ", ".join(f"tag {k}: {m:.4g}" for k, m in zip(tags, absorbed[-1], strict=True))
+    return f" ... {mass[-1]:.6g}, absorbed {absorbed[-1].sum():.4g} ({shares})"
 
 
 def blank(space: fem.FunctionSpace) -> fem.Function:
@@ -79,14 +95,31 @@ def blank(space: fem.FunctionSpace) -> fem.Function:
     return fem.Function(space, name="density")
 
 
-def trajectory(g: Elements, times: Array, levels: Array, iterations: int) -> Trajectory:
+def trajectory(
+    g: Elements,
+    times: Array,
+    levels: Array,
+    iterations: int,
+    tags: tuple[int, ...] = (),
+    absorbed: Array | None = None,
+) -> Trajectory:
     """A trajectory of all its levels, with their masses and minima. Collective."""
     owned = levels[:, : g.n_owned]
     mass = reduced(g.comm, owned @ g.integrals)
     low = owned.min(axis=1) if g.n_owned else np.full(len(times), np.inf)
     minimum = reduced(g.comm, low, MPI.MIN)
     return Trajectory(
-        g.space, times, levels, mass, minimum, iterations, None, times, blank(g.space)
+        g.space,
+        times,
+        levels,
+        mass,
+        minimum,
+        iterations,
+        None,
+        times,
+        blank(g.space),
+        tags,
+        np.zeros((len(times), 0)) if absorbed is None else absorbed,
     )
 
 

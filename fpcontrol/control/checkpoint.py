@@ -92,9 +92,9 @@ def read_checkpoint(
     weights, history, theirs, result = comm.bcast(content)
     ours = problem.fingerprint()
     differing = [
-        f"{key} = {theirs.get(key)!r} there, {value!r} here"
-        for key, value in ours.items()
-        if not _same(theirs.get(key), value)
+        f"{key} = {theirs.get(key)!r} there, {ours.get(key)!r} here"
+        for key in (ours | theirs)
+        if not _same(theirs.get(key), ours.get(key))
     ]
     if differing:
         raise ValueError(f"{name} = {str(path)!r} is of another problem: {'; '.join(differing)}.")
@@ -104,6 +104,8 @@ def read_checkpoint(
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
     if isinstance(a, float) and isinstance(b, float):
         # Sums over ranks differ by round-off; norms of densities are small in large units.
         return bool(np.isclose(a, b, rtol=1e-8, atol=0.0))

@@ -172,7 +172,8 @@ class FinalKL(Objective):
 
     .. math:: w \int \rho\log\frac{\rho}{\rho^{ref}} - \rho + \rho^{ref}\,dx\Big|_{t=T},
 
-    by the quadrature of the discretization's points. Both must be positive there.
+    by the quadrature of the discretization's points. Both must be positive there, which a density
+    that vanishes on absorbing walls is not.
 
     Args:
         weight: ``w``.
@@ -184,7 +185,16 @@ class FinalKL(Objective):
         checked_weight("weight", self.weight)
 
     def on(self, setting: Setting) -> Cost:
-        """The function in a setting. Collective."""
+        """The function in a setting. Collective.
+
+        Raises:
+            ValueError: On all ranks, where walls absorb.
+        """
+        if setting.system.absorbing:
+            raise ValueError(
+                "FinalKL compares positive densities of equal mass; with absorbing walls the "
+                "density vanishes there and loses mass. Use the tracking in L2 (terminal_weight)."
+            )
         return _KLCost(self.weight, setting)
 
 

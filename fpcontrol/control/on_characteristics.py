@@ -216,6 +216,12 @@ class CharacteristicRuns:
         flow = self.trajectory(weights)
         return flow.mass, flow.minimum
 
+    tags: tuple[int, ...] = ()  # no wall absorbs
+
+    def absorbed(self, weights: Array) -> Array:
+        """Nothing, ``(steps + 1, 0)``."""
+        return np.zeros((self.steps + 1, 0))
+
     def warnings(self, weights: Array) -> tuple[str, ...]:
         """None: markers keep their mass and its sign."""
         return ()

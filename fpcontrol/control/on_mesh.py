@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 from dolfinx import fem
+from dolfinx.mesh import MeshTags
 
 from fpcontrol.control.fingerprint import moment
 from fpcontrol.control.objectives import Cost, L2Tracking, Objective, Setting
 from fpcontrol.control.parametric import ParametricDrift
 from fpcontrol.control.sweeps import Observe, Sweeps
 from fpcontrol.density import check_density
+from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.linalg.buffers import read_only
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import reduced
@@ -36,7 +38,10 @@ class MeshRuns:
         tracking: Distance to the reference that is minimized; its squares are measured in any case.
         objectives: What is minimized beside it.
         start: Start density, in the reference's space; the reference's own unless given.
-        scheme: ``CrankNicolson()`` unless given.
+        absorbing: Walls that absorb in the controlled equation, see ``FokkerPlanck``; the reference
+            keeps its mass.
+        facet_tags: Tags of facets, see ``FokkerPlanck``.
+        scheme: ``CrankNicolson()`` unless given, with absorbing walls ``SDIRK2()``.
         linear_solver, petsc_options: See ``LinearSolver``.
         memory: Budget for levels and operators, GiB per rank. Within it all levels are kept, and
             operators with their preconditioners or factorizations, for the reverse sweep.
@@ -46,6 +51,7 @@ class MeshRuns:
 
     Attributes:
         norms: Squared L2 norms of the reference at all levels, ``(steps + 1,)``.
+        tags: Tags of the absorbing walls.
         sweeps: The sweeps over the steps.
         storage: What is kept for the reverse sweep, see ``Storage``.
     """
@@ -60,6 +66,8 @@ class MeshRuns:
         tracking: L2Tracking | None = None,
         objectives: Sequence[Objective] = (),
         start: fem.Function | None = None,
+        absorbing: Walls | None = None,
+        facet_tags: MeshTags | None = None,
         scheme: Scheme | None = None,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
@@ -72,13 +80,16 @@ class MeshRuns:
                 f"reference, a {type(reference).__name__}, must be a MoserFlow where sigma > 0; "
                 "one given by formulas (fpcontrol.typing.AnalyticReference) needs sigma = 0."
             )
-        self.reference, self.system, self.elements = reference, reference.system, reference.elements
+        self.reference, self.elements = reference, reference.elements
+        self.system = reference.system.with_walls(absorbing, facet_tags)
+        self.tags = self.system.absorbing.tags if self.system.absorbing else ()
         self.noise = noise = Noise(sigma)
         self.steps, self._blocks = steps, drift.time.blocks
         self._drift = drift
         self.start = start or reference.start
         check_density("start", self.start, self.elements)
-        self.scheme = check_scheme(scheme, self.system.discretization)
+        self._begun, self._taken = self.system.begun(self.start.x.array)
+        self.scheme = check_scheme(scheme, self.system.discretization, bool(self.tags))
         self.times = np.linspace(0.0, drift.t1, steps + 1)
         self.sweeps = Sweeps(
             self.system,
@@ -108,7 +119,14 @@ class MeshRuns:
             middle = 0.5 * (times[n] + times[n + 1])
             return sweeps.middle(theta[0], n), noise.diffusivity(middle)
 
-        self._watch = Watch(self.system, times, transport, scheme=self.scheme, warn=False)
+        self._watch = Watch(
+            self.system,
+            times,
+            transport,
+            scheme=self.scheme,
+            warn=False,
+            tolerance=sweeps.stepper.solver.tolerance,
+        )
 
     def squares(self, weights: Array) -> Array:
         """Squared errors of all levels, ``(steps + 1,)``. Collective."""
@@ -118,6 +136,13 @@ class MeshRuns:
         """Mass and smallest degree of freedom of all levels, ``(steps + 1,)``. Collective."""
         seen = self._seen(weights)
         return seen.mass, seen.minimum
+
+    def absorbed(self, weights: Array) -> Array:
+        """Mass that each absorbing wall has taken up to all levels, ``(steps + 1, tags)``.
+
+        Collective.
+        """
+        return self._seen(weights).absorbed
 
     def warnings(self, weights: Array) -> tuple[str, ...]:
         """What the run is to be warned of, see ``stepping.watch``. Collective."""
@@ -134,7 +159,7 @@ class MeshRuns:
         if self.storage.snapshots is None:
             levels = self._window(weights)
         dual = self.sweeps.derivative(
-            self._in_blocks(weights), self.start.x.array, self._costs, observe, levels
+            self._in_blocks(weights), self._begun, self._costs, observe, levels
         ).ravel()
         if self.storage.snapshots is not None:
             self._kept = self._remembered(weights, None, local, 0)
@@ -146,7 +171,7 @@ class MeshRuns:
         if self.storage.snapshots is None:
             window = self._window(weights)
         else:  # the levels are taken along, none is kept
-            window = sweeps.begin(self.start.x.array)
+            window = sweeps.begin(self._begun)
         drift_costs = [cost for cost in self._costs if cost.has_drift_part]
         before: tuple[Array, Array] | None = None
         for n, rho, dot in sweeps.tangent(theta, self._in_blocks(direction), window):
@@ -175,7 +200,15 @@ class MeshRuns:
             levels = np.empty((self.steps + 1, self.elements.n_local))
             self._run(weights, keep=False, levels=levels)
         assert self._kept is not None
-        return trajectory(self.elements, self.times, read_only(levels), self._kept.iterations)
+        seen = self._kept
+        return trajectory(
+            self.elements,
+            self.times,
+            read_only(levels),
+            seen.iterations,
+            self.tags,
+            seen.absorbed,
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""
@@ -185,7 +218,8 @@ class MeshRuns:
         def mean(u: Array) -> float:
             return moment(g.comm, y, w * g.evaluate(u).ravel())
 
-        return {
+        walls = self.system.absorbing
+        return ({"absorbing": walls.describe()} if walls else {}) | {
             "sigma": self.noise.samples(self.times[-1]),
             "scheme": self.scheme.name,
             "discretization": repr(self.system.discretization),
@@ -219,13 +253,13 @@ class MeshRuns:
         theta = self._in_blocks(weights)
         local = np.zeros((1 + len(self._others), self.steps + 1))
         self._theta[0] = theta
-        before = self.start.x.array
+        before = self._begun
         with_drift = any(cost.has_drift_part for cost in self._others)
 
         def observe(n: int, rho: Array) -> None:
             nonlocal before
             if n:
-                self._watch.check(n, rho)
+                self._watch.check(n, rho, absorbed=self.sweeps.stepper.absorbed)
             local[0, n] = self._tracking.square(n, rho)
             for k, cost in enumerate(self._others):
                 local[1 + k, n] = cost.level(n, rho)
@@ -237,8 +271,8 @@ class MeshRuns:
             if levels is not None:
                 levels[n] = rho
 
-        self._watch.begin(self.start.x.array)
-        observe(0, self.start.x.array)
+        self._watch.begin(self._begun, self._taken)
+        observe(0, self._begun)
         return local, observe
 
     def _remembered(
@@ -251,6 +285,7 @@ class MeshRuns:
             window,
             squares,
             watch.mass,
+            watch.absorbed,
             watch.minimum(),
             reduced(comm, local[1:].sum(axis=1)),
             iterations,
@@ -262,7 +297,7 @@ class MeshRuns:
         self._kept = None  # the last levels go before there are new ones
         local, observe = self._observer(weights, levels)
         theta = self._in_blocks(weights)
-        rows = self.sweeps.begin(self.start.x.array)
+        rows = self.sweeps.begin(self._begun)
         window, solver = None, self.sweeps.stepper.solver
         before = solver.iterations
         if keep:
@@ -295,6 +330,7 @@ class _CachedRun:
     window: Array | None
     squares: Array
     mass: Array
+    absorbed: Array
     minimum: Array
     others: Array
     iterations: int

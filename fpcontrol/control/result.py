@@ -16,7 +16,7 @@ from fpcontrol.discretization.replica import LeftDomain
 from fpcontrol.drift.base import Drift
 from fpcontrol.parallel.files import output_path
 from fpcontrol.stepping.watch import say
-from fpcontrol.trajectory import Trajectory
+from fpcontrol.trajectory import Trajectory, absorption
 from fpcontrol.typing import Array
 from fpcontrol.walls import walled
 
@@ -38,6 +38,8 @@ class Result:
         uncontrolled: Errors with all weights zero; ``None`` if the equation cannot be solved there.
         mass: Mass of the controlled density at all levels, ``(steps + 1,)``.
         minimum: Its smallest degree of freedom, without noise its smallest value at a marker.
+        absorbed: Mass that each absorbing wall has taken, ``(steps + 1, tags)``; the tags are
+            ``problem.tags``.
         drift: The drift that ran: the problem's with the weights found, without noise made to
             vanish at the walls.
         shortened: How many trial steps were too long for the equation to be solved, the density
@@ -56,6 +58,7 @@ class Result:
     uncontrolled: Errors | None
     mass: Array
     minimum: Array
+    absorbed: Array
     drift: Drift
     shortened: int
     warnings: tuple[str, ...]
@@ -89,8 +92,9 @@ class Result:
 
     @property
     def mass_defect(self) -> float:
-        """Largest relative change of the mass."""
-        return float(np.abs(self.mass / self.mass[0] - 1.0).max())
+        """Largest relative change of the mass, together with what walls have absorbed."""
+        total = self.mass + self.absorbed.sum(axis=1)
+        return float(np.abs(total / total[0] - 1.0).max())
 
     @property
     def minimum_density(self) -> float:
@@ -106,7 +110,7 @@ class Result:
     def summary(self) -> str:
         """Table of the figures of merit, with and without control."""
         errors, still, last = self.errors, self.uncontrolled, self.history[-1]
-        mean = float(self.mass[0]) / self.problem.elements.volume
+        mean = float(self.mass[0] + self.absorbed[0].sum()) / self.problem.elements.volume
 
         def row(name: str, figure: str, form: str) -> tuple[str, str, str]:
             without = "" if still is None else format(getattr(still, figure), form)
@@ -124,6 +128,8 @@ class Result:
             ("seconds", "", f"{last.seconds:.0f}"),
             ("stopped by", "", self.reason),
         ]
+        if self.problem.tags:
+            rows.insert(-4, ("mass at the end", "", f"{self.mass[-1]:.4f}"))
         if self.shortened:
             rows.insert(-2, ("trial steps shortened", "", f"{self.shortened}"))
         return "\n".join(f"{name:<24}{a:>16}{b:>20}" for name, a, b in rows)
@@ -141,8 +147,10 @@ class Result:
         )
 
     def __repr__(self) -> str:
+        left = absorption(self.mass, self.problem.tags, self.absorbed)
+        mass = f", mass {self.mass[0]:.4g}{left}" if left else ""
         return (
-            f"Result: relative error {self.relative_error:.4f}, J {self.value:.4g}, "
+            f"Result: relative error {self.relative_error:.4f}, J {self.value:.4g}{mass}, "
             f"{len(self.weights)} weights, {len(self.history)} iterates, "
             f"{self.evaluations} evaluations, stopped by {self.reason}"
         )
@@ -188,6 +196,7 @@ def completed(
         uncontrolled,
         mass,
         minimum,
+        problem.absorbed(weights),
         walled(drift, drift.mesh, runs.walled.factor.layer)
         if isinstance(runs, CharacteristicRuns)
         else drift,

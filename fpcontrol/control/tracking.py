@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 from dolfinx import fem
-from dolfinx.mesh import Mesh
+from dolfinx.mesh import Mesh, MeshTags
 
 from fpcontrol.characteristics.flow import Flow, Markers
 from fpcontrol.control.objectives import L2Tracking, Objective, checked_weight, trapezoid
 from fpcontrol.control.on_characteristics import CharacteristicRuns
 from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.control.parametric import ParametricDrift
+from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.reference import MoserFlow
@@ -68,6 +69,10 @@ class TrackingProblem:
     Without noise (``sigma = 0``: a neural ODE) the density is carried along characteristics, with
     no diffusion of a mesh, and the drift is made to vanish at the walls (``CharacteristicRuns``).
 
+    With ``absorbing`` walls the controlled density vanishes there and loses mass, see
+    ``FokkerPlanck``; the reference stays one of no flux and of constant mass, so that the drift has
+    to keep the density away from these walls.
+
     Args:
         reference: What to follow, on a mesh and in a space of its own (``MoserFlow``).
         drift: ``NetworkDrift``, or any other ``ParametricDrift``; without noise of a smooth
@@ -82,7 +87,9 @@ class TrackingProblem:
         decay: Weight of the squared weights.
         objectives: What is minimized beside the tracking, with noise, such as
             ``fpc.objectives.KineticEnergy(1e-3)``.
-        scheme: With noise, as all up to ``snapshots``; ``CrankNicolson()`` unless given.
+        absorbing: With noise, as all up to ``snapshots``: walls that absorb, see ``FokkerPlanck``.
+        facet_tags: Tags of facets, see there.
+        scheme: ``CrankNicolson()`` unless given, with absorbing walls ``SDIRK2()``.
         linear_solver: ``"auto"`` (unless given), ``"gmres"`` or ``"direct"``.
         petsc_options: For the linear solver, see ``LinearSolver``.
         memory: Budget for densities and operators, GiB per rank; 2 unless given. What is kept
@@ -115,6 +122,8 @@ class TrackingProblem:
         terminal_weight: float = 0.0,
         decay: float = 0.0,
         objectives: Sequence[Objective] = (),
+        absorbing: Walls | None = None,
+        facet_tags: MeshTags | None = None,
         scheme: Scheme | None = None,
         linear_solver: str | None = None,
         petsc_options: Mapping[str, Any] | None = None,
@@ -128,6 +137,8 @@ class TrackingProblem:
         **others: Any,
     ) -> None:
         on_mesh = {
+            "absorbing": absorbing,
+            "facet_tags": facet_tags,
             "scheme": scheme,
             "linear_solver": linear_solver,
             "petsc_options": petsc_options,
@@ -269,6 +280,15 @@ class TrackingProblem:
         As ``Trajectory`` and ``Flow`` have them, but within the budget of memory.
         """
         return self.runs.mass_and_minimum(self._checked(weights))
+
+    def absorbed(self, weights: Array) -> Array:
+        """Mass that each absorbing wall has taken, ``(steps + 1, tags)``. Collective."""
+        return self.runs.absorbed(self._checked(weights))
+
+    @property
+    def tags(self) -> tuple[int, ...]:
+        """Tags of the absorbing walls."""
+        return self.runs.tags
 
     def refined(self, steps: int, **options: Any) -> "TrackingProblem":
         """The same problem with another number of steps, or other options. Collective."""

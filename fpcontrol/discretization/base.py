@@ -9,17 +9,21 @@ whose operator :math:`N` depends on the drift through its values at the points o
 discretization, and on the diffusivity. Nothing here asks N to be linear in either.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 from mpi4py import MPI
 
+import numpy as np
 from dolfinx import fem
-from dolfinx.mesh import Mesh
+from dolfinx.mesh import Mesh, MeshTags
 from petsc4py import PETSc
 
+from fpcontrol.discretization.absorbing import Absorbing, Walls
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.restoration import NoRestoration
 from fpcontrol.typing import Array
 
 
@@ -113,6 +117,7 @@ class SemiDiscretization(ABC):
         discretization: The value that it was made by.
         elements: Lagrange space of the density, with integrals, norms and communication.
         restoration: See ``Restoration``.
+        absorbing: The walls that absorb; ``None`` if no wall does.
         positive: Whether solutions are not negative; iterations must then start from the density
             before, not from an extrapolation of two.
         petsc_options: What the method asks of iterative solvers, unless a user says otherwise.
@@ -123,6 +128,36 @@ class SemiDiscretization(ABC):
     discretization: "Discretization"
     elements: Elements
     restoration: Restoration
+    absorbing: Absorbing | None = None
+
+    def with_walls(self, absorbing: Walls | None, facet_tags: MeshTags | None = None) -> Self:
+        """This method with walls that absorb, beside the one without; itself for none. Collective.
+
+        Whoever fills operators closes their entries (``Absorbing.close``), and whoever makes
+        right-hand sides projects them.
+
+        Args:
+            absorbing: A marker as ``dolfinx.mesh.locate_entities_boundary`` takes it, or tags.
+            facet_tags: The tags of facets of the mesh, if ``absorbing`` names some.
+
+        Raises:
+            ValueError: On all ranks, for walls that are not there or arguments that do not fit.
+        """
+        walls = Absorbing.of(self.elements, self.mass_values, absorbing, facet_tags)
+        if walls is None:
+            return self
+        result = copy.copy(self)
+        result.absorbing, result.restoration = walls, NoRestoration(walls, self.positive)
+        return result
+
+    def begun(self, start: Array) -> tuple[Array, Array]:
+        """What a run begins with for a start density, local, and what walls have absorbed of it.
+
+        Collective. The density itself, and no masses, if no wall absorbs.
+        """
+        if self.absorbing is None:
+            return start, np.zeros(0)
+        return self.absorbing.start(start, self.positive)
 
     @property
     @abstractmethod

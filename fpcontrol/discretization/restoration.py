@@ -3,6 +3,7 @@
 import numpy as np
 
 from fpcontrol.discretization import kernels
+from fpcontrol.discretization.absorbing import Absorbing
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
@@ -65,3 +66,29 @@ class MultiplicativeRestoration:
 
     def _sums(self, values: Array) -> Array:
         return reduced(self._elements.comm, values)
+
+
+class NoRestoration:
+    r"""Nothing is given back where walls absorb: :math:`P = I`, and duals vanish on the walls.
+
+    Args:
+        absorbing: The walls.
+        positive: Whether the method stays positive, in steps of one stage: then the new level is
+            what was solved for to the last bit, lest round-off make it negative.
+    """
+
+    def __init__(self, absorbing: Absorbing, positive: bool) -> None:
+        self._absorbing, self._positive = absorbing, positive
+
+    def increment(
+        self, y: Array, start: Array, gamma: float, b: float, u: Array, d: Array, out: Array
+    ) -> None:
+        r""":math:`d = (y - r)/\gamma` and ``out += b d``."""
+        kernels.increment(y, start, 0.0, gamma, b, d, out)
+        if self._positive:
+            out[:] = y
+
+    def transpose(self, delta: Array, gamma: float, u: Array, out: Array) -> None:
+        r""":math:`Q\delta/\gamma`."""
+        np.divide(delta, gamma, out=out[: len(delta)])
+        self._absorbing.project_owned(out)

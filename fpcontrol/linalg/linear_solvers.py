@@ -186,6 +186,11 @@ class LinearSolver:
     def _said(self, name: str) -> bool:
         return name in self._options or PETSc.Options().hasName(self._prefix + name)
 
+    @property
+    def tolerance(self) -> float:
+        """Relative tolerance of a solve; a direct one is as exact as round-off lets it be."""
+        return RTOL if self._ksp.getType() == "preonly" else float(self._ksp.getTolerances()[0])
+
     def memory(self) -> float:
         """Estimated bytes of the present preconditioner on this rank; sets it up. Collective."""
         matrix, pc = self._set_up(), self._ksp.getPC()

@@ -29,11 +29,16 @@ class Solves(Protocol):
         method: In a word.
         iterations: Linear iterations, or products with a matrix where nothing is solved.
         rescues: Direct solves where iterations have failed.
+        tolerance: Relative tolerance of one.
     """
 
     method: str
     iterations: int
     rescues: int
+
+    @property
+    def tolerance(self) -> float:
+        """See above."""
 
 
 class Stepper(ABC):
@@ -46,6 +51,8 @@ class Stepper(ABC):
         operators: What can be kept beside the levels.
         solver: The linear solver, for its statistics.
         workspace: Numbers in this rank's arrays while it goes back, beside some vectors.
+        absorbed: This rank's part of the mass that each absorbing wall has taken in the last
+            ``step``, ``(tags,)``.
     """
 
     system: SemiDiscretization
@@ -53,6 +60,7 @@ class Stepper(ABC):
     operators: Kept
     solver: Solves
     workspace: int = 0
+    absorbed: Array
 
     @abstractmethod
     def step(

@@ -10,11 +10,16 @@ is a sum of what is not negative: nothing cancels, nothing is solved, and the ma
 round-off. The sum is cut where what is left of the weights is below round-off; they are scaled to
 sum to 1. A step with a large z is taken in parts.
 
+Where walls absorb, the jumps to their nodes end there: P has no such rows. With
+:math:`x_k = P^k\rho`, what a wall has taken after a part is
+:math:`-\sum_{i\,\in\,\text{wall}} (N s)_i/L` with :math:`s = \sum_k x_k \sum_{l>k}\pi_l`.
+
 References:
     A. Jensen, Markoff chains as an aid in the study of Markoff processes, Skand. Aktuarietidskr.
     36 (1953).
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +55,7 @@ class Products:
     method: str = "uniformization"
     iterations: int = 0
     rescues: int = 0
+    tolerance: float = TAIL
 
 
 class ExponentialStepper(Stepper):
@@ -72,6 +78,7 @@ class ExponentialStepper(Stepper):
         g = system.elements
         self._x, self._image = g.vector(), g.vector()
         self._mass = system.mass.getDiagonal().array
+        self.absorbed = np.zeros(len(system.absorbing.tags) if system.absorbing else 0)
         self.workspace = (len(weights_of(LARGEST)) + 2) * g.n_local
 
     def step(
@@ -79,7 +86,7 @@ class ExponentialStepper(Stepper):
     ) -> None:
         """Advance one step. Collective."""
         transition = self.operators(drive(0))
-        out[:] = rho
+        out[:], self.absorbed[:] = rho, 0.0
         for _ in range(transition.parts):
             self._part(transition, out, out)
         # Round-off in very many products, which no derivative feels.
@@ -107,6 +114,8 @@ class ExponentialStepper(Stepper):
             density[:], out[:] = transition.weights[0] * x, transition.weights[0] * dx
             for weight in transition.weights[1:]:
                 source = self.system.source(direction, x, stage)
+                if self.system.absorbing:
+                    self.system.absorbing.project_owned(source)
                 dx = self._product(transition, dx)
                 dx[:n] += scale * source / self._mass
                 dx = self._with_ghosts(dx)
@@ -145,6 +154,9 @@ class ExponentialStepper(Stepper):
             self._part(transition, starts[-2], starts[-1])
         products = collect(0)
         scale = 1.0 / (transition.z * transition.parts * self._mass)
+        if self.system.absorbing:
+            dual = dual.copy()
+            self.system.absorbing.project_owned(dual)
         for start in reversed(starts):
             dual = self._part_transposed(transition, start, dual, products.add, stage, scale)
         return dual
@@ -159,12 +171,21 @@ class ExponentialStepper(Stepper):
     def _part(self, transition: "Transition", rho: Array, out: Array) -> None:
         """Advance by a part of a step."""
         x, image, weights = self._x, self._image, transition.weights
+        walls, left = self.system.absorbing, 1.0
+        occupied = np.zeros_like(out) if walls else out
         x.set(rho)
         np.multiply(rho, weights[0], out=out)
-        for weight in weights[1:]:
+        for before, weight in itertools.pairwise(weights):
+            if walls:
+                left -= before
+                kernels.blend(1.0, occupied, left, x.array, occupied)
             transition.matrix.mat.mult(x.petsc_vec, image.petsc_vec)
             x, image = image, x
             kernels.blend(1.0, out, weight, x.array, out)
+        if walls:
+            occupied = self._with_ghosts(occupied)
+            zero = np.zeros_like(out)
+            self.absorbed += walls.absorbed(transition.leaving, zero, occupied)
         self.solver.iterations += len(weights) - 1
         if self.system.comm.size > 1:
             x.set(out)
@@ -219,12 +240,14 @@ class Transition:
         z: Mean number of jumps in a part.
         parts: Of a step.
         weights: Of the powers of P from the zeroth on.
+        leaving: ``N/L`` in the rows of absorbing walls, see ``Absorbing.close``.
     """
 
     matrix: Matrix
     z: float = 0.0
     parts: int = 1
     weights: Array = field(default_factory=lambda: np.ones(1))
+    leaving: Array = field(default_factory=lambda: np.empty(0))
 
 
 class TransitionMatrices:
@@ -268,6 +291,8 @@ class TransitionMatrices:
     def _fill(self, room: Transition, stage: StageDrift) -> None:
         values = room.matrix.values
         self._filler(stage.values(), stage.diffusivity, values)
+        walls = self._system.absorbing
+        ending = walls.close(values) if walls else np.empty(0)
         g = self._system.elements
         leaving = g.vector()
         leaving.array[:] = np.bincount(self._rows, values[self._diagonal], minlength=g.n_local)
@@ -280,7 +305,7 @@ class TransitionMatrices:
                 "too small, or the drift too fast, for its length. Use BackwardEuler()."
             )
         room.parts = math.ceil(z / LARGEST)
-        room.z = z / room.parts
+        room.z, room.leaving = z / room.parts, ending / z
         values *= self._per_row * (-1.0 / z)
         values[self._own] += 1.0 + 1.0 / z
         room.matrix.update()

@@ -5,10 +5,12 @@ sweep meets the operators of the forward sweep again.
 """
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mpi4py import MPI
+
+import numpy as np
 
 from fpcontrol.discretization.base import SemiDiscretization, StageDrift
 from fpcontrol.discretization.sparsity import Matrix
@@ -84,6 +86,7 @@ class Operators:
             lambda: _Operator(system.elements.matrix(system.mass_values.copy()), least)
         )
         self._used: Hashable = None
+        self._leaving = np.empty(0)  # of the operator in use
         mass = self._operators(None, lambda operator: None)
         self.solver = LinearSolver(
             mass.matrix.mat,
@@ -101,7 +104,7 @@ class Operators:
         self._used = None  # until it is filled and in use, for whoever catches an interrupt
         operator = self._operators(key, lambda room: self._fill(room, stage))
         self.solver.use(operator.matrix.mat, operator.fill)
-        self._used = key
+        self._used, self._leaving = key, operator.leaving
         if operator.fill.levels > self._largest:
             self._largest = operator.fill.levels
             self.keep(self._budget, self._most)  # its preconditioner is larger
@@ -109,6 +112,16 @@ class Operators:
     def set(self, v: Array, diffusivity: float) -> None:
         """Fill the operator of a drift ``v``, ``(N, d)``, that does not come again. Collective."""
         self.use(StageDrift(object(), lambda: v, diffusivity))
+
+    def absorbed(self, r: Array, y: Array) -> Array:
+        """This rank's part of what each absorbing wall takes in a stage, ``(tags,)``.
+
+        Args:
+            r: What the stage starts from, local, zero on these walls.
+            y: Solution of ``A y = M r`` with the operator in use, local.
+        """
+        walls = self._system.absorbing
+        return walls.absorbed(self._leaving, r, y) if walls else np.zeros(0)
 
     def keep(self, memory: float, most: int) -> int:
         """Keep as many operators as fit into so many bytes on every rank. Collective.
@@ -139,6 +152,8 @@ class Operators:
     def _fill(self, operator: "_Operator", stage: StageDrift) -> None:
         v = stage.values()
         self._filler(v, stage.diffusivity, operator.matrix.values)
+        if self._system.absorbing:
+            operator.leaving = self._system.absorbing.close(operator.matrix.values)
         operator.matrix.update()
         operator.fill = self._fill_for(self._courant(v), stage.diffusivity)
         self.made += 1
@@ -172,7 +187,8 @@ def _asked(
 
 @dataclass
 class _Operator:
-    """A matrix and the layout of its preconditioner."""
+    """A matrix, the layout of its preconditioner, and what it had on absorbing walls."""
 
     matrix: Matrix
     fill: Fill
+    leaving: Array = field(default_factory=lambda: np.empty(0))

@@ -190,13 +190,16 @@ class Exponential(Scheme):
         )
 
 
-def check_scheme(scheme: Scheme | None, discretization: Discretization) -> Scheme:
+def check_scheme(
+    scheme: Scheme | None, discretization: Discretization, absorbing: bool = False
+) -> Scheme:
     """The scheme, or a ValueError for what is no sound scheme or cannot serve a discretization.
 
-    For none ``CrankNicolson()``, or ``BackwardEuler()`` where only that serves.
+    For none ``CrankNicolson()``, or ``BackwardEuler()`` where only that serves; with absorbing
+    walls ``SDIRK2()``: a start density does not vanish there, as a rule, and Crank-Nicolson rings.
     """
     if scheme is None:
-        default = CrankNicolson()
+        default = SDIRK2() if absorbing else CrankNicolson()
         return BackwardEuler() if discretization.refusal(default) else default
     if not isinstance(scheme, Scheme):
         what = scheme.__name__ if isinstance(scheme, type) else repr(scheme)

@@ -25,7 +25,9 @@ class RungeKuttaStepper(Stepper):
         u_i &= r_i + P(y_i - r_i),\qquad d_i = (u_i - r_i)/\gamma,
 
     and :math:`\rho_{n+1} = \rho_n + \sum b_i d_i`. The projection P gives back the mass that the
-    solver's tolerance lost (``Restoration``); an exact solve does not feel it.
+    solver's tolerance lost (``Restoration``); an exact solve does not feel it. With absorbing walls
+    the operators are closed there, right-hand sides projected and P is the identity
+    (``discretization.absorbing``).
 
     Args:
         system: The discretization on a mesh.
@@ -57,12 +59,14 @@ class RungeKuttaStepper(Stepper):
         )
         self.solver = self.operators.solver
         self._b, self._y, self._image = (system.elements.vector() for _ in range(3))
+        self.absorbed = np.zeros(len(system.absorbing.tags) if system.absorbing else 0)
 
     def step(
         self, rho: Array, before: Array, out: Array, drive: Drive, kept: Array | None = None
     ) -> None:
         """Advance one step; ``kept`` takes all stages ``u_i`` but the last. Collective."""
         line = (rho, rho) if self.system.positive else (rho, before)
+        self.absorbed[:] = 0.0
         self._run(rho, line, out, drive, None, kept)
 
     def tangent_step(
@@ -132,6 +136,8 @@ class RungeKuttaStepper(Stepper):
             result += start
             for j in range(i):
                 increments[j] += scheme.a[i][j] * start
+        if self.system.absorbing:
+            self.system.absorbing.project_owned(result)
         return result
 
     @property
@@ -168,7 +174,7 @@ class RungeKuttaStepper(Stepper):
         kept in ``kept``. The restoration is taken at ``states``, or at what is solved for.
         """
         system, y, scheme = self.system, self._y, self.scheme
-        n, increments = system.elements.n_owned, list[Array]()
+        n, increments, walls = system.elements.n_owned, list[Array](), system.absorbing
         out[:] = rho
         for i in range(self.rows):
             self.operators.use(drive(i))
@@ -178,12 +184,18 @@ class RungeKuttaStepper(Stepper):
             if source is not None:
                 self._b.array[:n] += source(i)
                 self._b.changed()
+            if walls:
+                walls.project_owned(self._b.array)
+                self._b.changed()
             if self.solver.method != "direct":
                 kernels.blend(scheme.c[i], line[0], -scheme.c[i], line[1], y.array)
                 y.array += rho
                 y.changed()
             self.solver.solve(self._b.petsc_vec, y.petsc_vec)
             y.scatter_forward()
+            if walls and source is None:
+                absorbed = self.operators.absorbed(start, y.array)
+                self.absorbed += scheme.b[i] / scheme.gamma * absorbed
             d = np.empty_like(start)
             state = y.array if states is None else states[i]
             system.restoration.increment(y.array, start, scheme.gamma, scheme.b[i], state, d, out)
@@ -213,7 +225,7 @@ def make_stepper(
     Raises:
         ValueError: On all ranks, if the scheme cannot serve the discretization; it says why.
     """
-    scheme = check_scheme(scheme, system.discretization)
+    scheme = check_scheme(scheme, system.discretization, bool(system.absorbing))
     if isinstance(scheme, Exponential):
         return ExponentialStepper(system, dt)
     if not isinstance(scheme, RungeKutta):

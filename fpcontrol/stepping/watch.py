@@ -4,7 +4,8 @@ The exact density keeps its mass and never grows in :math:`L^1`,
 
 .. math:: \int\rho(t) = \int\rho(0),\qquad \int|\rho(t)| \le \int|\rho(0)|,
 
-whatever drift and noise are, and however it concentrates at a point or a wall. A continuous
+whatever drift and noise are, and however it concentrates at a point or a wall; where walls absorb
+the first holds for the mass together with what they have taken. A continuous
 Galerkin method loses the second where the cell Peclet number
 
 .. math:: \mathrm{Pe} = \frac{|v|\,h}{2D},\qquad D = \sigma^2/2,
@@ -22,6 +23,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.discretization import kernels
+from fpcontrol.discretization.absorbing import shared
 from fpcontrol.discretization.base import SemiDiscretization
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.stepping.schemes import Scheme
@@ -31,8 +33,10 @@ from fpcontrol.typing import Array
 # as the integral where the density changes sign from node to node: so the negative part is half as
 # large as the mass of the start, at least. A resolved run stays within a few per cent of 1.
 GROWTH = 4.0
-# Relative change of the mass that ends a run; the steps restore it to round-off.
+# Relative change of the mass that ends a run; the steps restore it to round-off. With absorbing
+# walls, where nothing is restored, it is the solvers' tolerance and a multiple of that a step.
 MASS = 1e-10
+SOLVES = 100.0
 # Part of the mean density that the minimum may be below zero without a word.
 NEGATIVE = 0.01
 # A run rings if successive changes point in opposite directions to this cosine, are of this
@@ -57,9 +61,12 @@ class Watch:
         transport: Drift and diffusivity of a step, asked only for a message; collective.
         scheme: Of the steps: whether the run rings is of interest for one that is not L-stable.
         warn: Whether to warn. What would be said is kept in any case, see ``said``.
+        tolerance: Relative tolerance of the solves, at which the mass is known that absorbing walls
+            take in a step.
 
     Attributes:
         mass: Integral of the density at the levels checked so far, ``(steps + 1,)``.
+        absorbed: Mass that each absorbing wall has taken up to these, ``(steps + 1, tags)``.
         said: Warnings so far, at most one of each kind.
     """
 
@@ -71,6 +78,7 @@ class Watch:
         *,
         scheme: Scheme,
         warn: bool = True,
+        tolerance: float = 0.0,
     ) -> None:
         self._system, self._elements = system, system.elements
         self._times, self._transport = times, transport
@@ -79,13 +87,24 @@ class Watch:
         # Positive at every node, where those of (1, phi_i) are zero at the corners of triangles of
         # degree 2 and negative in tetrahedra.
         self._weights = diagonal * (self._elements.volume / self._elements.sum(diagonal.sum()))
-        self._sums, self._comm = np.zeros(7), system.comm
+        self._walls = len(system.absorbing.tags) if system.absorbing else 0
+        self._sums, self._comm = np.zeros(7 + self._walls), system.comm
+        self._tolerance = tolerance
 
-    def begin(self, start: Array) -> None:
-        """Begin a run with its start density, local. Collective."""
+    def begin(self, start: Array, absorbed: Array | None = None) -> None:
+        """Begin a run. Collective.
+
+        Args:
+            start: Start density, local, zero on absorbing walls.
+            absorbed: What these have taken of it already, ``(tags,)``.
+        """
         self.mass, self._lowest = np.zeros((2, len(self._times)))
+        self.absorbed = np.zeros((len(self._times), self._walls))
+        self._taken = np.zeros(self._walls)
+        if absorbed is not None:
+            self.absorbed[0] = self._taken[:] = absorbed
         self.said: list[str] = []
-        self._negative, self._opposite = False, 0
+        self._negative, self._opposite, self._defect = False, 0, 0.0
         self._floor = -np.inf
         self._see(0, start, start, start)
         self._size = self._sums[1]
@@ -94,7 +113,12 @@ class Watch:
         self._look(0, start)
 
     def check(
-        self, n: int, new: Array, last: Array | None = None, before: Array | None = None
+        self,
+        n: int,
+        new: Array,
+        last: Array | None = None,
+        before: Array | None = None,
+        absorbed: Array | None = None,
     ) -> None:
         """Check level ``n``. Collective.
 
@@ -103,12 +127,17 @@ class Watch:
             new: The level, local.
             last: The level before it, and
             before: the one before that: to see whether the run rings.
+            absorbed: This rank's part of what each absorbing wall took in the step, ``(tags,)``.
 
         Raises:
             ArithmeticError: On all ranks, if the density has grown beyond what is possible or its
                 mass has changed.
         """
+        if absorbed is not None:
+            self._sums[7:] = absorbed
         self._see(n, new, new if last is None else last, new if before is None else before)
+        if self._walls:
+            self._account(n)
         self._look(n, new)
 
     def minimum(self) -> Array:
@@ -120,26 +149,31 @@ class Watch:
     def _see(self, n: int, new: Array, last: Array, before: Array) -> None:
         """Sums over all ranks of what is checked."""
         g, sums = self._elements, self._sums
-        kernels.inspect(new, last, before, g.integrals, self._weights, sums)
+        kernels.inspect(new, last, before, g.integrals, self._weights, sums[:7])
         self._lowest[n] = sums[6]
         sums[6] = sums[6] < self._floor
         if self._comm.size > 1:
             self._comm.Allreduce(MPI.IN_PLACE, sums)
         self.mass[n] = sums[0]
 
+    def _account(self, n: int) -> None:
+        """What the walls have taken: as the steps say, and together what is missing."""
+        missing = self.mass[0] + self.absorbed[0].sum() - self.mass[n]
+        self._taken += self._sums[7:]
+        self.absorbed[n] = shared(self._taken, missing)
+        if self._system.positive:
+            np.maximum(self.absorbed[n], 0.0, out=self.absorbed[n])
+        self._defect = missing - self._taken.sum()
+
     def _look(self, n: int, new: Array) -> None:
-        mass, size, *changes, negative = self._sums.tolist()
+        mass, size, *changes, negative = self._sums[:7].tolist()
         if not size <= GROWTH * self._size:  # not a number, too
             raise ArithmeticError(
                 f"The run has blown up: at t = {self._times[n]:g} (step {n}) the integral of |rho| "
                 f"is {size / self._size:.3g} times that of the start, which the exact density "
                 f"never exceeds. {self._place(n, np.abs(new))}"
             )
-        if not abs(mass - self.mass[0]) <= MASS * max(abs(self.mass[0]), MASS * self._size):
-            raise ArithmeticError(
-                f"The run has lost its mass: {mass:.12g} at t = {self._times[n]:g} (step {n}), "
-                f"{self.mass[0]:.12g} at the start. {self._place(n, np.abs(new))}"
-            )
+        self._weigh(n, mass, new)
         if negative and not self._negative:
             self._negative = True
             low = self._elements.comm.allreduce(self._lowest[n], op=MPI.MIN)
@@ -150,6 +184,19 @@ class Watch:
             )
         if self._rings:
             self._listen(n, *changes)
+
+    def _weigh(self, n: int, mass: float, new: Array) -> None:
+        """Whether the mass is what it was, or what absorbing walls have left of it."""
+        defect, allowed = mass - self.mass[0], MASS
+        if self._walls:
+            defect, allowed = self._defect, MASS + SOLVES * n * self._tolerance
+        begun = abs(self.mass[0]) + float(np.abs(self.absorbed[0]).sum())
+        if not abs(defect) <= allowed * max(begun, MASS * self._size):
+            gone = f", {self._taken.sum():.12g} absorbed" if self._walls else ""
+            raise ArithmeticError(
+                f"The run has lost its mass: {mass:.12g} at t = {self._times[n]:g} (step {n})"
+                f"{gone}, {begun:.12g} at the start. {self._place(n, np.abs(new))}"
+            )
 
     def _listen(self, n: int, inner: float, new: float, old: float, size: float) -> None:
         """Whether changes of opposite sign follow each other."""
