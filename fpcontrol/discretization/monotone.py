@@ -37,6 +37,12 @@ from fpcontrol.typing import Array
 
 # Share of edge weights that may be cut off before it is said aloud: the error is in proportion.
 CLIPPED = 1e-4
+REMEDY = {
+    1: "",
+    2: "fpc.mesh.delaunay(mesh) flips the edges; gmsh's frontal algorithm (Mesh.Algorithm = 6) "
+    "makes meshes that do not need it.",
+    3: "No tetrahedra are free of it; a coarse density of fpc.Galerkin() has no such error.",
+}
 # Newton steps at most; three are enough from the flux of the logarithmic mean.
 NEWTON = 50
 
@@ -132,8 +138,8 @@ class MonotoneSystem(SemiDiscretization):
         if e.clipped > CLIPPED and elements.comm.rank == 0:
             warnings.warn(
                 f"Monotone(): {e.clipped:.2g} of the edges' weights are negative and cut off; the "
-                "error is in proportion to that, however fine the mesh. Use a Delaunay mesh (in "
-                "2-D gmsh's frontal algorithm, Mesh.Algorithm = 6).",
+                "error is in proportion to that, however fine the mesh. "
+                + REMEDY[elements.dimension],
                 stacklevel=3,
             )
 
