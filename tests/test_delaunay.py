@@ -11,9 +11,9 @@ from dolfinx.io import XDMFFile
 from problems import SELF, WORLD, cube, l_shape, raised
 
 import fpcontrol as fpc
-from fpcontrol.discretization.delaunay import flipped
 from fpcontrol.discretization.edges import Edges
 from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.mesh.flips import flipped
 
 DATA = Path(__file__).parent / "data"
 

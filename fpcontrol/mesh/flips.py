@@ -12,12 +12,58 @@ References:
 """
 
 import numpy as np
+from dolfinx.mesh import Mesh
 from numpy.typing import NDArray
 
+from fpcontrol.discretization.affine import check_mesh
+from fpcontrol.mesh.distribution import distributed
+from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
 # Sums of cotangents above this are round-off: of four nodes on a circle either diagonal will do.
 NEGATIVE = -1e-10
+
+
+def delaunay(mesh: Mesh) -> Mesh:
+    """The triangles' edges flipped until no inner edge has a negative weight. Collective.
+
+    ``Monotone()`` cuts negative weights off, at an error in proportion that no refinement removes:
+    on a square whose nodes were shifted at random by 0.3 cells (16 % of the edges negative) it
+    stays at 10 %, and after the flips is of order 2 again. Nodes, boundary, holes, islands and the
+    number of cells stay as they are; tags of facets must be made anew, or read: ``read_facet_tags``
+    finds those of the boundary by their nodes. What remains negative are edges of the boundary that
+    face an obtuse angle. Rank 0 flips.
+
+    Args:
+        mesh: Mesh of triangles in the plane.
+
+    Returns:
+        A new mesh, distributed anew; the same one if there is nothing to flip.
+
+    Raises:
+        ValueError: On all ranks, for other cells, or a mesh that the equation would refuse.
+    """
+    check_mesh(mesh)
+    comm, d = mesh.comm, mesh.topology.dim
+    if d != 2:
+        raise ValueError(
+            f"mesh is of {('intervals', '', 'tetrahedra')[d - 1]}; edges are flipped in triangles "
+            "only."
+        )
+    nodes, own = mesh.geometry.input_global_indices, mesh.topology.index_map(d).size_local
+    parts = comm.gather((nodes[mesh.geometry.dofmaps[0][:own]], nodes, mesh.geometry.x[:, :d]))
+    cells, x, flips = np.empty((0, 3), dtype=np.int64), np.empty((0, d)), 0
+    with collective_errors(comm):
+        if parts is not None:
+            numbers = np.concatenate([part[1] for part in parts])
+            # Numbers of a file that no cell uses keep theirs, at the place of another node.
+            places = np.concatenate([part[2] for part in parts])
+            x = np.tile(places[:1], (int(numbers.max()) + 1, 1))
+            x[numbers] = places
+            cells, flips = flipped(np.concatenate([part[0] for part in parts]).astype(np.int64), x)
+    if not comm.bcast(flips):
+        return mesh
+    return check_mesh(distributed(comm, cells, x), "the flipped mesh")
 
 
 def flipped(cells: NDArray[np.int64], x: Array) -> tuple[NDArray[np.int64], int]:
