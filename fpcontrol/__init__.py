@@ -48,6 +48,7 @@ from fpcontrol.control.parametric import (
 from fpcontrol.control.result import Result
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.limited import Limited
 from fpcontrol.discretization.monotone import Monotone
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.parallel.progress import announce_compilation as _announce_compilation
@@ -70,6 +71,7 @@ __all__ = [
     "Exponential",
     "FokkerPlanck",
     "Galerkin",
+    "Limited",
     "Monotone",
     "MoserFlow",
     "NetworkDrift",

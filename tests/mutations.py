@@ -88,7 +88,7 @@ MUTATIONS = (
     ),
     Mutation(
         "adjoint solves not transposed",
-        "stepping/stepper.py",
+        "stepping/runge_kutta.py",
         "self.solver.solve_transpose(b.petsc_vec, y.petsc_vec)",
         "self.solver.solve(b.petsc_vec, y.petsc_vec)",
         ("gradient",),

@@ -38,7 +38,7 @@ class Edges:
         x = g.space.tabulate_dof_coordinates()[: g.n_local, :d]
         pairs = list(combinations(range(d + 1), 2))
         corners = x[g.dofs]  # (d + 1, cells, d)
-        parts = _voronoi(corners, pairs) if d == 3 else _cotangents(g, pairs)
+        parts = _voronoi(corners, pairs) if d == 3 else cotangents(g, pairs)
         ends = np.array([g.dofs[list(pair)] for pair in pairs])  # (pairs, 2, cells)
         ends = np.sort(ends.transpose(1, 0, 2).reshape(2, -1), axis=0)
         local, number = np.unique(ends, axis=1, return_inverse=True)
@@ -53,7 +53,7 @@ class Edges:
         self.weights = np.maximum(weights[mine], 0.0)
 
 
-def _cotangents(g: Elements, pairs: list[tuple[int, int]]) -> Array:
+def cotangents(g: Elements, pairs: list[tuple[int, int]]) -> Array:
     """``-K_ij`` of the cells, ``(pairs, cells)``."""
     gradients = g.basis_gradients.reshape(g.dimension, g.n_points, -1)[:, 0]  # constant: (d, basis)
     slopes = np.einsum("akc,ai->kic", g.inverse_jacobian, gradients)

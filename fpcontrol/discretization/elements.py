@@ -100,6 +100,8 @@ class Elements:
             too, with a half to a third of the points for drift and network: for degree 1 the error
             then changes by -20 to +70 %, for degree 2 and 3 it may double and be five times as
             large on coarse meshes (``benchmarks/bench_choices.py``).
+        rule: Points ``(n, d)`` and weights of a rule on the reference cell, exact for degree 1 at
+            least, instead of one of ``quadrature_degree``.
 
     Raises:
         ValueError: On all ranks, for a bad quadrature degree.
@@ -119,7 +121,12 @@ class Elements:
         cofactor: ``|det J| J^{-1}``, ``(d, d, n_cells)``.
     """
 
-    def __init__(self, space: fem.FunctionSpace, quadrature_degree: int | None = None) -> None:
+    def __init__(
+        self,
+        space: fem.FunctionSpace,
+        quadrature_degree: int | None = None,
+        rule: tuple[Array, Array] | None = None,
+    ) -> None:
         mesh, element = space.mesh, space.element.basix_element
         self.space, self.mesh, self.comm = space, mesh, mesh.comm
         self.dimension = d = mesh.topology.dim
@@ -133,7 +140,7 @@ class Elements:
         self.cell_dofs = space.dofmap.list[: self.n_cells].T.astype(np.int32, order="C")
         self.dofs = self.cell_dofs.astype(np.intp)
 
-        reference, w = basix.make_quadrature(element.cell_type, self.quadrature_degree)
+        reference, w = rule or basix.make_quadrature(element.cell_type, self.quadrature_degree)
         table = element.tabulate(1, reference)[:, :, :, 0]  # (1 + d, points, basis functions)
         self.n_points, self.reference_weights = len(w), w
         self.basis_values = table[0].copy()  # (points, basis)

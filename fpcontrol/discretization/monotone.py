@@ -41,7 +41,7 @@ REMEDY = {
     1: "",
     2: "fpc.mesh.delaunay(mesh) flips the edges; gmsh's frontal algorithm (Mesh.Algorithm = 6) "
     "makes meshes that do not need it.",
-    3: "No tetrahedra are free of it; a coarse density of fpc.Galerkin() has no such error.",
+    3: "No tetrahedra are free of it; fpc.Limited() needs no good mesh.",
 }
 # Newton steps at most; three are enough from the flux of the logarithmic mean.
 NEWTON = 50
@@ -87,7 +87,16 @@ class Monotone(Discretization):
                 f"The density is of degree {degree}; Monotone() is a method for linear elements: "
                 "make it with degree=1."
             )
-        return MonotoneSystem(self, Elements(space))
+        system = MonotoneSystem(self, Elements(space))
+        clipped = system.edges.clipped
+        if clipped > CLIPPED and space.mesh.comm.rank == 0:
+            warnings.warn(
+                f"Monotone(): {clipped:.2g} of the edges' weights are negative and cut off; the "
+                "error is in proportion to that, however fine the mesh. "
+                + REMEDY[space.mesh.topology.dim],
+                stacklevel=3,
+            )
+        return system
 
     def on(self, mesh: Mesh) -> "MonotoneSystem":
         """The method on a mesh. Collective."""
@@ -109,6 +118,7 @@ class MonotoneSystem(SemiDiscretization):
     Args:
         discretization: The flux.
         elements: Linear elements.
+        edges: The edges; those of the mesh unless given.
 
     Attributes:
         edges: The edges, with their weights.
@@ -124,9 +134,11 @@ class MonotoneSystem(SemiDiscretization):
         "ksp_max_it": 150,
     }
 
-    def __init__(self, discretization: Monotone, elements: Elements) -> None:
+    def __init__(
+        self, discretization: Monotone, elements: Elements, edges: Edges | None = None
+    ) -> None:
         self.discretization, self.elements = discretization, elements
-        self.edges = e = Edges(elements)
+        self.edges = e = edges or Edges(elements)
         self.restoration = MultiplicativeRestoration(elements)
         self.flux = flux_functions.FLUXES[discretization.flux]
         self._points = e.middles
@@ -135,13 +147,6 @@ class MonotoneSystem(SemiDiscretization):
         ends = e.ends.astype(np.int32)
         sparsity = elements.sparsity
         kernels.find(sparsity.indptr, sparsity.indices, ends, ends, self.slots)
-        if e.clipped > CLIPPED and elements.comm.rank == 0:
-            warnings.warn(
-                f"Monotone(): {e.clipped:.2g} of the edges' weights are negative and cut off; the "
-                "error is in proportion to that, however fine the mesh. "
-                + REMEDY[elements.dimension],
-                stacklevel=3,
-            )
 
     def __str__(self) -> str:
         """For messages."""

@@ -33,8 +33,14 @@ class Solves(Protocol):
     """
 
     method: str
-    iterations: int
-    rescues: int
+
+    @property
+    def iterations(self) -> int:
+        """See above."""
+
+    @property
+    def rescues(self) -> int:
+        """See above."""
 
     @property
     def tolerance(self) -> float:
@@ -53,6 +59,7 @@ class Stepper(ABC):
         workspace: Numbers in this rank's arrays while it goes back, beside some vectors.
         absorbed: This rank's part of the mass that each absorbing wall has taken in the last
             ``step``, ``(tags,)``.
+        limited: Owned nodes that were limited, over all steps so far.
     """
 
     system: SemiDiscretization
@@ -61,6 +68,7 @@ class Stepper(ABC):
     solver: Solves
     workspace: int = 0
     absorbed: Array
+    limited: int = 0
 
     @abstractmethod
     def step(

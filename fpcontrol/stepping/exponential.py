@@ -70,6 +70,7 @@ class ExponentialStepper(Stepper):
     """
 
     rows = 1
+    solver: Products
 
     def __init__(self, system: SemiDiscretization, dt: float) -> None:
         self.system, self.dt = system, dt

@@ -1,0 +1,207 @@
+r"""A positive method of second order: Galerkin's step, limited towards the monotone one.
+
+One step takes Galerkin's with the implicit midpoint rule and the monotone method's with backward
+Euler, both at the drift in its middle, and goes from the second as far towards the first as the
+density stays positive (``discretization.limiter``). Where the density is resolved that is all the
+way.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from dolfinx import fem
+from dolfinx.mesh import Mesh
+from petsc4py import PETSc
+
+from fpcontrol.discretization.base import (
+    Discretization,
+    Filler,
+    SemiDiscretization,
+    StageDrift,
+    TimeScheme,
+)
+from fpcontrol.discretization.cell_edges import CellEdges, edge_rule
+from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.discretization.galerkin import Galerkin, GalerkinSystem
+from fpcontrol.discretization.limiter import CellDrift, Limiter
+from fpcontrol.discretization.monotone import Monotone, MonotoneSystem
+from fpcontrol.typing import Array
+
+
+@dataclass(frozen=True)
+class Limited(Discretization):
+    r"""Linear elements, positive at any cell Peclet number, of order 2 where that is possible.
+
+    Equal to ``Galerkin(1)`` with Crank-Nicolson steps (and quadrature by the middles of the cells'
+    edges) as long as that leaves at every node half of what the monotone step has there; never
+    negative; conservative. No mesh is too obtuse for it. Two linear systems a step. A drift that
+    switches wants two to four steps a piece.
+
+    Args:
+        flux: Of the monotone step, see ``Monotone``.
+    """
+
+    flux: Literal["bernoulli", "hybrid"] = "bernoulli"
+
+    def __post_init__(self) -> None:
+        Monotone(self.flux)
+
+    @property
+    def degree(self) -> int:
+        """1: linear elements."""
+        return 1
+
+    def of(self, space: fem.FunctionSpace) -> "LimitedSystem":
+        """The method on linear elements. Collective.
+
+        Raises:
+            ValueError: On all ranks, for a space of another degree.
+        """
+        degree = space.element.basix_element.degree
+        if degree != 1:
+            raise ValueError(
+                f"The density is of degree {degree}; Limited() is a method for linear elements: "
+                "make it with degree=1."
+            )
+        return LimitedSystem(self, Elements(space, rule=edge_rule(space)))
+
+    def on(self, mesh: Mesh) -> "LimitedSystem":
+        """The method on a mesh. Collective."""
+        return self.of(lagrange(mesh, 1))
+
+    def refusal(self, scheme: TimeScheme) -> str | None:
+        """Of all schemes but the implicit midpoint rule, which its step is made of."""
+        if scheme.name == "CrankNicolson":
+            return None
+        return (
+            "its step is made of the implicit midpoint rule and backward Euler; leave the scheme "
+            "out, or give CrankNicolson()."
+        )
+
+
+class LimitedSystem(SemiDiscretization):
+    """The limited method on a mesh. Collective.
+
+    To all but its stepper it is Galerkin's.
+
+    Args:
+        discretization: The flux.
+        elements: Linear elements with the middles of the cells' edges as points.
+
+    Attributes:
+        high: Galerkin's method.
+        low: The monotone method.
+        limiter: Between the two.
+    """
+
+    positive: ClassVar = True
+
+    def __init__(self, discretization: Limited, elements: Elements) -> None:
+        self.discretization, self.elements = discretization, elements
+        self.cell_edges = CellEdges(elements)
+        self.high = GalerkinSystem(Galerkin(1), elements)
+        self.low = MonotoneSystem(Monotone(discretization.flux), elements, self.cell_edges)
+        self.limiter = Limiter(elements, self.cell_edges)
+        self.restoration = self.high.restoration
+
+    def __str__(self) -> str:
+        """For messages."""
+        return "degree 1, middles of the edges"
+
+    @property
+    def points(self) -> Array:
+        """Middles of the edges of all cells, ``(N, d)``."""
+        return self.elements.points
+
+    @property
+    def mass_values(self) -> Array:
+        """Entries of the mass matrix. Collective at first use."""
+        return self.high.mass_values
+
+    @property
+    def mass(self) -> PETSc.Mat:
+        """The mass matrix. Collective at first use."""
+        return self.high.mass
+
+    @property
+    def stiffness(self) -> PETSc.Mat:
+        """The stiffness matrix. Collective at first use."""
+        return self.high.stiffness
+
+    def moser_values(self, potential: Array, rho: Array, diffusivity: float) -> Array:
+        """Galerkin's: the limited step follows the line where it is not limited."""
+        return self.high.moser_values(potential, rho, diffusivity)
+
+    def divisors(self, rho: Array) -> Array:
+        """Values at the points."""
+        return self.high.divisors(rho)
+
+    @property
+    def point_weights(self) -> Array:
+        """Quadrature weights, ``(N,)``."""
+        return self.high.point_weights
+
+    def at_points(self, u: Array) -> Array:
+        """Values of a local array at the points, ``(N,)``."""
+        return self.high.at_points(u)
+
+    def at_points_dual(self, s: Array) -> Array:
+        """Transpose of ``at_points``, owned entries. Collective."""
+        return self.high.at_points_dual(s)
+
+    def filler(self, scale: float) -> Filler:
+        """Galerkin's."""
+        return self.high.filler(scale)
+
+    def source(self, dv: Array, u: Array, stage: StageDrift) -> Array:
+        """Galerkin's. Collective."""
+        return self.high.source(dv, u, stage)
+
+    def products(self) -> "LimitedProducts":
+        """New collection of products, empty."""
+        return LimitedProducts(self)
+
+    def cell_drift(self, v: Array, diffusivity: float) -> CellDrift:
+        """What the limiter wants to know of a drift ``v (N, d)``."""
+        g, flux = self.elements, self.low.flux
+        p = self.low.peclet(v, diffusivity)
+        shape = -1, g.n_cells
+        return CellDrift(
+            np.ascontiguousarray(v.T, dtype=float).reshape(g.dimension, *self.cell_edges.own.shape),
+            diffusivity,
+            (diffusivity * flux(-p)).reshape(shape),
+            (diffusivity * flux(p)).reshape(shape),
+            np.array([-flux.slope(-p), -flux.slope(p)]).reshape(2, *shape),
+        )
+
+
+class LimitedProducts:
+    r"""Collects the products of the three parts of a step, over ``dt``.
+
+    Attributes:
+        high: Of Galerkin's step.
+        low: Of the monotone one.
+        of_v: Dual of v in the limiter, ``(d, E, n_cells)``, but for
+        of_p: what belongs to its component along the edges' vectors, ``(E, n_cells)``.
+    """
+
+    def __init__(self, system: LimitedSystem) -> None:
+        self._edges = edges = system.cell_edges
+        self.high, self.low = system.high.products(), system.low.products()
+        self.of_v = np.zeros((system.elements.dimension, *edges.own.shape))
+        self.of_p = np.zeros(edges.own.shape)
+
+    def add(self, u: Array, z: Array, stage: StageDrift) -> None:
+        """Take in a product of Galerkin's operator."""
+        self.high.add(u, z, stage)
+
+    def collect(self, values: Callable[[], Array]) -> Array:
+        """Derivative in the drift's values, ``(N, d)``; starts anew from zero."""
+        result = 0.5 * self.high.collect(values)
+        result += self.low.collect(values)
+        result += self.of_v.reshape(len(self.of_v), -1).T
+        result += self.of_p.ravel()[:, None] * self._edges.vectors
+        self.of_v[:], self.of_p[:] = 0.0, 0.0
+        return result

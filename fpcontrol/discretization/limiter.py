@@ -1,0 +1,273 @@
+r"""The limiter between a positive step and one of second order: values, tangent and transpose.
+
+For a step from :math:`\rho` let :math:`\rho_L` be that of the monotone method, :math:`\rho_H` that
+of Galerkin's, :math:`y = (\rho+\rho_H)/2` and :math:`d = \rho_H-\rho`. The residual of the positive
+step in Galerkin's equations is, cell by cell (T), with :math:`F_e = D\,[B(-p)\rho_{L,i} -
+B(p)\rho_{L,j}]`, cotangents :math:`w_e^T`, and :math:`\sum_i r_i^T = 0`,
+
+.. math::
+    r_i^T = \bigl((M_L^T-M^T)d\bigr)_i - dt\,(A^T y)_i + dt\sum_{e\in T}\pm w_e^T F_e .
+
+The smallest fluxes with this residual, and what was cut off the weights, make antidiffusive fluxes
+along the edges,
+
+.. math::
+    f_e = \sum_T \frac{r_i^T-r_j^T}{d+1} - dt\,(w_e-w_e^+)F_e,\qquad
+    m_i(\rho_H-\rho_L)_i = \sum_e \pm f_e .
+
+They are let through as far as the density stays positive: with the outgoing part, smoothed,
+:math:`P_i = \sum_e\tfrac12(\sqrt{f_e^2+\epsilon^2}\mp f_e)`, :math:`s = P_i/(m_i\rho_{L,i})` and
+:math:`x = \max(s-\tfrac12, 0)`,
+
+.. math::
+    R_i = \Bigl(1+\frac{x^3}{1+x^2}\Bigr)^{-1} \le \min(1, 1/s),\qquad
+    \rho^{new}_i = \rho_{L,i} + \frac{1}{m_i}\sum_e \pm R_i R_j f_e .
+
+R is twice continuously differentiable and exactly 1 where :math:`s\le\tfrac12`: there the step is
+Galerkin's. Fluxes read off the matrices instead would differ from these by circulations around the
+cells, and be limited for nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fpcontrol.discretization import limiter_loops as loops
+from fpcontrol.discretization.cell_edges import CellEdges
+from fpcontrol.discretization.elements import Elements
+from fpcontrol.typing import Array
+
+# The outgoing part is smoothed over this share of the mean mass at a node.
+SMOOTHED = 1e-8
+# Masses below are taken for it: nothing is divided by zero.
+FLOOR = 1e-290
+
+
+@dataclass(frozen=True)
+class CellDrift:
+    r"""A drift on the edges of the cells, ``E * n_cells`` each.
+
+    Attributes:
+        values: v at the middles by component, ``(d, E, n_cells)``.
+        diffusivity: D.
+        leaving: :math:`D B(-p)`.
+        entering: :math:`D B(p)`.
+        slopes: What a change of v along the edge's vector makes of F, times :math:`\rho_{L,i}` and
+            :math:`\rho_{L,j}`: :math:`-B'(-p)` and :math:`-B'(p)`, ``(2, E, n_cells)``.
+    """
+
+    values: Array
+    diffusivity: float
+    leaving: Array
+    entering: Array
+    slopes: Array
+
+
+@dataclass(frozen=True)
+class StepEnds:
+    """Local densities of a step, or their tangents.
+
+    Attributes:
+        rho: At its start.
+        high: At its end by Galerkin's method.
+        low: At its end by the positive one.
+    """
+
+    rho: Array
+    high: Array
+    low: Array
+
+
+@dataclass(frozen=True)
+class _Limited:
+    """What the limiter made of a step: f on edges, s on owned nodes, R on local ones."""
+
+    f: Array
+    width: float
+    s: Array
+    R: Array
+
+
+class Limiter:
+    """The limiter on a mesh. Collective.
+
+    Args:
+        elements: Linear elements with the edges' middles as points.
+        edges: The edges of the cells.
+    """
+
+    def __init__(self, elements: Elements, edges: CellEdges) -> None:
+        self._elements, self._edges = elements, edges
+        g, e = elements, edges
+        self._node = g.vector()
+        self._ends = e.between[0], e.between[1], e.parts
+        self._forward = loops.cell_fluxes(g.dimension)
+        self._backward = loops.cell_fluxes_transposed(g.dimension)
+        volumes = g.determinant * g.reference_weights.sum()
+        self._geometry = (
+            g.cell_dofs,
+            e.numbers,
+            e.signs,
+            e.pairs,
+            g.cofactor,
+            volumes,
+            float(g.reference_weights[0]),
+            e.own,
+            e.shares,
+        )
+
+    def __call__(self, ends: StepEnds, v: CellDrift, dt: float) -> tuple[Array, int]:
+        """The limited density, local, and how many owned nodes were limited. Collective."""
+        seen = self._limited(ends, v, dt)
+        return self._result(ends.low, seen.R, seen.R, seen.f), int((seen.s > 0.5).sum())
+
+    def tangent(
+        self, ends: StepEnds, change: StepEnds, v: CellDrift, dv: Array, dt: float
+    ) -> Array:
+        """Derivative of the limited density, local. Collective.
+
+        Args:
+            ends: The step.
+            change: Its tangents.
+            v: The drift.
+            dv: Its tangent at the points, ``(N, d)``.
+            dt: Time step.
+        """
+        g, n, seen = self._elements, self._elements.n_owned, self._limited(ends, v, dt)
+        along = np.einsum("nd,nd->n", dv, self._edges.vectors).reshape(v.leaving.shape)
+        turned = CellDrift(
+            np.ascontiguousarray(dv.T).reshape(v.values.shape),
+            0.0,
+            v.slopes[0] * along,
+            -v.slopes[1] * along,
+            v.slopes,
+        )
+        middle = 0.5 * (ends.rho + ends.high)
+        df = self._fluxes(change, v, dt)
+        df += self._fluxes(StepEnds(middle, middle, ends.low), turned, dt)
+        node = self._node
+        node.array[:] = 0.0
+        loops.outgoing_tangent(seen.f, df, seen.width, *self._ends, node.array)
+        node.scatter_reverse()
+        mass = np.maximum(g.integrals * ends.low[:n], FLOOR)
+        ds = (node.array[:n] - seen.s * g.integrals * change.low[:n]) / mass
+        dR = g.vector()
+        dR.array[:n] = -_slope(seen.s) * seen.R[:n] ** 2 * ds
+        dR.scatter_forward()
+        zero = np.zeros(g.n_local)
+        return (
+            self._result(change.low, seen.R, seen.R, df)
+            + self._result(zero, dR.array, seen.R, seen.f)
+            + self._result(zero, seen.R, dR.array, seen.f)
+        )
+
+    def transpose(
+        self, dual: Array, ends: StepEnds, v: CellDrift, dt: float, of_v: Array, of_p: Array
+    ) -> StepEnds:
+        """Duals of the step's densities, owned entries. Collective.
+
+        Args:
+            dual: Dual of the limited density, owned entries.
+            ends: The step.
+            v: The drift.
+            dt: Time step.
+            of_v: The dual of v over ``dt`` is added to it, ``(d, E, n_cells)``; but for
+            of_p: what belongs to its component along the edges' vectors, ``(E, n_cells)``.
+        """
+        g, n, node, seen = self._elements, self._elements.n_owned, self._node, None
+        seen = self._limited(ends, v, dt)
+        scaled = g.vector()
+        scaled.array[:n] = dual / g.integrals
+        scaled.scatter_forward()
+        node.array[:] = 0.0
+        loops.limiting_transposed(seen.f, seen.R, scaled.array, *self._ends, node.array)
+        node.scatter_reverse()
+        R = seen.R[:n]
+        steep = _slope(seen.s) * (R / np.maximum(g.integrals * ends.low[:n], FLOOR))
+        steep *= node.array[:n]
+        of_low = dual + steep * (R * seen.s) * g.integrals
+        node.array[:n] = -steep * R
+        node.scatter_forward()
+        of_f = np.empty_like(seen.f)
+        i, j, _ = self._ends
+        loops.fluxes_transposed(seen.f, seen.width, seen.R, scaled.array, node.array, i, j, of_f)
+        d, y, low = (g.vector() for _ in range(3))
+        for vector in (d, y, low):
+            vector.array[:] = 0.0
+        self._backward(
+            *self._geometry,
+            v.values,
+            v.leaving,
+            v.entering,
+            v.slopes,
+            v.diffusivity,
+            dt,
+            0.5 * (ends.rho + ends.high),
+            ends.low,
+            of_f,
+            d.array,
+            y.array,
+            low.array,
+            of_v,
+            of_p,
+        )
+        for vector in (d, y, low):
+            vector.scatter_reverse()
+        half, gap = 0.5 * y.array[:n], d.array[:n]
+        return StepEnds(half - gap, half + gap, of_low + low.array[:n])
+
+    # -- inner parts ---------------------------------------------------------------------------
+
+    def _limited(self, ends: StepEnds, v: CellDrift, dt: float) -> _Limited:
+        g, n, node = self._elements, self._elements.n_owned, self._node
+        f = self._fluxes(ends, v, dt)
+        width = SMOOTHED * abs(g.integral(ends.rho)) / g.index_map.size_global
+        node.array[:] = 0.0
+        loops.outgoing(f, width, *self._ends, node.array)
+        node.scatter_reverse()
+        s = node.array[:n] / np.maximum(g.integrals * ends.low[:n], FLOOR)
+        x, q = _beyond(s)
+        node.array[:n] = 1.0 / (1.0 + (x - x * q))
+        node.scatter_forward()
+        return _Limited(f, width, s, node.array.copy())
+
+    def _fluxes(self, ends: StepEnds, v: CellDrift, dt: float) -> Array:
+        """F on all edges of this rank's cells, summed over the ranks. Collective."""
+        f = np.zeros(len(self._edges.parts))
+        self._forward(
+            *self._geometry,
+            v.values,
+            v.leaving,
+            v.entering,
+            v.diffusivity,
+            dt,
+            ends.high - ends.rho,
+            0.5 * (ends.rho + ends.high),
+            ends.low,
+            f,
+        )
+        return self._edges.summed(f)
+
+    def _result(self, low: Array, R: Array, S: Array, f: Array) -> Array:
+        """``low_i + sum(+- R_i S_j f) / m_i``, local. Collective."""
+        g, node = self._elements, self._node
+        node.array[:] = 0.0
+        loops.limiting(f, R, S, *self._ends, node.array)
+        node.scatter_reverse()
+        node.array[: g.n_owned] /= g.integrals
+        node.array[: g.n_owned] += low[: g.n_owned]
+        node.scatter_forward()
+        return node.array.copy()
+
+
+def _beyond(s: Array) -> tuple[Array, Array]:
+    """``x = max(s - 1/2, 0)`` and ``q = 1 / (1 + x**2)``."""
+    x = np.maximum(s - 0.5, 0.0)
+    with np.errstate(over="ignore"):
+        return x, 1.0 / (1.0 + x * x)
+
+
+def _slope(s: Array) -> Array:
+    """Derivative of 1/R, ``1 - (1 - x**2) / (1 + x**2)**2``, without overflow."""
+    q = _beyond(s)[1]
+    return 1.0 + q - 2.0 * q * q

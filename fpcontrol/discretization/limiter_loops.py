@@ -1,0 +1,206 @@
+r"""Compiled loops of the limiter (``discretization.limiter``), over cells and over edges."""
+
+import functools
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import numpy as np
+
+from fpcontrol.discretization.kernels import compiled
+
+
+@functools.cache
+def cell_fluxes(d: int) -> Callable[..., None]:
+    """``add(geometry, v, leaving, entering, D, dt, change, y, low, f)`` for cells of dimension d.
+
+    Adds the antidiffusive fluxes of all cells to ``f (n_edges,)``, into the edges' first ends.
+
+    Args of the result:
+        dofs: ``(d + 1, n_cells)``; of the geometry, as the next.
+        numbers, signs: The cells' edges in f, ``(E, n_cells)``.
+        pairs: Their local ends, ``(E, 2)``.
+        cofactor: ``det(J) J^{-1}``, ``(d, d, n_cells)``.
+        volumes: Of the cells.
+        weight: Of a point in the reference cell.
+        own, shares: Weights of the cells' edges, with their signs, and of the positive method.
+        v: Drift, ``(d, E, n_cells)``.
+        leaving, entering: ``D B(-p)``, ``D B(p)``, ``(E, n_cells)``.
+        D, dt: Diffusivity, time step.
+        change, y, low: ``high - rho``, ``(high + rho) / 2``, the positive density, local.
+    """
+    n, edges = d + 1, d * (d + 1) // 2
+
+    @compiled
+    def add(
+        dofs: Any,
+        numbers: Any,
+        signs: Any,
+        pairs: Any,
+        cofactor: Any,
+        volumes: Any,
+        weight: float,
+        own: Any,
+        shares: Any,
+        v: Any,
+        leaving: Any,
+        entering: Any,
+        D: float,
+        dt: float,
+        change: Any,
+        y: Any,
+        low: Any,
+        f: Any,
+    ) -> None:
+        r, cut = np.empty(n), np.empty(edges)
+        for c in range(dofs.shape[1]):
+            total = 0.0
+            for i in range(n):
+                total += change[dofs[i, c]]
+            share = volumes[c] / (n * (n + 1))
+            for i in range(n):
+                r[i] = share * (n * change[dofs[i, c]] - total)
+            for e in range(edges):
+                a, b = pairs[e, 0], pairs[e, 1]
+                i, j = dofs[a, c], dofs[b, c]
+                flux = leaving[e, c] * low[i] - entering[e, c] * low[j]
+                flow = dt * own[e, c] * (flux - D * (y[i] - y[j]))
+                r[a] += flow
+                r[b] -= flow
+                cut[e] = -dt * (own[e, c] - shares[e, c]) * flux
+                q = 0.5 * dt * weight * (y[i] + y[j])
+                for k in range(d):
+                    speed = 0.0
+                    for m in range(d):
+                        speed += cofactor[k, m, c] * v[m, e, c]
+                    r[k + 1] += q * speed
+                    r[0] -= q * speed
+            for e in range(edges):
+                into = (r[pairs[e, 0]] - r[pairs[e, 1]]) / n + cut[e]
+                f[numbers[e, c]] += signs[e, c] * into
+
+    return add
+
+
+@functools.cache
+def cell_fluxes_transposed(d: int) -> Callable[..., None]:
+    """The transpose of ``cell_fluxes(d)`` in ``change``, ``y``, ``low``, v and p.
+
+    Args of the result:
+        slopes: Derivatives of a flux in v along the edge over ``low`` at its ends,
+            ``(2, E, n_cells)``.
+        of_f: Dual of f.
+        of_change, of_y, of_low: What is added to, local.
+        of_v: Likewise, over dt, ``(d, E, n_cells)``, but for
+        of_p: what belongs to v along the edges' vectors, ``(E, n_cells)``.
+    """
+    n, edges = d + 1, d * (d + 1) // 2
+
+    @compiled
+    def add(
+        dofs: Any,
+        numbers: Any,
+        signs: Any,
+        pairs: Any,
+        cofactor: Any,
+        volumes: Any,
+        weight: float,
+        own: Any,
+        shares: Any,
+        v: Any,
+        leaving: Any,
+        entering: Any,
+        slopes: Any,
+        D: float,
+        dt: float,
+        y: Any,
+        low: Any,
+        of_f: Any,
+        of_change: Any,
+        of_y: Any,
+        of_low: Any,
+        of_v: Any,
+        of_p: Any,
+    ) -> None:
+        r, g = np.empty(n), np.empty(edges)
+        for c in range(dofs.shape[1]):
+            for i in range(n):
+                r[i] = 0.0
+            for e in range(edges):
+                g[e] = signs[e, c] * of_f[numbers[e, c]]
+                r[pairs[e, 0]] += g[e] / n
+                r[pairs[e, 1]] -= g[e] / n
+            total = 0.0
+            for i in range(n):
+                total += r[i]
+            share = volumes[c] / (n * (n + 1))
+            for i in range(n):
+                of_change[dofs[i, c]] += share * (n * r[i] - total)
+            for e in range(edges):
+                a, b = pairs[e, 0], pairs[e, 1]
+                i, j = dofs[a, c], dofs[b, c]
+                gap = r[a] - r[b]
+                of_flux = own[e, c] * gap - (own[e, c] - shares[e, c]) * g[e]  # over dt
+                of_low[i] += dt * leaving[e, c] * of_flux
+                of_low[j] -= dt * entering[e, c] * of_flux
+                of_p[e, c] += (slopes[0, e, c] * low[i] + slopes[1, e, c] * low[j]) * of_flux
+                q, speeds = 0.5 * weight * (y[i] + y[j]), 0.0
+                for k in range(d):
+                    rise = r[k + 1] - r[0]
+                    for m in range(d):
+                        speeds += cofactor[k, m, c] * v[m, e, c] * rise
+                        of_v[m, e, c] += q * cofactor[k, m, c] * rise
+                both = 0.5 * dt * weight * speeds
+                of_y[i] += both - dt * D * own[e, c] * gap
+                of_y[j] += both + dt * D * own[e, c] * gap
+
+    return add
+
+
+@compiled
+def outgoing(f: Any, width: float, i: Any, j: Any, parts: Any, out: Any) -> None:
+    """Add the smoothed parts of f that leave the edges' ends, f being what enters the first."""
+    for e in range(f.size):
+        size = sqrt(f[e] * f[e] + width * width)
+        out[i[e]] += 0.5 * parts[e] * (size - f[e])
+        out[j[e]] += 0.5 * parts[e] * (size + f[e])
+
+
+@compiled
+def outgoing_tangent(f: Any, df: Any, width: float, i: Any, j: Any, parts: Any, out: Any) -> None:
+    """Derivative of ``outgoing``."""
+    for e in range(f.size):
+        slope = f[e] / max(sqrt(f[e] * f[e] + width * width), 1e-300)
+        out[i[e]] += 0.5 * parts[e] * (slope - 1.0) * df[e]
+        out[j[e]] += 0.5 * parts[e] * (slope + 1.0) * df[e]
+
+
+@compiled
+def limiting(f: Any, R: Any, S: Any, i: Any, j: Any, parts: Any, out: Any) -> None:
+    """Add ``R_i S_j f`` to the edges' first ends, and take it from the second."""
+    for e in range(f.size):
+        flow = parts[e] * R[i[e]] * S[j[e]] * f[e]
+        out[i[e]] += flow
+        out[j[e]] -= flow
+
+
+@compiled
+def limiting_transposed(f: Any, R: Any, dual: Any, i: Any, j: Any, parts: Any, out: Any) -> None:
+    """Add the dual of R where ``limiting(f, R, R)`` has a dual."""
+    for e in range(f.size):
+        a, b = i[e], j[e]
+        work = parts[e] * f[e] * (dual[a] - dual[b])
+        out[a] += R[b] * work
+        out[b] += R[a] * work
+
+
+@compiled
+def fluxes_transposed(
+    f: Any, width: float, R: Any, dual: Any, leaving: Any, i: Any, j: Any, out: Any
+) -> None:
+    """The dual of f from those of ``limiting`` (``dual``) and of ``outgoing`` (``leaving``)."""
+    for e in range(f.size):
+        a, b = i[e], j[e]
+        slope = f[e] / max(sqrt(f[e] * f[e] + width * width), 1e-300)
+        out[e] = R[a] * R[b] * (dual[a] - dual[b])
+        out[e] += 0.5 * ((slope - 1.0) * leaving[a] + (slope + 1.0) * leaving[b])

@@ -1,0 +1,169 @@
+"""The limited step: two implicit ones and the limiter between them; see ``limiter``."""
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fpcontrol.discretization.base import DriftProducts, StageDrift
+from fpcontrol.discretization.limited import LimitedProducts, LimitedSystem
+from fpcontrol.discretization.limiter import CellDrift, StepEnds
+from fpcontrol.linalg.buffers import BufferCache
+from fpcontrol.stepping.base import Collect, Drive, Kept, Stepper
+from fpcontrol.stepping.runge_kutta import RungeKuttaStepper
+from fpcontrol.stepping.schemes import BackwardEuler, CrankNicolson
+from fpcontrol.typing import Array
+
+type State = tuple[tuple[Array, Array], tuple[Array, Array]]
+
+
+class LimitedStepper(Stepper):
+    """A step of ``Limited()``. Collective.
+
+    Args:
+        system: The limited method on a mesh.
+        dt: Time step.
+        diffusivity: Largest D of the run.
+        linear_solver, petsc_options: See ``LinearSolver``; of both systems of a step.
+    """
+
+    rows = 3  # Galerkin's end and the monotone one, then the density
+    system: LimitedSystem
+
+    def __init__(
+        self,
+        system: LimitedSystem,
+        dt: float,
+        diffusivity: float,
+        linear_solver: str = "auto",
+        petsc_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.system, self.dt = system, dt
+        options = diffusivity, linear_solver, petsc_options
+        self._high = RungeKuttaStepper(system.high, dt, CrankNicolson(), *options)
+        self._low = RungeKuttaStepper(system.low, dt, BackwardEuler(), *options)
+        self.operators = Pair(self._high.operators, self._low.operators)
+        self.solver = Both(self._high, self._low)
+        self._drifts: BufferCache[list[CellDrift]] = BufferCache(list)
+        self.limited = 0
+
+    def step(
+        self, rho: Array, before: Array, out: Array, drive: Drive, kept: Array | None = None
+    ) -> None:
+        """Advance one step; ``kept`` takes the ends of the two it is made of. Collective."""
+        drive, stage = _shared(drive)
+        room = np.empty((2, len(rho))) if kept is None else kept
+        ends = StepEnds(rho, room[0], room[1])
+        self._high.step(rho, before, ends.high, drive)
+        self._low.step(rho, before, ends.low, drive)
+        out[:], limited = self.system.limiter(ends, self._drift(stage), self.dt)
+        self.limited += limited
+
+    def tangent_step(
+        self,
+        drho: Array,
+        rho: Array,
+        kept: Array,
+        new: Array,
+        drive: Drive,
+        dv: Callable[[int], Array],
+        out: Array,
+    ) -> None:
+        """Derivative of ``step``. Collective."""
+        drive, stage = _shared(drive)
+        ends, change = StepEnds(rho, *kept), StepEnds(drho, *np.empty_like(kept))
+        none = kept[:0]
+        self._high.tangent_step(drho, rho, none, ends.high, drive, dv, change.high)
+        self._low.tangent_step(drho, rho, none, ends.low, drive, dv, change.low)
+        out[:] = self.system.limiter.tangent(ends, change, self._drift(stage), dv(0), self.dt)
+
+    def adjoint_state(self) -> State:
+        """Adjoint stages of both steps."""
+        return self._high.adjoint_state(), self._low.adjoint_state()
+
+    def adjoint_step(
+        self,
+        dual: Array,
+        rho: Array,
+        kept: Array,
+        new: Array,
+        drive: Drive,
+        state: State,
+        collect: Collect,
+    ) -> Array:
+        """Transpose of ``step``. Collective."""
+        drive, stage = _shared(drive)
+        ends, products = StepEnds(rho, *kept), collect(0)
+        assert isinstance(products, LimitedProducts)
+        duals = self.system.limiter.transpose(
+            dual, ends, self._drift(stage), self.dt, products.of_v, products.of_p
+        )
+        result, none = duals.rho, kept[:0]
+        for stepper, part, end, own, to in (
+            (self._high, duals.high, ends.high, state[0], products.high),
+            (self._low, duals.low, ends.low, state[1], products.low),
+        ):
+            result = result + stepper.adjoint_step(part, rho, none, end, drive, own, _always(to))
+        return result
+
+    @property
+    def product_scale(self) -> float:
+        """``dt``."""
+        return self.dt
+
+    def _drift(self, stage: StageDrift) -> CellDrift:
+        """What the limiter wants to know of a stage's drift."""
+
+        def fill(room: list[CellDrift]) -> None:
+            room[:] = [self.system.cell_drift(stage.values(), stage.diffusivity)]
+
+        return self._drifts((stage.key, stage.diffusivity), fill)[0]
+
+
+class Pair(Kept):
+    """Operators of the two steps, as many of one as of the other."""
+
+    def __init__(self, high: Kept, low: Kept) -> None:
+        self._high, self._low = high, low
+
+    @property
+    def memory(self) -> float:
+        """Bytes of a pair on this rank. Collective."""
+        return self._high.memory + self._low.memory
+
+    def keep(self, memory: float, most: int) -> int:
+        """Keep as many pairs as fit, at least one; returns how many. Collective."""
+        high, low = self._high.memory, self._low.memory
+        per_byte = memory / max(high + low, 1.0)
+        return min(self._high.keep(high * per_byte, most), self._low.keep(low * per_byte, most))
+
+
+class Both:
+    """Statistics of both solvers."""
+
+    def __init__(self, *steppers: Stepper) -> None:
+        self._solvers = [stepper.solver for stepper in steppers]
+        self.method = self._solvers[0].method
+
+    @property
+    def iterations(self) -> int:
+        """Of both."""
+        return sum(solver.iterations for solver in self._solvers)
+
+    @property
+    def rescues(self) -> int:
+        """Of both."""
+        return sum(solver.rescues for solver in self._solvers)
+
+
+def _always(products: DriftProducts) -> Collect:
+    """Where all stages add to the same products."""
+    return lambda i: products
+
+
+def _shared(drive: Drive) -> tuple[Drive, StageDrift]:
+    """The drift in the middle of a step, asked for at most once, for all parts of it."""
+    stage = drive(0)
+    shared = StageDrift(stage.key, cache(stage.values), stage.diffusivity)
+    return lambda i: shared, shared
