@@ -41,7 +41,7 @@ def save(what: Trajectory | fem.Function, path: str | os.PathLike[str]) -> None:
     if isinstance(what, Trajectory):
         space, levels = what.space, what.levels
         head |= {"kind": "trajectory", "iterations": what.iterations, "error": what.time_error}
-        head |= {"tags": what.tags}
+        head |= {"tags": what.tags, "limited": what.limited_fraction}
         names = ("times", "mass", "minimum", "all_times", "absorbed")
         series = {k: getattr(what, k) for k in names}
     elif isinstance(what, fem.Function):
@@ -110,6 +110,7 @@ def load(path: str | os.PathLike[str], mesh: Mesh) -> Trajectory | fem.Function:
         iterations=head["iterations"],
         time_error=head["error"],
         tags=tuple(head.get("tags", ())),  # of files written before there were any
+        limited_fraction=head.get("limited", 0.0),
         _blank=blank(space),
         **series,
     )

@@ -221,6 +221,7 @@ class FokkerPlanck:
             blank(g.space),
             self.system.absorbing.tags if self.system.absorbing else (),
             watch.absorbed,
+            steps.stepper.limited_share(steps.stepper.limited, run.steps),
         )
         return trajectory, watch.said
 

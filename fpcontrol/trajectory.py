@@ -35,6 +35,8 @@ class Trajectory:
         absorbed: Mass that each of them has taken up to a time, at ``all_times``,
             ``(steps + 1, tags)``; with ``mass`` the mass of the start density. What that has at
             these walls, where the density vanishes, is taken at the first time.
+        limited_fraction: Share of nodes times steps where ``Limited()`` let less than all of
+            Galerkin's step through; 0 for other methods.
     """
 
     space: fem.FunctionSpace
@@ -49,6 +51,7 @@ class Trajectory:
     _blank: fem.Function = field(repr=False)
     tags: tuple[int, ...] = ()
     absorbed: Array = field(default_factory=lambda: np.zeros((1, 0)))
+    limited_fraction: float = 0.0
 
     def __len__(self) -> int:
         """Number of levels kept."""
@@ -102,6 +105,7 @@ def trajectory(
     iterations: int,
     tags: tuple[int, ...] = (),
     absorbed: Array | None = None,
+    limited_fraction: float = 0.0,
 ) -> Trajectory:
     """A trajectory of all its levels, with their masses and minima. Collective."""
     owned = levels[:, : g.n_owned]
@@ -120,6 +124,7 @@ def trajectory(
         blank(g.space),
         tags,
         np.zeros((len(times), 0)) if absorbed is None else absorbed,
+        limited_fraction,
     )
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from dolfinx.mesh import GhostMode, create_mesh, create_rectangle
 from problems import SELF, WORLD, bump, cube, raised
 
 import fpcontrol as fpc
@@ -111,9 +110,7 @@ def test_bad_edges_do_no_harm_to_positivity():
 @DIMENSIONS
 def test_moser_drift_gives_the_discrete_line_where_nothing_is_limited(dim, n):
     mesh, method = cube(WORLD, dim, n), fpc.Limited()
-    flow = fpc.MoserFlow(
-        bump(mesh, 1, 0.3), bump(mesh, 1, 0.7), 1.0, 0.5, discretization=method
-    )
+    flow = fpc.MoserFlow(bump(mesh, 1, 0.3), bump(mesh, 1, 0.7), 1.0, 0.5, discretization=method)
     equation = fpc.FokkerPlanck(mesh, flow.drift, 0.5, discretization=method)
     trajectory = equation.solve(flow.start, 1.0, 60)
     assert trajectory.limited_fraction == 0.0

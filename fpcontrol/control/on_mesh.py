@@ -208,6 +208,7 @@ class MeshRuns:
             seen.iterations,
             self.tags,
             seen.absorbed,
+            seen.limited,
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -276,7 +277,12 @@ class MeshRuns:
         return local, observe
 
     def _remembered(
-        self, weights: Array, window: Array | None, local: Array, iterations: int
+        self,
+        weights: Array,
+        window: Array | None,
+        local: Array,
+        iterations: int,
+        limited: float = 0.0,
     ) -> "_CachedRun":
         comm = self.elements.comm
         watch, squares = self._watch, reduced(comm, local[0])
@@ -289,6 +295,7 @@ class MeshRuns:
             watch.minimum(),
             reduced(comm, local[1:].sum(axis=1)),
             iterations,
+            limited,
             tuple(watch.said),
         )
 
@@ -298,15 +305,16 @@ class MeshRuns:
         local, observe = self._observer(weights, levels)
         theta = self._in_blocks(weights)
         rows = self.sweeps.begin(self._begun)
-        window, solver = None, self.sweeps.stepper.solver
-        before = solver.iterations
+        window, stepper = None, self.sweeps.stepper
+        before, limited = stepper.solver.iterations, stepper.limited
         if keep:
             window = self.sweeps.extended(rows, self.steps)
             self.sweeps.forward(theta, window, 0, observe)
         else:
             self.sweeps.advanced(theta, rows, 0, self.steps, observe)
-        iterations = solver.iterations - before
-        self._kept = self._remembered(weights, window, local, iterations)
+        iterations = stepper.solver.iterations - before
+        share = stepper.limited_share(stepper.limited - limited, self.steps)
+        self._kept = self._remembered(weights, window, local, iterations, share)
 
     def _seen(self, weights: Array) -> "_CachedRun":
         """What is remembered of the run at these weights, which is made if it is not the last."""
@@ -334,4 +342,5 @@ class _CachedRun:
     minimum: Array
     others: Array
     iterations: int
+    limited: float
     warnings: tuple[str, ...]

@@ -144,6 +144,10 @@ class Absorbing:
         flows = self._leaving_mass * r[self._columns] - leaving * y[self._columns]
         return np.bincount(self._through, flows, minlength=len(self.tags))
 
+    def collected(self, flows: Array) -> Array:
+        """Sums over each wall of owned entries or more, ``(tags,)``; this rank's part."""
+        return np.bincount(self._wall[self._owned], flows[self._owned], minlength=len(self.tags))
+
     def start(self, u: Array, positive: bool) -> tuple[Array, Array]:
         r"""A density that vanishes on the walls, in place of one that need not. Collective.
 

@@ -8,13 +8,14 @@ way.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from dolfinx import fem
-from dolfinx.mesh import Mesh
+from dolfinx.mesh import Mesh, MeshTags
 from petsc4py import PETSc
 
+from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import (
     Discretization,
     Filler,
@@ -105,6 +106,15 @@ class LimitedSystem(SemiDiscretization):
         self.low = MonotoneSystem(Monotone(discretization.flux), elements, self.cell_edges)
         self.limiter = Limiter(elements, self.cell_edges)
         self.restoration = self.high.restoration
+
+    def with_walls(self, absorbing: Walls | None, facet_tags: MeshTags | None = None) -> Self:
+        """This method, and the two that it is made of, with walls that absorb. Collective."""
+        result = super().with_walls(absorbing, facet_tags)
+        if result.absorbing is not None:
+            result.high = self.high.with_walls(absorbing, facet_tags)
+            result.low = self.low.with_walls(absorbing, facet_tags)
+            result.limiter = Limiter(self.elements, self.cell_edges, result.absorbing)
+        return result
 
     def __str__(self) -> str:
         """For messages."""

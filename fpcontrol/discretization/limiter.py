@@ -23,6 +23,8 @@ They are let through as far as the density stays positive: with the outgoing par
     R_i = \Bigl(1+\frac{x^3}{1+x^2}\Bigr)^{-1} \le \min(1, 1/s),\qquad
     \rho^{new}_i = \rho_{L,i} + \frac{1}{m_i}\sum_e \pm R_i R_j f_e .
 
+On absorbing walls the density is zero, and so is what fluxes bring there; R is 1.
+
 R is twice continuously differentiable and exactly 1 where :math:`s\le\tfrac12`: there the step is
 Galerkin's. Fluxes read off the matrices instead would differ from these by circulations around the
 cells, and be limited for nothing.
@@ -33,6 +35,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fpcontrol.discretization import limiter_loops as loops
+from fpcontrol.discretization.absorbing import Absorbing
 from fpcontrol.discretization.cell_edges import CellEdges
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.typing import Array
@@ -94,10 +97,18 @@ class Limiter:
     Args:
         elements: Linear elements with the edges' middles as points.
         edges: The edges of the cells.
+        absorbing: The walls that absorb, if any.
+
+    Attributes:
+        absorbed: This rank's part of what fluxes have brought to each of these walls in the last
+            call, ``(tags,)``.
     """
 
-    def __init__(self, elements: Elements, edges: CellEdges) -> None:
-        self._elements, self._edges = elements, edges
+    def __init__(
+        self, elements: Elements, edges: CellEdges, absorbing: Absorbing | None = None
+    ) -> None:
+        self._elements, self._edges, self._walls = elements, edges, absorbing
+        self.absorbed = np.zeros(len(absorbing.tags) if absorbing else 0)
         g, e = elements, edges
         self._node = g.vector()
         self._ends = e.between[0], e.between[1], e.parts
@@ -119,7 +130,8 @@ class Limiter:
     def __call__(self, ends: StepEnds, v: CellDrift, dt: float) -> tuple[Array, int]:
         """The limited density, local, and how many owned nodes were limited. Collective."""
         seen = self._limited(ends, v, dt)
-        return self._result(ends.low, seen.R, seen.R, seen.f), int((seen.s > 0.5).sum())
+        result = self._result(ends.low, seen.R, seen.R, seen.f)
+        return result, int((seen.s > 0.5).sum())
 
     def tangent(
         self, ends: StepEnds, change: StepEnds, v: CellDrift, dv: Array, dt: float
@@ -153,6 +165,7 @@ class Limiter:
         ds = (node.array[:n] - seen.s * g.integrals * change.low[:n]) / mass
         dR = g.vector()
         dR.array[:n] = -_slope(seen.s) * seen.R[:n] ** 2 * ds
+        self._project(dR.array)
         dR.scatter_forward()
         zero = np.zeros(g.n_local)
         return (
@@ -178,6 +191,7 @@ class Limiter:
         seen = self._limited(ends, v, dt)
         scaled = g.vector()
         scaled.array[:n] = dual / g.integrals
+        self._project(scaled.array)
         scaled.scatter_forward()
         node.array[:] = 0.0
         loops.limiting_transposed(seen.f, seen.R, scaled.array, *self._ends, node.array)
@@ -187,6 +201,7 @@ class Limiter:
         steep *= node.array[:n]
         of_low = dual + steep * (R * seen.s) * g.integrals
         node.array[:n] = -steep * R
+        self._project(node.array)
         node.scatter_forward()
         of_f = np.empty_like(seen.f)
         i, j, _ = self._ends
@@ -226,6 +241,7 @@ class Limiter:
         loops.outgoing(f, width, *self._ends, node.array)
         node.scatter_reverse()
         s = node.array[:n] / np.maximum(g.integrals * ends.low[:n], FLOOR)
+        self._project(s)
         x, q = _beyond(s)
         node.array[:n] = 1.0 / (1.0 + (x - x * q))
         node.scatter_forward()
@@ -254,10 +270,18 @@ class Limiter:
         node.array[:] = 0.0
         loops.limiting(f, R, S, *self._ends, node.array)
         node.scatter_reverse()
+        if self._walls:
+            self.absorbed = self._walls.collected(node.array)
+            self._walls.project_owned(node.array)
         node.array[: g.n_owned] /= g.integrals
         node.array[: g.n_owned] += low[: g.n_owned]
         node.scatter_forward()
         return node.array.copy()
+
+    def _project(self, u: Array) -> None:
+        """Zero on absorbing walls, in place, owned entries."""
+        if self._walls:
+            self._walls.project_owned(u)
 
 
 def _beyond(s: Array) -> tuple[Array, Array]:

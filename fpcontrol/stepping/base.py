@@ -138,6 +138,11 @@ class Stepper(ABC):
             Dual at the start of the step, owned entries.
         """
 
+    def limited_share(self, count: int, steps: int) -> float:
+        """Share of nodes times steps, for a rank's count of those limited. Collective."""
+        g = self.system.elements
+        return g.sum(count) / (g.index_map.size_global * steps)
+
     @property
     @abstractmethod
     def product_scale(self) -> float:

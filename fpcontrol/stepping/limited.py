@@ -45,6 +45,7 @@ class LimitedStepper(Stepper):
         self._low = RungeKuttaStepper(system.low, dt, BackwardEuler(), *options)
         self.operators = Pair(self._high.operators, self._low.operators)
         self.solver = Both(self._high, self._low)
+        self.absorbed = np.zeros(len(system.absorbing.tags) if system.absorbing else 0)
         self._drifts: BufferCache[list[CellDrift]] = BufferCache(list)
         self.limited = 0
 
@@ -59,6 +60,7 @@ class LimitedStepper(Stepper):
         self._low.step(rho, before, ends.low, drive)
         out[:], limited = self.system.limiter(ends, self._drift(stage), self.dt)
         self.limited += limited
+        self.absorbed = self._low.absorbed + self.system.limiter.absorbed
 
     def tangent_step(
         self,
@@ -155,6 +157,11 @@ class Both:
     def rescues(self) -> int:
         """Of both."""
         return sum(solver.rescues for solver in self._solvers)
+
+    @property
+    def tolerance(self) -> float:
+        """The larger one."""
+        return max(solver.tolerance for solver in self._solvers)
 
 
 def _always(products: DriftProducts) -> Collect:

@@ -199,8 +199,8 @@ def check_scheme(
     walls ``SDIRK2()``: a start density does not vanish there, as a rule, and Crank-Nicolson rings.
     """
     if scheme is None:
-        default = SDIRK2() if absorbing else CrankNicolson()
-        return BackwardEuler() if discretization.refusal(default) else default
+        choices = (SDIRK2() if absorbing else CrankNicolson(), CrankNicolson(), BackwardEuler())
+        return next(choice for choice in choices if not discretization.refusal(choice))
     if not isinstance(scheme, Scheme):
         what = scheme.__name__ if isinstance(scheme, type) else repr(scheme)
         raise ValueError(
