@@ -239,7 +239,7 @@ class Watch:
                 f"(|v| = {speed:.3g}, h = {length:.3g}, D = {D:.3g}); it should be below 1 where "
                 f"the density is steep. Refine the mesh to h = {length / peclet:.2g} there, or use "
                 f"sigma = {(2.0 * D * peclet) ** 0.5:.2g} or more, or "
-                "discretization=fpc.Monotone(), of low order but positive on any mesh; for a drift "
+                "discretization=fpc.Limited(), which is positive on any mesh; for a drift "
                 "that runs into a wall, fpc.walls.walled(drift, mesh) makes one that vanishes "
                 "there."
             )
