@@ -39,7 +39,7 @@ class FokkerPlanck:
     constant. A start density need not vanish there: the run begins with its L2 projection on those
     that do (for ``Monotone`` with its other nodal values), and what that takes away, a layer less
     than a cell wide, is absorbed at the first time. Where a drift leaves an absorbing wall at a
-    cell Peclet number above 1, Galerkin elements let mass in, with a warning; ``Monotone`` does not.
+    cell Peclet number above 1, Galerkin elements let mass in, with a warning; ``Monotone`` none.
 
     Continuous finite elements in space (``Galerkin``); the mass is constant to round-off. The
     density is of order ``degree + 1`` in L2 on smooth data; positivity is not enforced
