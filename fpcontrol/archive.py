@@ -24,6 +24,7 @@ from fpcontrol.characteristics.flow import Flow
 from fpcontrol.discretization.elements import MAX_DEGREE, lagrange
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.parallel.files import output_path, replacing, reserve
+from fpcontrol.stepping.resolution import CellPeclet
 from fpcontrol.trajectory import Trajectory, blank
 from fpcontrol.typing import Array
 
@@ -42,6 +43,7 @@ def save(what: Trajectory | fem.Function, path: str | os.PathLike[str]) -> None:
         space, levels = what.space, what.levels
         head |= {"kind": "trajectory", "iterations": what.iterations, "error": what.time_error}
         head |= {"tags": what.tags, "limited": what.limited_fraction}
+        head |= {"cell_peclet": what.cell_peclet, "clipped": what.clipped}
         names = ("times", "mass", "minimum", "all_times", "absorbed")
         series = {k: getattr(what, k) for k in names}
     elif isinstance(what, fem.Function):
@@ -111,6 +113,8 @@ def load(path: str | os.PathLike[str], mesh: Mesh) -> Trajectory | fem.Function:
         time_error=head["error"],
         tags=tuple(head.get("tags", ())),  # of files written before there were any
         limited_fraction=head.get("limited", 0.0),
+        cell_peclet=CellPeclet(*peclet) if (peclet := head.get("cell_peclet")) else None,
+        clipped=head.get("clipped", 0.0),
         _blank=blank(space),
         **series,
     )

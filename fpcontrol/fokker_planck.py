@@ -18,6 +18,7 @@ from fpcontrol.linalg.linear_solvers import FACTORED_ONCE, check_linear_solver
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.progress import track
+from fpcontrol.stepping.resolution import Resolution
 from fpcontrol.stepping.schemes import Scheme, check_scheme
 from fpcontrol.stepping.stepper import make_stepper
 from fpcontrol.stepping.watch import Watch, say
@@ -223,6 +224,8 @@ class FokkerPlanck:
             self.system.absorbing.tags if self.system.absorbing else (),
             watch.absorbed,
             steps.stepper.limited_share(steps.stepper.limited, run.steps),
+            steps.resolution.figures(),
+            self.system.clipped,
         )
         return trajectory, watch.said
 
@@ -295,6 +298,7 @@ class _Steps:
             equation._linear_solver,
             equation._petsc_options,
         )
+        self.resolution = Resolution(equation.system, run.steps, steady=equation.drift.steady)
         diffusivity, dt = self._diffusivity, self._dt
 
         # Without a reference to self: what is in a cycle lives until the garbage is collected.
@@ -324,7 +328,9 @@ class _Steps:
 
             def drive(i: int, n: int = n) -> StageDrift:
                 drift = sampler.at(self._times[n] + c[i] * self._dt)
-                return StageDrift(*drift, self._diffusivity[n][i])
+                stage = StageDrift(*drift, self._diffusivity[n][i])
+                self.resolution.see(n, stage)
+                return stage
 
             new = self._room(n + 1)
             stepper.step(last, before, new, drive)

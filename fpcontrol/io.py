@@ -206,6 +206,8 @@ def record(result: Result) -> dict[str, Any]:
             "value": errors.value,
             "minimum_density": result.minimum_density,
             "mass_defect": result.mass_defect,
+            "cell_peclet": result.cell_peclet and result.cell_peclet._asdict(),
+            "weights_cut_off": result.clipped,
             "mass_at_the_end": float(result.mass[-1]),
             "absorbed": dict(zip(map(str, problem.tags), result.absorbed[-1], strict=True)),
             "iterations": last.iteration,

@@ -10,6 +10,7 @@ from dolfinx import fem
 
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.parallel.errors import reduced
+from fpcontrol.stepping.resolution import CellPeclet
 from fpcontrol.typing import Array
 
 type Save = str | int | Sequence[float] | Array
@@ -37,6 +38,11 @@ class Trajectory:
             these walls, where the density vanishes, is taken at the first time.
         limited_fraction: Share of nodes times steps where ``Limited()`` let less than all of
             Galerkin's step through; 0 for other methods.
+        cell_peclet: Median, 99 % and largest of the cell Peclet numbers ``|v| h / (2 D)`` of the
+            run, by volume and time, see ``CellPeclet``: h is the cell's length along the drift,
+            for a monotone method that of an edge, with the drift along it. ``None`` if unknown.
+        clipped: Sum of the edge weights that a monotone method has cut off, over that of the
+            others: its error is in proportion. 0 where none is.
     """
 
     space: fem.FunctionSpace
@@ -52,6 +58,8 @@ class Trajectory:
     tags: tuple[int, ...] = ()
     absorbed: Array = field(default_factory=lambda: np.zeros((1, 0)))
     limited_fraction: float = 0.0
+    cell_peclet: CellPeclet | None = None
+    clipped: float = 0.0
 
     def __len__(self) -> int:
         """Number of levels kept."""
@@ -82,6 +90,7 @@ class Trajectory:
             f"Trajectory: {kept} levels, t = {self.all_times[0]:g} ... {self.all_times[-1]:g}, "
             f"{unknowns} unknowns, mass {self.mass[0]:.6g}"
             f"{absorption(self.mass, self.tags, self.absorbed)}, minimum {self.minimum.min():.3g}"
+            f"{resolved(self.cell_peclet, self.clipped)}"
         )
 
 
@@ -91,6 +100,12 @@ def absorption(mass: Array, tags: tuple[int, ...], absorbed: Array) -> str:
         return ""
     shares = ", ".join(f"tag {k}: {m:.4g}" for k, m in zip(tags, absorbed[-1], strict=True))
     return f" ... {mass[-1]:.6g}, absorbed {absorbed[-1].sum():.4g} ({shares})"
+
+
+def resolved(peclet: CellPeclet | None, clipped: float) -> str:
+    """In words, how well the mesh resolves the drift."""
+    words = "" if peclet is None else f", cell Peclet number {peclet}"
+    return words + (f", {clipped:.2g} of the weights cut off" if clipped > 0.0 else "")
 
 
 def blank(space: fem.FunctionSpace) -> fem.Function:
@@ -106,6 +121,8 @@ def trajectory(
     tags: tuple[int, ...] = (),
     absorbed: Array | None = None,
     limited_fraction: float = 0.0,
+    cell_peclet: CellPeclet | None = None,
+    clipped: float = 0.0,
 ) -> Trajectory:
     """A trajectory of all its levels, with their masses and minima. Collective."""
     owned = levels[:, : g.n_owned]
@@ -125,6 +142,8 @@ def trajectory(
         tags,
         np.zeros((len(times), 0)) if absorbed is None else absorbed,
         limited_fraction,
+        cell_peclet,
+        clipped,
     )
 
 

@@ -19,6 +19,7 @@ from fpcontrol.linalg.buffers import read_only
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.reference import MoserFlow
+from fpcontrol.stepping.resolution import CellPeclet, Resolution
 from fpcontrol.stepping.schemes import Scheme, check_scheme
 from fpcontrol.stepping.watch import Watch
 from fpcontrol.trajectory import Trajectory, trajectory
@@ -209,7 +210,16 @@ class MeshRuns:
             self.tags,
             seen.absorbed,
             seen.limited,
+            self.cell_peclet(weights),
+            self.system.clipped,
         )
+
+    def cell_peclet(self, weights: Array) -> CellPeclet:
+        """Cell Peclet numbers of the run. Collective."""
+        theta, resolution = self._in_blocks(weights), Resolution(self.system, self.steps)
+        for n in range(self.steps):
+            resolution.see(n, self.sweeps.drive(theta, n)(0))
+        return resolution.figures()
 
     def fingerprint(self) -> dict[str, Any]:
         """What must agree for weights of one run to be those of another. Collective."""

@@ -15,6 +15,7 @@ from fpcontrol.control.tracking import Errors, TrackingProblem
 from fpcontrol.discretization.replica import LeftDomain
 from fpcontrol.drift.base import Drift
 from fpcontrol.parallel.files import output_path
+from fpcontrol.stepping.resolution import CellPeclet
 from fpcontrol.stepping.watch import say
 from fpcontrol.trajectory import Trajectory, absorption
 from fpcontrol.typing import Array
@@ -45,6 +46,7 @@ class Result:
         shortened: How many trial steps were too long for the equation to be solved, the density
             having blown up, say; line searches took shorter ones.
         warnings: What the run with the weights found was warned of.
+        cell_peclet, clipped: Of that run, see ``Trajectory``; ``None`` and 0 without noise.
     """
 
     problem: TrackingProblem
@@ -62,6 +64,8 @@ class Result:
     drift: Drift
     shortened: int
     warnings: tuple[str, ...]
+    cell_peclet: CellPeclet | None
+    clipped: float
     _trajectory: Trajectory | Flow | None = field(repr=False)
 
     @property
@@ -128,11 +132,15 @@ class Result:
             ("seconds", "", f"{last.seconds:.0f}"),
             ("stopped by", "", self.reason),
         ]
+        if self.cell_peclet is not None:
+            rows.insert(-3, ("cell Peclet number", "", str(self.cell_peclet)))
+        if self.clipped > 0.0:
+            rows.insert(-3, ("weights cut off", "", f"{self.clipped:.2g}"))
         if self.problem.tags:
             rows.insert(-4, ("mass at the end", "", f"{self.mass[-1]:.4f}"))
         if self.shortened:
             rows.insert(-2, ("trial steps shortened", "", f"{self.shortened}"))
-        return "\n".join(f"{name:<24}{a:>16}{b:>20}" for name, a, b in rows)
+        return "\n".join(f"{name:<24}{a:>16}{b:>28}" for name, a, b in rows)
 
     def refined(self, steps: int) -> "Result":
         """The same weights on another number of steps, for reported figures. Collective."""
@@ -202,6 +210,8 @@ def completed(
         else drift,
         shortened,
         warnings,
+        runs.cell_peclet(weights) if isinstance(runs, MeshRuns) else None,
+        runs.system.clipped if isinstance(runs, MeshRuns) else 0.0,
         problem.trajectory(weights) if kept else None,
     )
 

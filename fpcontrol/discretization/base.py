@@ -189,6 +189,38 @@ class SemiDiscretization(ABC):
     def point_weights(self) -> Array:
         """Weights of a quadrature rule on ``points``, ``(N,)``: volumes."""
 
+    @property
+    def clipped(self) -> float:
+        """Share of what is needed of the operator's weights that was cut off; 0 where none is."""
+        return 0.0
+
+    def cell_peclet(
+        self, v: Array, diffusivity: float, first: int = 0, every: int = 1
+    ) -> tuple[Array, Array]:
+        r"""Cell Peclet numbers :math:`|v| h/(2 D)` and the volumes that they stand for.
+
+        With h the length of the cell along the drift, :math:`2|v|/\sum_i |v\cdot\nabla\lambda_i|`
+        with the barycentric coordinates :math:`\lambda_i`. Points are those of the cells: the first
+        of all, then the second.
+
+        Args:
+            v: Drift at the points, ``(N, d)``.
+            diffusivity: ``D``.
+            first: The cell to begin with, and
+            every: one of so many: at all points of each if that is 1, else at one.
+        """
+        g = self.elements
+        points, rows = len(v) // max(g.n_cells, 1), slice(first, None, every)
+        slopes, volumes = g.inverse_jacobian[:, :, rows], g.determinant[rows]
+        numbers = []
+        for q in range(points) if every == 1 else [first % max(points, 1)]:
+            u = v[q * g.n_cells : (q + 1) * g.n_cells][rows].T
+            along = (slopes * u).sum(axis=1)
+            total = np.abs(along).sum(axis=0) + np.abs(along.sum(axis=0))
+            total[total == 0.0] = 1.0
+            numbers.append((u * u).sum(axis=0) / (diffusivity * total))
+        return np.concatenate(numbers or [volumes[:0]]), np.tile(volumes, len(numbers))
+
     @abstractmethod
     def at_points(self, u: Array) -> Array:
         """Values of a local array at ``points``, ``(N,)``."""

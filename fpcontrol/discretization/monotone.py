@@ -227,6 +227,19 @@ class MonotoneSystem(SemiDiscretization):
         r""":math:`p = v\cdot t/D` of the edges, ``(N,)``."""
         return np.einsum("nd,nd->n", v, self.edges.vectors) / diffusivity
 
+    @property
+    def clipped(self) -> float:
+        """Sum of the edges' negative weights, which are cut off, over that of the others."""
+        return self.edges.clipped
+
+    def cell_peclet(
+        self, v: Array, diffusivity: float, first: int = 0, every: int = 1
+    ) -> tuple[Array, Array]:
+        r""":math:`|p|/2 = |v\cdot t|/(2 D)` of some of the edges, and their volumes."""
+        rows = slice(first, None, every)
+        along = np.einsum("nd,nd->n", v[rows], self.edges.vectors[rows])
+        return np.abs(along) / (2.0 * diffusivity), self.point_weights[rows]
+
     def filler(self, scale: float) -> "MonotoneFiller":
         r"""Fills :math:`M + \mathrm{scale}\,N`."""
         return MonotoneFiller(self, scale)
