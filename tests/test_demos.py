@@ -1,6 +1,7 @@
 """Every demo runs as its header says, and its figure is what it was measured to be."""
 
 import importlib.util
+import itertools
 import json
 import re
 import shutil
@@ -79,6 +80,31 @@ def test_ensemble(ranks: int, groups: int, tmp_path: Path) -> None:
     assert record["ranks"] == ranks
     assert done.stdout.count("6 cases in") == 1
     assert (tmp_path / "ensemble.png").stat().st_size > 10_000
+
+
+def test_walls(tmp_path: Path) -> None:
+    done = run("demo_walls", "--quick", "--out", str(tmp_path), ranks=2)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "walls.json").read_text())
+    figures, cases = record["figures"], record["cases"]
+    assert figures["relative_error"] == pytest.approx(0.3990, rel=0.02)
+    assert figures["mass_defect"] < 1e-12
+    assert [(c["goal"], c["seed"], c["walls"]) for c in cases] == [
+        (goal, seed, walls)
+        for goal in ("middle", "wall")
+        for seed in (0, 1)
+        for walls in ("no flux", "absorbing")
+    ]
+    for free, lossy in zip(cases[::2], cases[1::2], strict=True):
+        assert free["mass"] == pytest.approx(1.0, abs=1e-12) and lossy["mass"] < 0.7
+        assert free["relative_error"] < lossy["relative_error"]
+        # Mass is only ever lost, whatever the optimizer tries, and no density is negative.
+        over_time = lossy["mass_over_time"]
+        assert all(a > b for a, b in itertools.pairwise(over_time))
+        assert min(free["minimum_density"], lossy["minimum_density"]) >= 0.0
+    assert (record["ranks"], record["options"]["quick"]) == (2, True)
+    assert done.stdout.count("absorbing walls take") == 2
+    assert (tmp_path / "walls.png").stat().st_size > 10_000
 
 
 def test_great_britain_resumes_from_airfields(tmp_path: Path) -> None:
