@@ -10,9 +10,7 @@ import numpy as np
 from scipy import integrate
 
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure_each
+from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure_each
 from fpcontrol.theorems.runs.reversal import (
     BINS,
     DIVISIONS,

@@ -8,11 +8,8 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol import density
-from fpcontrol.fokker_planck import FokkerPlanck
+from fpcontrol import SDIRK2, FokkerPlanck, MoserFlow, density
 from fpcontrol.mesh import interval
-from fpcontrol.reference import MoserFlow
-from fpcontrol.stepping.schemes import SDIRK2
 from fpcontrol.theorems.closed_forms.profiles import GOALS, Profile, StraightLine
 from fpcontrol.theorems.closed_forms.ripples import (
     Comoving,
@@ -20,9 +17,7 @@ from fpcontrol.theorems.closed_forms.ripples import (
     comoving_errors,
     still_relaxing,
 )
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure
+from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure
 from fpcontrol.typing import Array
 
 

@@ -15,12 +15,11 @@ from mpi4py import MPI
 import numpy as np
 from scipy import optimize
 
+from fpcontrol import SDIRK4
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
-from fpcontrol.stepping.schemes import SDIRK4
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure_each, solve
+from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework.resolution import solve
 
 # Small against 1, as rho_1 - 1 is of this order, and large against the solver's 1e-13.
 EPSILON = 1e-4

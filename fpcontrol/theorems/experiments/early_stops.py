@@ -20,10 +20,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.noising import Noising, OrnsteinUhlenbeck, Piece, PiecewiseHeat
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure_each
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure_each
 from fpcontrol.theorems.runs.reversed_noising import (
     JUMP,
     SUPPORT,

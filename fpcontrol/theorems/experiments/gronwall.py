@@ -25,16 +25,11 @@ from mpi4py import MPI
 import numpy as np
 from dolfinx.mesh import Mesh
 
-from fpcontrol import density
+from fpcontrol import CrankNicolson, FokkerPlanck, Trajectory, density
 from fpcontrol.certificates import Certificate, certificate
 from fpcontrol.drift import Drift, Steady, zero
-from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
-from fpcontrol.stepping.schemes import CrankNicolson
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, measure
-from fpcontrol.trajectory import Trajectory
+from fpcontrol.theorems.framework import Experiment, Grid, Line, Study, measure
 from fpcontrol.typing import Array
 
 REACH = 0.3

@@ -31,7 +31,7 @@ from mpi4py import MPI
 import numpy as np
 from scipy.linalg import solve_banded
 
-from fpcontrol.characteristics.flow import Flow, carry
+from fpcontrol.characteristics import Flow, carry
 from fpcontrol.theorems.closed_forms.profiles import GOALS, StraightLine
 from fpcontrol.theorems.closed_forms.ripples import (
     Along,
@@ -43,10 +43,8 @@ from fpcontrol.theorems.closed_forms.ripples import (
 )
 from fpcontrol.theorems.experiments.comoving import check_limit
 from fpcontrol.theorems.experiments.smoothed_fields import smoothings
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, markers_between, measure_each
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework.resolution import markers_between
 from fpcontrol.theorems.runs.moser_runs import flow_on_interval, response
 from fpcontrol.typing import Array
 

@@ -8,13 +8,11 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import density
-from fpcontrol.characteristics.flow import Markers
+from fpcontrol.characteristics import Markers
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.closed_forms.ripples import Ripple
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure_each
+from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure_each
 from fpcontrol.theorems.runs.oscillation_runs import carried, carried_twice, sup_error
 
 # Acceptance: half a percent on figures of the Galerkin method, where kh is 0.2 or less.

@@ -32,16 +32,12 @@ import numpy as np
 from dolfinx.mesh import Mesh
 from scipy import integrate, sparse
 
-from fpcontrol import density
+from fpcontrol import SDIRK2, FokkerPlanck, density
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
-from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.parallel.errors import reduced
-from fpcontrol.stepping.schemes import SDIRK2
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure_each
+from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure_each
 from fpcontrol.typing import Array
 
 D = 1.0

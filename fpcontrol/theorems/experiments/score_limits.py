@@ -11,13 +11,10 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol import density
+from fpcontrol import FokkerPlanck, density
 from fpcontrol.drift import Steady
-from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, measure_each
+from fpcontrol.theorems.framework import Experiment, Grid, Line, Study, measure_each
 from fpcontrol.typing import Array
 
 

@@ -20,9 +20,8 @@ import numpy as np
 
 from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.closed_forms.ripples import Ripple
-from fpcontrol.theorems.framework.checks import Line, Shade, Study
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure_each
+from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework.checks import Shade
 from fpcontrol.theorems.runs.oscillation_runs import on_unit_interval, resolving
 from fpcontrol.typing import Array
 

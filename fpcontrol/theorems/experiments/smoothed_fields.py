@@ -6,11 +6,10 @@ from mpi4py import MPI
 
 import numpy as np
 
+from fpcontrol import MoserFlow
 from fpcontrol.drift import Mapped
-from fpcontrol.reference import MoserFlow
 from fpcontrol.theorems.closed_forms.profiles import GOALS, StraightLine
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.resolution import Grid, measure
+from fpcontrol.theorems.framework import Grid, Line, Study, measure
 from fpcontrol.theorems.runs.moser_runs import flow_on_interval, response
 from fpcontrol.typing import Array, VectorField
 

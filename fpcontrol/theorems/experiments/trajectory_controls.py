@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.characteristics.flow import Flow, carry
+from fpcontrol.characteristics import Flow, carry
 from fpcontrol.drift import Drift
 from fpcontrol.theorems.closed_forms.profiles import GOALS, StraightLine
 from fpcontrol.theorems.closed_forms.ripples import (
@@ -24,9 +24,8 @@ from fpcontrol.theorems.closed_forms.ripples import (
     flat_error,
     source_edges,
 )
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, markers_between, measure, measure_each
+from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure, measure_each
+from fpcontrol.theorems.framework.resolution import markers_between
 from fpcontrol.typing import Array
 
 

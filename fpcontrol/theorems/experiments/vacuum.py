@@ -18,19 +18,13 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol import density
-from fpcontrol.characteristics.flow import Markers, carry
+from fpcontrol import SDIRK2, FokkerPlanck, MoserFlow, density
+from fpcontrol.characteristics import Markers, carry
 from fpcontrol.drift import Drift
-from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.quadrature import graded
-from fpcontrol.reference import MoserFlow
-from fpcontrol.stepping.schemes import SDIRK2
 from fpcontrol.theorems.closed_forms.profiles import StraightLine, islands
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure
 from fpcontrol.theorems.runs.moser_runs import energy, flow_on_interval
 from fpcontrol.typing import Array
 

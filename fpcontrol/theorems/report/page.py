@@ -14,47 +14,11 @@ from fpcontrol.parallel.files import output_path, replacing
 from fpcontrol.theorems.framework.checks import Row
 from fpcontrol.theorems.framework.runner import Outcome, verdict
 from fpcontrol.theorems.report import markup
-from fpcontrol.theorems.report.pictures import Pictures
+from fpcontrol.theorems.report.pictures import picture
 
 LABELS = {"reconstructed": "a statement of the paper's kind, reconstructed", "own": "derived here"}
 
-CSS = """
-:root { color: #1a1a1a; background: #fff; }
-body { max-width: 62rem; margin: 3.5rem auto 6rem; padding: 0 1.5rem; line-height: 1.5;
-  font: 1.06rem/1.5 "Latin Modern Roman", "STIX Two Text", "Iowan Old Style", Palatino,
-  "Palatino Linotype", Georgia, serif; }
-h1 { font-size: 1.9rem; font-weight: 500; margin: 0 0 .3rem; }
-h2 { font-size: 1.45rem; font-weight: 500; margin: 4rem 0 .8rem; padding-top: 1rem;
-  border-top: 1px solid #1a1a1a; }
-h3 { font-size: 1.12rem; font-weight: 600; margin: 2.6rem 0 .4rem; }
-h4 { font-size: 1rem; font-weight: 600; margin: 1.2rem 0 .3rem; }
-p, ul { margin: .55rem 0; }
-li > p { margin: .2rem 0; }
-details { margin: .6rem 0 0; } summary { cursor: pointer; color: #666; font-size: .9rem; }
-p, li { max-width: 46rem; }
-.shared { position: absolute; width: 0; height: 0; }
-math[display=block] { max-width: 46rem; margin: .6rem 0; overflow-x: auto; overflow-y: hidden; }
-dd { margin-left: 1.5rem; } dt { font-weight: 600; }
-.statement > p:first-child { font-style: italic; font-size: 1.1rem; }
-code, pre, .key { font: .84em/1.4 ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-pre { overflow-x: auto; margin: .7rem 0; color: #333; }
-.quiet { color: #666; font-size: .9rem; }
-.key { color: #666; font-weight: 400; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: .92rem; width: 100%;
-  font-variant-numeric: tabular-nums lining-nums;
-  border-top: 1.5px solid; border-bottom: 1.5px solid; }
-th { font-weight: 500; font-style: italic; text-align: right; padding: .3rem .55rem;
-  border-bottom: .75px solid; vertical-align: bottom; }
-td { text-align: right; padding: .16rem .55rem; vertical-align: baseline; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal; }
-th:last-child, td:last-child { padding-right: 0; }
-.passed { color: #00684c; } .failed { color: #b44a00; font-weight: 600; } .reported { color: #888; }
-figure { display: flex; flex-wrap: wrap; gap: 1rem 2rem; margin: 1rem 0; }
-figure svg { height: auto; max-width: 100%; }
-a { color: inherit; text-decoration-color: #bbb; text-underline-offset: .15em; }
-@media print { body { margin: 0; max-width: none; font-size: 10pt; } h2 { break-before: page; }
-  figure, tr { break-inside: avoid; } }
-"""
+CSS = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 
 check = markup.check
 
@@ -85,7 +49,6 @@ def write(
 
 def page(outcomes: Sequence[Outcome], record: dict[str, Any]) -> str:
     """The page as text."""
-    pictures = Pictures()
     groups = [(s, list(part)) for s, part in groupby(outcomes, key=lambda o: o.statement)]
     sections = []
     for statement, part in groups:
@@ -93,7 +56,7 @@ def page(outcomes: Sequence[Outcome], record: dict[str, Any]) -> str:
             f'<div class="statement">{markup.block(text)}</div>' for text in statement.texts
         )
         sections.append(f'<section id="{statement.name}"><h2>{_title(statement)}</h2>\n{text}')
-        sections += [_study(outcome, pictures) for outcome in part]
+        sections += [_study(outcome) for outcome in part]
         sections.append("</section>")
     body = "\n".join(sections)
     title = "Theorems of neural SDEs, checked"
@@ -103,10 +66,10 @@ def page(outcomes: Sequence[Outcome], record: dict[str, Any]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>{CSS}</style>
+<style>
+{CSS}</style>
 </head>
 <body>
-<svg class="shared" aria-hidden="true"><defs>{pictures.definitions}</defs></svg>
 <h1>{title}</h1>
 {_preamble(outcomes, record)}
 {_summary(groups)}
@@ -152,13 +115,13 @@ def _summary(groups: Sequence[tuple[Any, list[Outcome]]]) -> str:
 </tbody></table>"""
 
 
-def _study(outcome: Outcome, pictures: Pictures) -> str:
+def _study(outcome: Outcome) -> str:
     key = f'<span class="key">{html.escape(outcome.key)}</span>'
     study = outcome.study
     if study is None:
         error = html.escape(outcome.error, quote=False)
         return f'<h3>{key}</h3>\n<p class="failed">failed: {error}</p>'
-    drawn = "\n".join(pictures.svg(panel) for panel in study.panels)
+    drawn = "\n".join(picture(panel) for panel in study.panels)
     return f"""<article>
 <h3>{markup.inline(study.name[:1].upper() + study.name[1:])} {key}</h3>
 <p>{markup.inline(study.claim)} <span class="quiet">({LABELS[study.label]})</span></p>

@@ -1,8 +1,8 @@
-"""Panels as pictures: one SVG each, to stand in a page without any file beside it."""
+"""Panels as pictures, to stand in a page without any file beside it."""
 
+import base64
 import html
 import io
-import re
 from typing import Any
 
 import matplotlib
@@ -34,56 +34,15 @@ INCHES = (4.7, 3.4)
 SHADES = 10  # steps from 0 to 1 of what shades a plane
 MANY = 6  # lines, from which the legend stands beside the axes
 
-_GLYPH = re.compile(r'<path id="([\w-]+)" d="[^"]*" transform="scale\([\d.]+\)"/>')
 
-
-class Pictures:
-    """Draws panels; keeps the outlines of letters, which all pictures of a page share.
-
-    Attributes:
-        glyphs: Outlines by name; ``definitions`` has to stand in the page once.
-    """
-
-    def __init__(self) -> None:
-        self.glyphs: dict[str, str] = {}
-        self._count = 0
-
-    def svg(self, panel: Panel) -> str:
-        """A panel as an ``<svg>`` element without letters' outlines."""
-        with matplotlib.rc_context(STYLE):
-            figure = _drawn(panel)
-            file = io.StringIO()
-            none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-            figure.savefig(file, format="svg", metadata=none)
-        text = file.getvalue()
-        text = text[text.index("<svg") :]
-        self.glyphs |= {m[1]: " ".join(m[0].split()) for m in _GLYPH.finditer(text)}
-        text = _GLYPH.sub("", text)
-        text = re.sub(r"<!--.*?-->|<defs>\s*</defs>", "", text, flags=re.DOTALL)
-        text = text.replace("xlink:href", "href").replace(
-            ' xmlns:xlink="http://www.w3.org/1999/xlink"', ""
-        )
-        # Names must be unique in the page; those of letters are its own.
-        self._count += 1
-        names = set(re.findall(r'id="([^"]+)"', text))
-        used = {n for n in names if f'"#{n}"' in text or f"(#{n})" in text}
-        text = re.sub(r' id="([^"]+)"', lambda m: self._named(m[1], used), text)
-        text = re.sub(
-            r'(href="#|url\(#)([\w.-]+)',
-            lambda m: m[0] if m[2] in self.glyphs else f"{m[1]}p{self._count}-{m[2]}",
-            text,
-        )
-        text = re.sub(r"\s*\n\s*", " ", text)
-        label = html.escape(plain(panel.title))
-        return text.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
-
-    def _named(self, name: str, used: set[str]) -> str:
-        return f' id="p{self._count}-{name}"' if name in used else ""
-
-    @property
-    def definitions(self) -> str:
-        """Letters' outlines, for a ``<defs>`` anywhere in the page."""
-        return "".join(self.glyphs.values())
+def picture(panel: Panel) -> str:
+    """A panel as an ``<img>`` element that holds its SVG."""
+    with matplotlib.rc_context(STYLE):
+        file = io.BytesIO()
+        none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        _drawn(panel).savefig(file, format="svg", metadata=none)
+    data = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="{html.escape(plain(panel.title))}" src="data:image/svg+xml;base64,{data}">'
 
 
 def _drawn(panel: Panel) -> Figure:

@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.characteristics.flow import Markers, carry
+from fpcontrol.characteristics import Markers, carry
 from fpcontrol.discretization.boundary import Wall
 from fpcontrol.drift import Drift
 from fpcontrol.theorems.framework.resolution import markers_between

@@ -7,15 +7,12 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol import density
+from fpcontrol import SDIRK2, FokkerPlanck, MoserFlow, density
 from fpcontrol.drift import as_drift
-from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.quadrature import composite
-from fpcontrol.reference import MoserFlow
-from fpcontrol.stepping.schemes import SDIRK2
 from fpcontrol.theorems.closed_forms.profiles import StraightLine
-from fpcontrol.theorems.framework.resolution import Grid
+from fpcontrol.theorems.framework import Grid
 from fpcontrol.typing import Array, VectorField
 
 # A field switched on at once: time levels are dense near 0, in intervals that end at T/4^j.

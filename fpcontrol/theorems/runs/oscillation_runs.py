@@ -8,16 +8,13 @@ from mpi4py import MPI
 import numpy as np
 from dolfinx.mesh import Mesh
 
-from fpcontrol import density, distances
-from fpcontrol.characteristics.flow import Flow, Markers, carry
+from fpcontrol import SDIRK4, FokkerPlanck, Trajectory, density, distances
+from fpcontrol.characteristics import Flow, Markers, carry
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
-from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms.ripples import Ripple, source_edges
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, markers_between
-from fpcontrol.trajectory import Trajectory
+from fpcontrol.theorems.framework import Figure, Grid
+from fpcontrol.theorems.framework.resolution import markers_between
 from fpcontrol.typing import Array
 
 

@@ -9,14 +9,13 @@ from mpi4py import MPI
 import numpy as np
 from dolfinx import fem
 
-from fpcontrol import density, distances
+from fpcontrol import SDIRK4, density, distances
 from fpcontrol.characteristics.flow import binned_l2
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.distances.optimal_transport import Distribution, pieces_of
-from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork, gauss_times
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, solve
+from fpcontrol.theorems.framework import Figure, Grid
+from fpcontrol.theorems.framework.resolution import solve
 from fpcontrol.theorems.runs.sliding import CellwiseDrift, slide
 from fpcontrol.typing import Array
 

@@ -9,14 +9,12 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol import density
+from fpcontrol import SDIRK2, FokkerPlanck, density
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
 from fpcontrol.noising import Noising, reverse
 from fpcontrol.quadrature import graded
-from fpcontrol.stepping.schemes import SDIRK2
-from fpcontrol.theorems.framework.resolution import Grid
+from fpcontrol.theorems.framework import Grid
 from fpcontrol.typing import Array
 
 # Where the largest drift is looked for: farther out there is no mass that would feel it.

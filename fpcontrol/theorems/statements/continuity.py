@@ -47,10 +47,7 @@ from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.closed_forms.ripples import Ripple
 from fpcontrol.theorems.experiments import constants, oscillations, radial
 from fpcontrol.theorems.experiments.similarity import KAPPAS, similarity
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure_each
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure_each
 from fpcontrol.theorems.runs.oscillation_runs import carried_twice, on_unit_interval, resolving
 from fpcontrol.typing import Array
 

@@ -23,15 +23,10 @@ import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh
 
-from fpcontrol import density, distances
-from fpcontrol.characteristics.flow import Markers, carry
-from fpcontrol.fokker_planck import FokkerPlanck
+from fpcontrol import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, FokkerPlanck, density, distances
+from fpcontrol.characteristics import Markers, carry
 from fpcontrol.mesh import interval, rectangle
-from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure
 from fpcontrol.typing import Array
 from fpcontrol.verification import Manufactured, l2_error, orders
 

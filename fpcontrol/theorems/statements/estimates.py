@@ -21,22 +21,22 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol import density
+from fpcontrol import (
+    SDIRK2,
+    CrankNicolson,
+    FokkerPlanck,
+    MoserFlow,
+    NetworkDrift,
+    TrackingProblem,
+    density,
+    minimize,
+)
 from fpcontrol.certificates import Certificate, certificate, tracking_certificate
-from fpcontrol.control.network import NetworkDrift
-from fpcontrol.control.optimize import minimize
-from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.drift import Drift, zero
-from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval
-from fpcontrol.reference import MoserFlow
-from fpcontrol.stepping.schemes import SDIRK2, CrankNicolson
 from fpcontrol.theorems.closed_forms.random_drifts import Pulse, Rough, Waves
 from fpcontrol.theorems.experiments import gronwall
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study
 from fpcontrol.theorems.statements.equation import cube
 from fpcontrol.typing import Array
 

@@ -39,15 +39,20 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 from scipy.integrate import quad
 
-from fpcontrol import density, verification
-from fpcontrol.control.network import NetworkDrift
-from fpcontrol.control.tracking import TrackingProblem
+from fpcontrol import (
+    SDIRK2,
+    SDIRK4,
+    BackwardEuler,
+    CrankNicolson,
+    MoserFlow,
+    NetworkDrift,
+    TrackingProblem,
+    density,
+    verification,
+)
 from fpcontrol.mesh import interval
-from fpcontrol.reference import MoserFlow
-from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, Scheme
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.resolution import Grid, measure
+from fpcontrol.stepping.schemes import Scheme
+from fpcontrol.theorems.framework import Experiment, Grid, Line, Study, measure
 from fpcontrol.theorems.statements.equation import cube
 from fpcontrol.typing import Array
 

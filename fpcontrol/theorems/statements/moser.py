@@ -30,20 +30,17 @@ from mpi4py import MPI
 import numpy as np
 from dolfinx.mesh import Mesh
 
-from fpcontrol import density
-from fpcontrol.characteristics.flow import Flow, Markers, carry
+from fpcontrol import MoserFlow, density
+from fpcontrol.characteristics import Flow, Markers, carry
 from fpcontrol.distances.measures import h_minus_1
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.quadrature import composite
-from fpcontrol.reference import MoserFlow
 from fpcontrol.theorems.closed_forms.profiles import GOALS, StraightLine
 from fpcontrol.theorems.closed_forms.ripples import Along
 from fpcontrol.theorems.experiments import moser_stability
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, disk, l_shape, measure
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure
+from fpcontrol.theorems.framework.resolution import disk, l_shape
 from fpcontrol.theorems.runs.moser_runs import distances, energy, flow_on_interval
 from fpcontrol.typing import Array
 

@@ -41,10 +41,7 @@ import numpy as np
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork
 from fpcontrol.theorems.experiments import atoms
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure_each
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure_each
 from fpcontrol.theorems.runs.reversal import (
     BINS,
     ode_bound,

@@ -28,10 +28,7 @@ from fpcontrol.noising import CosineHeat, Piece, PiecewiseHeat, entropy
 from fpcontrol.quadrature import graded
 from fpcontrol.theorems.closed_forms.profiles import GOALS, Profile
 from fpcontrol.theorems.experiments import early_stops, score_limits, vacuum
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure
 from fpcontrol.theorems.runs.reversed_noising import JUMP, reversed_densities, stopped
 from fpcontrol.typing import Array
 

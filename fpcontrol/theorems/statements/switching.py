@@ -36,15 +36,18 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol import density
+from fpcontrol import SDIRK2, FokkerPlanck, density
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.mesh import interval, rectangle
-from fpcontrol.stepping.schemes import SDIRK2
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, measure, measure_each
+from fpcontrol.theorems.framework import (
+    Experiment,
+    Figure,
+    Grid,
+    Line,
+    Study,
+    measure,
+    measure_each,
+)
 from fpcontrol.theorems.runs.generators import STARTS, Average, Generators, Switched, distances
 from fpcontrol.typing import Array
 

@@ -41,7 +41,7 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.characteristics.flow import carry
+from fpcontrol.characteristics import carry
 from fpcontrol.theorems.closed_forms.cosine import sup_wasserstein
 from fpcontrol.theorems.closed_forms.profiles import GOALS, Profile
 from fpcontrol.theorems.closed_forms.ripples import (
@@ -57,10 +57,8 @@ from fpcontrol.theorems.experiments.trajectory_controls import (
     standing_ripple,
     upwind_trap,
 )
-from fpcontrol.theorems.framework.checks import Line, Study
-from fpcontrol.theorems.framework.experiments import Experiment
-from fpcontrol.theorems.framework.figures import Figure
-from fpcontrol.theorems.framework.resolution import Grid, markers_between, measure_each
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework.resolution import markers_between
 from fpcontrol.typing import Array
 
 # Closed forms along characteristics are met to this, relative.
