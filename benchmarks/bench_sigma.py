@@ -33,10 +33,12 @@ from scipy.optimize import brentq
 from fpcontrol.characteristics.flow import Markers, carry
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
+from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import SDIRK4
 from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.framework.resolution import Grid, measure, solve
 from fpcontrol.trajectory import Trajectory
+from fpcontrol.typing import VectorField
 
 COMM = MPI.COMM_WORLD
 A, T = 2.0, 1.0
@@ -48,6 +50,12 @@ def deviation(run: Trajectory) -> float:
     """Largest L2 distance to the uniform density over time. Collective."""
     g = Elements(run.space)
     return max(g.norm(level - 1.0) for level in run.levels)
+
+
+def solved(drift: VectorField, sigma: float, m: int, grid: Grid) -> Trajectory:
+    """From the uniform density, with ``m`` times the grid's cells. Collective."""
+    mesh = interval(COMM, grid.cells * m)
+    return solve(mesh, drift, sigma, lambda x: np.ones_like(x[0]), T, grid, scheme=SDIRK4())
 
 
 def uniform(x: np.ndarray) -> np.ndarray:
@@ -65,8 +73,7 @@ def growing(sigma: float, m: int, grid: Grid) -> float:
     def drift(t: float, x: np.ndarray) -> np.ndarray:
         return SMALL * sigma * math.exp(-decay * (T - t)) * np.sin(k * x)
 
-    fine = Grid(grid.cells * m, grid.steps, grid.degree)
-    run = solve(COMM, drift, sigma, uniform, T, fine, scheme=SDIRK4())
+    run = solved(drift, sigma, m, grid)
     size = SMALL * sigma * math.sqrt(0.5 * -math.expm1(-2.0 * decay * T) / (2.0 * decay))
     return deviation(run) / size
 
@@ -75,8 +82,7 @@ def steady(sigma: float, m: int, grid: Grid) -> float:
     """``||w(T)|| / ||dv||`` for dv = sin(kx), k = pi m."""
     k = np.pi * m
     drift = Steady(lambda x: SMALL * sigma * np.sin(k * x))
-    fine = Grid(grid.cells * m, grid.steps, grid.degree)
-    run = solve(COMM, drift, sigma, uniform, T, fine, scheme=SDIRK4())
+    run = solved(drift, sigma, m, grid)
     return deviation(run) / (SMALL * sigma * math.sqrt(0.5 * T))
 
 
@@ -114,8 +120,7 @@ def with_noise(sigma: float, m: int, grid: Grid) -> float:
     """Largest L2 distance to the uniform density over time, dv = (a/k) sin(kx), k = 2 pi m."""
     k = 2.0 * np.pi * m
     drift = Steady(lambda x: A / k * np.sin(k * x))
-    fine = Grid(grid.cells * m, grid.steps, grid.degree)
-    return deviation(solve(COMM, drift, sigma, uniform, T, fine, scheme=SDIRK4()))
+    return deviation(solved(drift, sigma, m, grid))
 
 
 def without_noise(m: int, cells: int) -> float:

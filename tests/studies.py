@@ -76,8 +76,10 @@ def synthetic(monkeypatch):
     def replace(**runs: Callable[[MPI.Comm], Study]) -> None:
         for name, found in {"s1": runs, "s2": {"other": returning(GOOD)}}.items():
             module: Any = types.ModuleType(f"fpcontrol.theorems.statements.{name}", DOC)
-            listed = [Experiment(f"{name}.{key}", run) for key, run in found.items()]
-            module.experiments = lambda quick=False, e=listed: e[:1] if quick else e
+            module.EXPERIMENTS = [
+                Experiment(f"{name}.{key}", run, quick=None if i else {})
+                for i, (key, run) in enumerate(found.items())
+            ]
             monkeypatch.setitem(sys.modules, module.__name__, module)
         statements = tuple(Statement(s, f"Statement {s}", (s,)) for s in ("s1", "s2"))
         monkeypatch.setattr(theorems, "STATEMENTS", statements)

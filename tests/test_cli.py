@@ -154,7 +154,7 @@ def test_list_shows_experiments_and_parameters_and_runs_none(synthetic, capsys):
         assert "--a 2 --times 1,2 --t1 1" in everything
         assert "s2.other" in everything
         assert re.search(r"--a +The strength\. \[2\]", one)
-        assert re.search(r"--t1 +Last time T\. \[1\]", one)
+        assert re.search(r"--t1 +Last time T; .*\. \[1\]", one)
         assert "s2.other" not in one
         assert all(len(line) <= 110 and line.isascii() for line in everything.splitlines())
 

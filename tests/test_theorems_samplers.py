@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from problems import SELF, WORLD, failures
 
+from fpcontrol.mesh import interval
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork
 from fpcontrol.theorems.experiments import atoms
 from fpcontrol.theorems.framework.resolution import Grid
@@ -149,7 +150,6 @@ def test_elements_beside_the_jumps_lose_accuracy(monkeypatch):
     net, off = ScoreNetwork(flow, 8), ScoreNetwork(flow, 8)
     good = reversal.sde_figures(SELF, (), net, Grid(64, 16))[0]
     fine = reversal.sde_figures(SELF, (), net, Grid(256, 32))[0]
-    monkeypatch.setattr(reversal.math, "ceil", lambda z: 67 / 8)  # 67 cells
-    monkeypatch.setattr(reversal, "Grid", lambda n, steps, degree: Grid(round(n), steps, degree))
+    monkeypatch.setattr(reversal, "interval", lambda comm, n: interval(comm, 67))
     bad = reversal.sde_figures(SELF, (), off, Grid(64, 16))[0]
     assert abs(bad - fine) > 20.0 * abs(good - fine)

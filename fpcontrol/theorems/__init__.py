@@ -1,7 +1,7 @@
 """Statements of the theory as experiments: what is claimed, predicted, measured, and how well.
 
 One module a statement. An experiment is a function of its parameters that returns a ``Study``; a
-module's ``experiments(quick)`` lists those that ``fpcontrol verify`` runs.
+module's ``EXPERIMENTS`` are those that ``fpcontrol verify`` runs.
 
 Labels say where a claim comes from: a statement of the papers' kind, reconstructed because the
 printed hypotheses were not at hand (``reconstructed``), or derived here (``own``). None is quoted.
@@ -21,7 +21,7 @@ class Statement:
     Attributes:
         name: Short name, as on the command line.
         title: What it is about.
-        modules: Their names; each has a docstring and ``experiments(quick)``.
+        modules: Their names; each has a docstring and ``EXPERIMENTS``.
     """
 
     name: str
@@ -30,7 +30,8 @@ class Statement:
 
     def experiments(self, quick: bool = False) -> list[Experiment]:
         """What ``fpcontrol verify`` runs of it, imported now."""
-        return [e for module in self.modules for e in _imported(module).experiments(quick)]
+        listed = [e for module in self.modules for e in _imported(module).EXPERIMENTS]
+        return [e.quickly() for e in listed if e.quick is not None] if quick else listed
 
     @property
     def texts(self) -> list[str]:

@@ -46,10 +46,8 @@ def atom_at_a_mode(
 
     Args:
         amplitude: A, in (0, 1).
-        t1: How long the noising lasts.
         networks: Numbers of cells n, even, ascending.
         bins: Many.
-        markers: Marker cells and steps of the ODE.
 
     Raises:
         ValueError: If markers from beyond the next cell arrive, or n is odd.
@@ -115,9 +113,6 @@ def modes_at_walls(
 
     Args:
         cosines: Data, see ``HeatFlow``, with modes at both walls.
-        t1: How long the noising lasts.
-        networks: Numbers of cells n, ascending.
-        markers: Marker cells and steps of the ODE.
     """
     flow = HeatFlow(cosines or AT_WALLS, D, t1)
     study = Study(

@@ -49,8 +49,6 @@ def ripple_with_noise(
 
     Args:
         goal: Where the line leads, smooth or kink; not jump, which no drift tracks with noise.
-        a: Strength of the ripple.
-        frequencies: Periods, ascending, at least two.
         grid: Resolution; 8 cells of degree 3 a period and 100 steps unless given.
 
     Raises:

@@ -18,6 +18,7 @@ from scipy import optimize
 from fpcontrol import SDIRK4
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
+from fpcontrol.mesh import interval
 from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure_each
 from fpcontrol.theorems.framework.resolution import solve
 
@@ -45,7 +46,6 @@ def steady_constants(
     r"""Steady drifts reach :math:`0.9025/\sigma` at the best wavenumber, uniformly in sigma.
 
     Args:
-        sigmas: Noises.
         grid: Cells to a half period of the drift, and steps.
     """
     study = Study(
@@ -61,8 +61,8 @@ def steady_constants(
 
         def constant(m: int, at: Grid, sigma: float = sigma) -> float:
             v = Steady(lambda x: EPSILON * np.sin(np.pi * m * x))
-            fine = Grid(at.cells * m, at.steps, at.degree)
-            run = solve(comm, v, sigma, lambda x: np.ones(len(x)), t1, fine, scheme=SDIRK4())
+            mesh = interval(comm, at.cells * m)
+            run = solve(mesh, v, sigma, lambda x: np.ones_like(x[0]), t1, at, scheme=SDIRK4())
             g = Elements(run.space)
             w = g.evaluate(run.levels[-1]).ravel() - 1.0
             norm = math.sqrt(g.sum(float(w**2 @ g.quadrature_weights)))

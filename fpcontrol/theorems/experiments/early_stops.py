@@ -133,10 +133,7 @@ def walls_or_line(
     and from p_T cut off at the data's walls. All with the exact score, down to early stops s_0.
 
     Args:
-        sigma: Noise, 2 D = sigma**2.
-        t1: Noising time.
         amplitude: A, below 1.
-        stops: Early stops, descending.
         reach: Half the length of the truncated line, on which the standard deviation is about
             1/pi: four of them and more.
         grid: Cells on (0, 1), and steps whenever the noising time is halved.
@@ -247,7 +244,6 @@ def check_drifts(
     study.below(title, cut.slopes(stops)[-1], 0.125)
 
 
-def experiments(quick: bool) -> list[Experiment]:
-    """Coarser if quick."""
-    few = {"grid": Grid(100, 6), "reach": 1.5} if quick else {}
-    return [Experiment("t2.walls_or_line", walls_or_line, **few)]
+EXPERIMENTS = [
+    Experiment("t2.walls_or_line", walls_or_line, quick={"grid": Grid(100, 6), "reach": 1.5})
+]

@@ -31,7 +31,6 @@ from mpi4py import MPI
 import numpy as np
 from scipy.linalg import solve_banded
 
-from fpcontrol.characteristics import Flow, carry
 from fpcontrol.theorems.closed_forms.profiles import GOALS, StraightLine
 from fpcontrol.theorems.closed_forms.ripples import (
     Along,
@@ -44,8 +43,7 @@ from fpcontrol.theorems.closed_forms.ripples import (
 from fpcontrol.theorems.experiments.comoving import check_limit
 from fpcontrol.theorems.experiments.smoothed_fields import smoothings
 from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure_each
-from fpcontrol.theorems.framework.resolution import markers_between
-from fpcontrol.theorems.runs.moser_runs import flow_on_interval, response
+from fpcontrol.theorems.runs.moser_runs import carried, flow_on_interval, response
 from fpcontrol.typing import Array
 
 # Acceptance: half a percent, of either of two discretizations.
@@ -174,8 +172,6 @@ def ripples_without_noise(
 
     Args:
         goal: Where the line leads, smooth or kink.
-        a: Strength.
-        frequencies: m, ascending, at least two.
         markers_per_wave: Cells of markers a wave.
     """
     study = Study(
@@ -186,18 +182,11 @@ def ripples_without_noise(
     line, k = StraightLine.to(GOALS[goal], t1), 2.0 * math.pi * np.array(frequencies)
 
     def run(m: int, at: Grid) -> Array:
-        q, rtol = 2.0 * math.pi * m, 1e-8 / at.steps**3
-        edges = [0.0, *line.breaks, 1.0, *source_edges(a * t1, q, at.steps)]
-        markers = markers_between(comm, edges, at.cells, lambda x: line.start.value(x[:, 0]))
-        drift = Along(line) + Comoving(line, a, q)
-        flow = carry(markers, drift, [0.0, t1], rtol=rtol, atol=rtol)
-        error = flow.l2_errors(lambda t, x: line.at(t).value(x[:, 0]))[-1]
-        ends = line.goal.quantile(markers.points[:, 0])[:, None]  # the start is uniform
-        exact = Flow(markers, flow.times, np.array([markers.points, ends]), flow.log_jacobian)
-        return np.array([error / line.goal.norm, q * flow.wasserstein(exact)[-1]])
+        q, drift = 2.0 * math.pi * m, Along(line) + Comoving(line, a, 2.0 * math.pi * m)
+        edges = [*line.breaks, *source_edges(a * t1, q, at.steps)]
+        return carried(comm, line, drift, edges, at, 1e-8 / at.steps**3) * [1.0, q]
 
-    runs = measure_each(run, frequencies, lambda m: Grid(max(40, markers_per_wave * m), 1))
-    l2, w2 = runs.T
+    l2, w2 = measure_each(run, frequencies, lambda m: Grid(max(40, markers_per_wave * m), 1)).T
     exact_l2, exact_w2 = Figure.stack([comoving_errors(line.goal, a * t1, q) for q in k]).T
     limit = flat_error(a * t1)
     study.equals("relative L2 error at T, m = {}", l2, exact_l2, 1e-4, over=frequencies)
@@ -218,14 +207,9 @@ def ripples_without_noise(
     return study
 
 
-def experiments(quick: bool) -> list[Experiment]:
-    """Fewer frequencies and steps if quick."""
-    if quick:
-        few = Experiment("t4.ripple.sigma=0.5", ripples, frequencies=(1, 2, 4), steps=12)
-        return [few, Experiment("t4.ripple.sigma=0", ripples_without_noise)]
-    return [
-        Experiment("t4.ripple.sigma=0.5", ripples),
-        Experiment("t4.ripple.sigma=0", ripples_without_noise),
-        Experiment("t4.ripple.sigma=0.2", ripples, sigma=0.2),
-        Experiment("t4.smoothed", smoothings),
-    ]
+EXPERIMENTS = [
+    Experiment("t4.ripple.sigma=0.5", ripples, quick={"frequencies": (1, 2, 4), "steps": 12}),
+    Experiment("t4.ripple.sigma=0", ripples_without_noise),
+    Experiment("t4.ripple.sigma=0.2", ripples, sigma=0.2, quick=None),
+    Experiment("t4.smoothed", smoothings, quick=None),
+]

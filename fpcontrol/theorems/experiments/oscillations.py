@@ -24,7 +24,7 @@ def blow_up_family(
     *,
     t1: float = 1.0,
     sigma: float = 0.2,
-    numbers: Sequence[int] = (1, 2, 4, 8),
+    numbers: Sequence[int] = (1, 2, 4, 8, 16),
     grid: Grid | None = None,
 ) -> Study:
     r"""Drifts :math:`n^{-1}\sin(n^2x)` on :math:`[0,\pi]`: at sigma = 0 the L2 error explodes.

@@ -25,6 +25,7 @@ volumes in the disc (exponential fitting, another integrator of time): an indepe
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from mpi4py import MPI
 
@@ -32,12 +33,13 @@ import numpy as np
 from dolfinx.mesh import Mesh
 from scipy import integrate, sparse
 
-from fpcontrol import SDIRK2, FokkerPlanck, density
+from fpcontrol import SDIRK2
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
 from fpcontrol.mesh import interval
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework.resolution import solve
 from fpcontrol.typing import Array
 
 D = 1.0
@@ -65,17 +67,10 @@ def errors_of_elements(comm: MPI.Comm, radius: float, speed: float, grid: Grid) 
     """Largest L2 and L1 distances on the disc to the density 1, finite elements. Collective."""
     mesh = radial_mesh(comm, grid.cells, radius, speed)
     drift = Steady(lambda r: D / r - speed * (r < radius))
+    t1, sigma = 2.0 * radius / speed, math.sqrt(2.0 * D)
     degree = 2 * grid.degree + 2  # p/r is no polynomial in the first cell
-    equation = FokkerPlanck(
-        mesh,
-        drift,
-        math.sqrt(2.0 * D),
-        degree=grid.degree,
-        quadrature_degree=degree,
-        linear_solver="direct",  # cells from 1e-7 to 1: no matter for elimination
-    )
-    start = density.interpolate(mesh, lambda x: 2.0 * x[0], grid.degree)
-    run = equation.solve(start, 2.0 * radius / speed, grid.steps, scheme=SDIRK2())
+    options: dict[str, Any] = {"scheme": SDIRK2(), "quadrature_degree": degree}
+    run = solve(mesh, drift, sigma, lambda x: 2.0 * x[0], t1, grid, **options)
     g = Elements(run.space, degree)
     r = g.points[:, 0]
     w = np.array([g.evaluate(u).ravel() for u in run.levels]) / (2.0 * r) - 1.0

@@ -11,10 +11,11 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol import FokkerPlanck, density
+from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
 from fpcontrol.mesh import interval
 from fpcontrol.theorems.framework import Experiment, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework.resolution import solve
 from fpcontrol.typing import Array
 
 
@@ -47,11 +48,10 @@ def langevin(
     and the squares of q - p and p. Collective.
     """
     mesh, (q1, p1) = interval(comm, grid.cells, -m - 8.0, m + 8.0), masses
-    start = density.interpolate(mesh, lambda x: two_modes(x[0], m, q1)[0], grid.degree)
     drift = Steady(lambda x: 0.5 * sigma**2 * two_modes(x, m, p1)[1])
-    equation = FokkerPlanck(mesh, drift, sigma, degree=grid.degree)
-    g = equation.elements
-    rho = g.evaluate(equation.solve(start, t1, grid.steps).levels[-1]).ravel()
+    run = solve(mesh, drift, sigma, lambda x: two_modes(x[0], m, q1)[0], t1, grid)
+    g = Elements(run.space)
+    rho = g.evaluate(run.levels[-1]).ravel()
     (q, score_q), (p, score_p) = (two_modes(g.points[:, 0], m, a) for a in masses)
     rho = np.maximum(rho, 1e-300)
     parts = (
@@ -91,7 +91,6 @@ def mode_weights(
     an integral that tends to a constant for large m. Lengths are in standard deviations of a mode.
 
     Args:
-        t1: Time.
         masses: q_1 and p_1.
         distances: m, ascending.
     """
@@ -139,6 +138,4 @@ def mode_weights(
     return study
 
 
-def experiments(quick: bool) -> list[Experiment]:
-    """Quick or not."""
-    return [Experiment("t2.mode_weights", mode_weights)]
+EXPERIMENTS = [Experiment("t2.mode_weights", mode_weights)]

@@ -47,10 +47,8 @@ def similarity(
 
     Args:
         t1: Last time; aT at most 6.
-        kappas: Ascending.
         shares: Noises over the one that halves the error.
         frequencies: Numbers of periods at which they are run.
-        grid: Cells to a period, and steps; from the parameters unless given.
 
     Raises:
         ValueError: If aT is larger.

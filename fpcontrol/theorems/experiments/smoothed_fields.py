@@ -52,7 +52,6 @@ def smoothings(
     :math:`d^p` over a width d, p = 3/4: the error falls like :math:`d^{p + 1/2}`.
 
     Args:
-        limits: M, ascending.
         widths: d, descending.
     """
     study = Study(

@@ -177,7 +177,6 @@ def bounded_fields(
     Args:
         sigma: Noise, for the run that has some.
         depth: Of the gap; 1e-6 is as good as none.
-        limits: M, ascending.
         grid: Resolution of the run with noise; the gap's ends (0.35, 0.65) belong on nodes.
         cells: Cells of markers of the coarser run without noise.
     """
@@ -234,11 +233,8 @@ def bounded_fields(
     return study
 
 
-def experiments(quick: bool) -> list[Experiment]:
-    """Fewer depths and speeds, and coarser, if quick."""
-    gap: dict = {"depths": (1e-1, 1e-4, 1e-8), "cells": 800} if quick else {}
-    bounded: dict = {"limits": (1.0, 10.0), "grid": Grid(100, 25), "cells": 30} if quick else {}
-    return [
-        Experiment("t2.gap.energy", energies, **gap),
-        Experiment("t2.gap.bounded", bounded_fields, **bounded),
-    ]
+FEWER = {"limits": (1.0, 10.0), "grid": Grid(100, 25), "cells": 30}
+EXPERIMENTS = [
+    Experiment("t2.gap.energy", energies, quick={"depths": (1e-1, 1e-4, 1e-8), "cells": 800}),
+    Experiment("t2.gap.bounded", bounded_fields, quick=FEWER),
+]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, get_args, get_origin
 
 from mpi4py import MPI
@@ -16,16 +16,27 @@ from fpcontrol.theorems.framework.resolution import Grid
 # What parameters of these names are in every experiment; docstrings say where one is another.
 COMMON = {
     "comm": "Communicator; all studies are collective.",
-    "t1": "Last time T.",
+    "t1": "Last time T; for noising, how long it lasts.",
     "sigma": "Noise: its standard deviation in a unit of time.",
+    "sigmas": "Noises.",
     "D": "Diffusivity of the noising.",
-    "a": "Lipschitz constant of the drifts.",
-    "frequencies": "Numbers of periods m on the unit interval, ascending.",
+    "a": "Lipschitz constant of the drifts; of a ripple, in the markers that go with the flow.",
+    "frequencies": "Numbers of periods m on the unit interval, ascending, at least two for rates.",
     "grid": "Cells, time steps and degree of the coarser of two runs; chosen to fit unless given.",
-    "cells": "Cells of the coarser of two runs.",
+    "cells": "Cells of the coarser of two runs, of markers where there is no noise.",
+    "steps": "Number of time steps.",
+    "schemes": "Time schemes.",
     "cycles": "Numbers of cycles n, ascending, at least two.",
+    "palindromic": "Whether each cycle runs forth and back.",
+    "generators": "Of one or two dimensions; four at random in 1-D unless given.",
     "dimension": "1 or 2, of the unit interval or square.",
     "pieces": "Pieces of time in which a network's weights are constant.",
+    "cosines": "Data: coefficients of cos(j pi x) by j.",
+    "networks": "Numbers of cells n of the networks, ascending.",
+    "markers": "Cells of markers and time steps of the coarser of two runs.",
+    "stops": "Early stops, descending.",
+    "limits": "Largest speeds M, ascending.",
+    "kappas": "Values of D k^2/a, ascending.",
 }
 
 
@@ -94,16 +105,31 @@ class Experiment:
         key: Unique, such as ``t1.oscillating``.
         function: Takes the communicator and parameters by keyword; returns the study. Collective.
         values: Parameters that differ from the function's defaults.
+        quick: Those that differ besides in a quick run; ``None`` if it has no part in one.
     """
 
     key: str
     function: Callable[..., Study]
     values: Mapping[str, Any]
+    quick: Mapping[str, Any] | None
 
-    def __init__(self, key: str, function: Callable[..., Study], /, **values: Any) -> None:
+    def __init__(
+        self,
+        key: str,
+        function: Callable[..., Study],
+        /,
+        *,
+        quick: Mapping[str, Any] | None = MappingProxyType({}),
+        **values: Any,
+    ) -> None:
         object.__setattr__(self, "key", key)
         object.__setattr__(self, "function", function)
         object.__setattr__(self, "values", values)
+        object.__setattr__(self, "quick", quick)
+
+    def quickly(self) -> "Experiment":
+        """The same as it is in a quick run."""
+        return Experiment(self.key, self.function, **{**self.values, **(self.quick or {})})
 
     def run(self, comm: MPI.Comm) -> Study:
         """The study. Collective."""

@@ -77,33 +77,37 @@ def measure_each[P](
 
 
 def solve(
-    comm: MPI.Comm,
+    mesh: Mesh,
     drift: VectorField,
     sigma: Sigma,
     start: Callable[[Array], Array],
     t1: float,
     grid: Grid,
     *,
-    lower: float = 0.0,
-    upper: float = 1.0,
     scheme: Scheme | None = None,
     quadrature_degree: int | None = None,
+    linear_solver: str = "direct",
 ) -> Trajectory:
-    """Fokker-Planck equation on an interval, from a density ``(N, 1)`` to ``(N,)``. Collective.
+    """Fokker-Planck equation from a density, a function of ``x`` of shape ``(3, N)``. Collective.
 
-    The scheme is ``CrankNicolson()`` unless given; take an L-stable one for data with jumps.
+    The scheme is ``CrankNicolson()`` unless given; take an L-stable one for data with jumps. The
+    solver is exact: long steps in 1-D are too stiff for GMRES, and differences may be small.
     """
-    mesh = interval(comm, grid.cells, lower, upper)
-    rho = density.interpolate(mesh, lambda x: start(x[:1].T), grid.degree)
     equation = FokkerPlanck(
         mesh,
         drift,
         sigma,
         degree=grid.degree,
         quadrature_degree=quadrature_degree,
-        linear_solver="direct",  # on several ranks too: long steps in 1-D are too stiff for GMRES
+        linear_solver=linear_solver,
     )
+    rho = density.interpolate(mesh, start, grid.degree)
     return equation.solve(rho, t1, grid.steps, scheme=scheme)
+
+
+def cube(comm: MPI.Comm, dimension: int, cells: int) -> Mesh:
+    """The unit interval or square. Collective."""
+    return interval(comm, cells) if dimension == 1 else rectangle(comm, (cells, cells))
 
 
 def markers_between(

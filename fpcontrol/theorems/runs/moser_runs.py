@@ -1,6 +1,7 @@
 """Runs of the Fokker-Planck equation under Moser's field, exact or changed."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 from mpi4py import MPI
@@ -8,11 +9,13 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol import SDIRK2, FokkerPlanck, MoserFlow, density
-from fpcontrol.drift import as_drift
+from fpcontrol.characteristics import Flow, carry
+from fpcontrol.drift import Drift, as_drift
 from fpcontrol.mesh import interval
 from fpcontrol.quadrature import composite
 from fpcontrol.theorems.closed_forms.profiles import StraightLine
 from fpcontrol.theorems.framework import Grid
+from fpcontrol.theorems.framework.resolution import markers_between
 from fpcontrol.typing import Array, VectorField
 
 # A field switched on at once: time levels are dense near 0, in intervals that end at T/4^j.
@@ -27,6 +30,32 @@ def flow_on_interval(
     start = density.interpolate(mesh, lambda x: line.start.value(x[0]), grid.degree)
     goal = density.interpolate(mesh, lambda x: line.goal.value(x[0]), grid.degree)
     return MoserFlow(start, goal, line.t1, sigma, quadrature_degree=quadrature)
+
+
+def carried(
+    comm: MPI.Comm,
+    line: StraightLine,
+    drift: Drift,
+    edges: Sequence[float] | Array,
+    grid: Grid,
+    rtol: float,
+) -> Array:
+    """Relative L2 error and W2 at the last time of markers, uniform at first. Collective.
+
+    Args:
+        comm: Communicator.
+        line: From the uniform density; where its drift takes the markers is what is compared with.
+        drift: What carries them instead.
+        edges: Between which the flow is smooth.
+        grid: Cells of markers.
+        rtol: Tolerance of the integration in time.
+    """
+    markers = markers_between(comm, [0.0, 1.0, *edges], grid.cells, lambda x: np.ones(len(x)))
+    flow = carry(markers, drift, [0.0, line.t1], rtol=rtol, atol=rtol)
+    exact = line.goal.quantile(markers.points[:, 0])[:, None]  # F_0(y) = y
+    right = Flow(markers, flow.times, np.stack([markers.points, exact]), flow.log_jacobian)
+    error = flow.l2_errors(lambda t, x: line.at(t).value(x[:, 0]))[-1]
+    return np.array([error / line.goal.norm, flow.wasserstein(right)[-1]])
 
 
 def energy(flow: MoserFlow, edges: Array, points: int) -> float:

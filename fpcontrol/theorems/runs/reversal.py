@@ -13,6 +13,7 @@ from fpcontrol import SDIRK4, density, distances
 from fpcontrol.characteristics.flow import binned_l2
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.distances.optimal_transport import Distribution, pieces_of
+from fpcontrol.mesh import interval
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork, gauss_times
 from fpcontrol.theorems.framework import Figure, Grid
 from fpcontrol.theorems.framework.resolution import solve
@@ -26,17 +27,15 @@ DIVISIONS, PASSES = 16, 3  # of marker cells beside atoms
 def sde_density(comm: MPI.Comm, net: ScoreNetwork, grid: Grid) -> fem.Function:
     """Density of the reverse SDE at the data's end, with a node at every jump. Collective."""
     flow, n = net.flow, net.n
-    aligned = Grid(n * math.ceil(grid.cells / n), grid.steps, grid.degree)
-    run = solve(
-        comm,
-        lambda t, x: 2.0 * flow.D * net(flow.t1 - t, x),
-        math.sqrt(2.0 * flow.D),
-        lambda x: flow.density(flow.t1, x[:, 0]),
-        flow.t1,
-        aligned,
-        scheme=SDIRK4(),
-    )
-    return run[-1]
+    mesh, sigma = interval(comm, n * math.ceil(grid.cells / n)), math.sqrt(2.0 * flow.D)
+
+    def drift(t: float, x: Array) -> Array:
+        return 2.0 * flow.D * net(flow.t1 - t, x)
+
+    def start(x: Array) -> Array:
+        return flow.density(flow.t1, x[0])
+
+    return solve(mesh, drift, sigma, start, flow.t1, grid, scheme=SDIRK4())[-1]
 
 
 def sde_figures(comm: MPI.Comm, bins: Sequence[int], net: ScoreNetwork, grid: Grid) -> Array:

@@ -46,7 +46,7 @@ import numpy as np
 from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.closed_forms.ripples import Ripple
 from fpcontrol.theorems.experiments import constants, oscillations, radial
-from fpcontrol.theorems.experiments.similarity import KAPPAS, similarity
+from fpcontrol.theorems.experiments.similarity import similarity
 from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure_each
 from fpcontrol.theorems.runs.oscillation_runs import carried_twice, on_unit_interval, resolving
 from fpcontrol.typing import Array
@@ -63,30 +63,6 @@ def ripples(a: float, frequencies: Sequence[int]) -> list[Ripple]:
 # -- with noise ------------------------------------------------------------------------------------
 
 
-def oscillating_family(
-    comm: MPI.Comm,
-    *,
-    a: float = 2.0,
-    t1: float = 1.0,
-    sigma: float = 0.5,
-    frequencies: Sequence[int] = (1, 2, 4, 8),
-    grid: Grid | None = None,
-) -> Study:
-    r"""With noise the density forgets drifts ``(a/k) sin(kx)``, ``k = 2 pi m``, as k grows.
-
-    Args:
-        grid: Cells to a period, and steps; from the parameters unless given.
-    """
-    study = Study(
-        f"oscillating drifts, sigma={sigma:g}, a={a:g}, T={t1:g}",
-        r"The L2 error falls as $a/(\sqrt{2}Dk^2)$ once $\kappa = Dk^2/a$ and $\kappa aT$ exceed "
-        "1.",
-    )
-    errors = with_noise(study, "", comm, a, t1, sigma, frequencies, grid)
-    draw_frequencies(study, a, t1, frequencies, {sigma: errors})
-    return study
-
-
 def oscillating_table(
     comm: MPI.Comm,
     *,
@@ -96,12 +72,7 @@ def oscillating_table(
     frequencies: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
     grid: Grid | None = None,
 ) -> Study:
-    r"""``oscillating_family`` for several noises and none, in one picture.
-
-    Args:
-        sigmas: Noises.
-        grid: Cells to a period, and steps; from the parameters unless given.
-    """
+    r"""With noise the density forgets drifts ``(a/k) sin(kx)``, ``k = 2 pi m``, as k grows."""
     study = Study(
         f"oscillating drifts, several noises, a={a:g}, T={t1:g}",
         r"With noise the L2 error falls as $k^{-2}$ from $k\sim\sqrt{a}/\sigma$ on; without, it is "
@@ -221,27 +192,15 @@ def without_noise(
     return study
 
 
-def experiments(quick: bool) -> list[Experiment]:
-    """Fewer frequencies and noises if quick."""
-    sigmas = (0.5, 0.1) if quick else (0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
-    m = (1, 4, 16) if quick else (1, 2, 4, 8, 16, 32, 64)
-    kappas = (0.01, 1.0, 100.0) if quick else KAPPAS
-    radii = (0.3, 0.01, 0.003) if quick else (0.3, 0.1, 0.03, 0.01, 0.003)
-    numbers = (1, 2, 4) if quick else (1, 2, 4, 8, 16)
-    return [
-        Experiment("t1.oscillating", oscillating_table, sigmas=sigmas, frequencies=m),
-        Experiment("t1.oscillating.sigma=0", without_noise),
-        Experiment("t1.similarity", similarity, kappas=kappas),
-        Experiment("t1.steady", constants.steady_constants),
-        Experiment("t1.disc", radial.unbounded_differences, radii=radii),
-        *(
-            Experiment(
-                f"t1.blow-up.sigma={sigma:g}",
-                oscillations.blow_up_family,
-                sigma=sigma,
-                numbers=numbers,
-            )
-            for sigma in ((0.2,) if quick else (0.5, 0.2, 0.1))
-        ),
-        Experiment("t1.square", oscillations.product_form, frequencies=(1,) if quick else (1, 2)),
-    ]
+FEW = {"sigmas": (0.5, 0.1), "frequencies": (1, 4, 16)}
+EXPERIMENTS = [
+    Experiment("t1.oscillating", oscillating_table, quick=FEW),
+    Experiment("t1.oscillating.sigma=0", without_noise),
+    Experiment("t1.similarity", similarity, quick={"kappas": (0.01, 1.0, 100.0)}),
+    Experiment("t1.steady", constants.steady_constants),
+    Experiment("t1.disc", radial.unbounded_differences, quick={"radii": (0.3, 0.01, 0.003)}),
+    Experiment("t1.blow-up.sigma=0.5", oscillations.blow_up_family, sigma=0.5, quick=None),
+    Experiment("t1.blow-up.sigma=0.2", oscillations.blow_up_family, quick={"numbers": (1, 2, 4)}),
+    Experiment("t1.blow-up.sigma=0.1", oscillations.blow_up_family, sigma=0.1, quick=None),
+    Experiment("t1.square", oscillations.product_form, quick={"frequencies": (1,)}),
+]

@@ -21,29 +21,16 @@ from mpi4py import MPI
 
 import numpy as np
 from dolfinx import fem
-from dolfinx.mesh import Mesh
 
 from fpcontrol import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, FokkerPlanck, density, distances
 from fpcontrol.characteristics import Markers, carry
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure
+from fpcontrol.theorems.framework.resolution import cube
 from fpcontrol.typing import Array
 from fpcontrol.verification import Manufactured, l2_error, orders
 
 SCHEMES = (BackwardEuler(), CrankNicolson(), SDIRK2(), SDIRK4())
-
-
-def experiments(quick: bool = False) -> list[Experiment]:
-    """Orders in space and in time, and the mass."""
-    listed = [
-        Experiment("equation.mass", mass),
-        Experiment("equation.characteristics", characteristics),
-        Experiment("equation.distances", known_distances),
-        Experiment("equation.space.1d", orders_in_space),
-        Experiment("equation.time", orders_in_time),
-    ]
-    square = Experiment("equation.space.2d", orders_in_space, dimension=2, cells=(4, 8, 16))
-    return listed if quick else [*listed, square]
 
 
 def mass(
@@ -59,7 +46,6 @@ def mass(
 
     Args:
         cells: A side.
-        steps: Number of steps.
         rtol: Relative tolerance of GMRES.
     """
     study = Study(
@@ -204,11 +190,6 @@ def orders_in_space(
     return study
 
 
-def cube(comm: MPI.Comm, dimension: int, cells: int) -> Mesh:
-    """The unit interval or square. Collective."""
-    return interval(comm, cells) if dimension == 1 else rectangle(comm, (cells, cells))
-
-
 def orders_in_time(
     comm: MPI.Comm,
     *,
@@ -252,3 +233,13 @@ def _check_orders(study: Study, errors: dict[str, list[float]], predicted: list[
     # far from the order below and above.
     found = Figure.refined(*np.array([orders(values) for values in errors.values()]).T)
     study.equals("{}: observed order", found, predicted, 0.1, over=errors)
+
+
+EXPERIMENTS = [
+    Experiment("equation.mass", mass),
+    Experiment("equation.characteristics", characteristics),
+    Experiment("equation.distances", known_distances),
+    Experiment("equation.space.1d", orders_in_space),
+    Experiment("equation.time", orders_in_time),
+    Experiment("equation.space.2d", orders_in_space, dimension=2, cells=(4, 8, 16), quick=None),
+]

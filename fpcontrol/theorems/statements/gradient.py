@@ -53,23 +53,10 @@ from fpcontrol import (
 from fpcontrol.mesh import interval
 from fpcontrol.stepping.schemes import Scheme
 from fpcontrol.theorems.framework import Experiment, Grid, Line, Study, measure
-from fpcontrol.theorems.statements.equation import cube
+from fpcontrol.theorems.framework.resolution import cube
 from fpcontrol.typing import Array
 
 SCHEMES = (CrankNicolson(), BackwardEuler(), SDIRK2(), SDIRK4())
-
-
-def experiments(quick: bool = False) -> list[Experiment]:
-    """Identities of the discrete derivative, and its closed form."""
-    identical = [
-        Experiment(f"gradient.identities.{d}d.sigma={sigma:g}", run, dimension=d)
-        for d in ((1,) if quick else (1, 2))
-        for sigma, run in ((0.4, identities), (0.0, identities_without_noise))
-    ]
-    return identical + [
-        Experiment(f"gradient.closed_form.sigma={sigma:g}", closed_form, sigma=sigma)
-        for sigma in ((0.5, 0.0) if quick else (0.5, 0.1, 0.0))
-    ]
 
 
 # -- identities ------------------------------------------------------------------------------------
@@ -91,7 +78,6 @@ def identities(
     Args:
         cells: A side.
         steps: A multiple of ``pieces``.
-        schemes: Time schemes.
     """
     study = Study(
         f"Identities of the derivative, {dimension}-D, $\\sigma = {sigma:g}$",
@@ -279,3 +265,14 @@ def _sensitivity(
     # Smooth on both sides of the end of the piece only.
     total = quad(integrand, alpha, beta)[0] + quad(integrand, beta, t1)[0]
     return total / (t1 * (1.0 + a**2 / 6.0))
+
+
+EXPERIMENTS = [
+    Experiment("gradient.identities.1d.sigma=0.4", identities),
+    Experiment("gradient.identities.1d.sigma=0", identities_without_noise),
+    Experiment("gradient.identities.2d.sigma=0.4", identities, dimension=2, quick=None),
+    Experiment("gradient.identities.2d.sigma=0", identities_without_noise, dimension=2, quick=None),
+    Experiment("gradient.closed_form.sigma=0.5", closed_form),
+    Experiment("gradient.closed_form.sigma=0.1", closed_form, sigma=0.1, quick=None),
+    Experiment("gradient.closed_form.sigma=0", closed_form, sigma=0.0),
+]

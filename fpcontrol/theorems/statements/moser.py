@@ -33,20 +33,20 @@ from dolfinx.mesh import Mesh
 from fpcontrol import MoserFlow, density
 from fpcontrol.characteristics import Flow, Markers, carry
 from fpcontrol.distances.measures import h_minus_1
-from fpcontrol.mesh import interval, rectangle
+from fpcontrol.mesh import interval
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.quadrature import composite
 from fpcontrol.theorems.closed_forms.profiles import GOALS, StraightLine
 from fpcontrol.theorems.closed_forms.ripples import Along
 from fpcontrol.theorems.experiments import moser_stability
 from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure
-from fpcontrol.theorems.framework.resolution import disk, l_shape
+from fpcontrol.theorems.framework.resolution import cube, disk, l_shape
 from fpcontrol.theorems.runs.moser_runs import distances, energy, flow_on_interval
 from fpcontrol.typing import Array
 
 DOMAINS: dict[str, Callable[[MPI.Comm, int], Mesh]] = {
     "interval": interval,
-    "square": lambda comm, n: rectangle(comm, (n, n)),
+    "square": lambda comm, n: cube(comm, 2, n),
     "l_shape": l_shape,
     "disk": disk,
 }
@@ -127,7 +127,6 @@ def without_noise(
 
     Args:
         goal: smooth, kink or jump; the start is uniform.
-        cells: Cells of markers.
         rtol: Tolerance of the integration in time.
     """
     study = Study(
@@ -265,15 +264,13 @@ def _energy_with_noise(line: StraightLine, D: float) -> float:
     return sum(dt * rate(t) for t, dt in zip(times, weights, strict=True))
 
 
-def experiments(quick: bool) -> list[Experiment]:
-    """Fewer goals without noise if quick."""
-    found = [Experiment(f"t4.exact.{name}", exactness, domain=name) for name in DOMAINS]
-    found += [
-        Experiment(f"t4.exact.sigma=0.{goal}", without_noise, goal=goal)
-        for goal in (("kink",) if quick else ("smooth", "kink"))
-    ]
-    found.append(Experiment("t4.regularity", regularity))
-    if not quick:
-        jump = {"goal": "jump", "cells": 20, "rtol": 1e-7}
-        found.append(Experiment("t4.exact.sigma=0.jump", without_noise, **jump))
-    return found + moser_stability.experiments(quick)
+EXPERIMENTS = [
+    *(Experiment(f"t4.exact.{name}", exactness, domain=name) for name in DOMAINS),
+    Experiment("t4.exact.sigma=0.smooth", without_noise, goal="smooth", quick=None),
+    Experiment("t4.exact.sigma=0.kink", without_noise, goal="kink"),
+    Experiment("t4.regularity", regularity),
+    Experiment(
+        "t4.exact.sigma=0.jump", without_noise, goal="jump", cells=20, rtol=1e-7, quick=None
+    ),
+    *moser_stability.EXPERIMENTS,
+]

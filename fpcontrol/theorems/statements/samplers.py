@@ -72,11 +72,7 @@ def same_network(
 
     Args:
         cosines: Data, see ``HeatFlow``; modes inside.
-        t1: How long the noising lasts.
-        networks: Numbers of cells n, ascending.
         growth: Least factor of the ODE's L2 error from 250 to 4000 bins (4 for atoms alone).
-        grid: Cells and steps of the SDE's density.
-        markers: Marker cells and steps of the ODE.
 
     Raises:
         ValueError: For networks that do not resolve the data.
@@ -142,13 +138,6 @@ def continuous_score(
 
     The derivative of the score's error is of first order in 1/n, and averages out along the flow
     save near the modes, where markers do not pass cells: a rate between 1 and 2.
-
-    Args:
-        cosines: Data, see ``HeatFlow``.
-        t1: How long the noising lasts.
-        networks: Numbers of cells n, ascending.
-        grid: Cells and steps of the SDE's density.
-        markers: Marker cells and steps of the ODE.
 
     Raises:
         ValueError: For networks that do not resolve the data.
@@ -282,16 +271,13 @@ def draw_densities(
     )
 
 
-def experiments(quick: bool) -> list[Experiment]:
-    """Fewer networks and markers if quick."""
-    n = (8, 16) if quick else (8, 16, 32, 64)
-    markers = Grid(2000, 50) if quick else Grid(8000, 200)
-    return [
-        Experiment(key, study, networks=n, markers=markers)
-        for key, study in (
-            ("t1.samplers", same_network),
-            ("t1.samplers.continuous", continuous_score),
-            ("t1.samplers.atom", atoms.atom_at_a_mode),
-            ("t1.samplers.walls", atoms.modes_at_walls),
-        )
-    ]
+FEW = {"networks": (8, 16), "markers": Grid(2000, 50)}
+EXPERIMENTS = [
+    Experiment(key, study, markers=Grid(8000, 200), quick=FEW)
+    for key, study in (
+        ("t1.samplers", same_network),
+        ("t1.samplers.continuous", continuous_score),
+        ("t1.samplers.atom", atoms.atom_at_a_mode),
+        ("t1.samplers.walls", atoms.modes_at_walls),
+    )
+]

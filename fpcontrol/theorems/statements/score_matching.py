@@ -63,9 +63,6 @@ def entropies(
 
     Args:
         data: disconnected (0.7 and 0.3 of the mass on two intervals), jump or kink.
-        sigma: Noise, 2 D = sigma**2.
-        t1: Noising time.
-        stops: Early stops, descending.
         grid: Cells, and steps whenever the noising time is halved; breaks of the data are nodes.
     """
     study = Study(
@@ -160,11 +157,12 @@ def _kinks(profile: Profile, tau: float, p: float = 0.75) -> float:
     return math.sqrt(inner + 2.0 * outer)
 
 
-def experiments(quick: bool) -> list[Experiment]:
-    """Fewer data and earlier stops if quick."""
-    few = {"stops": (1e-2, 1e-3), "grid": Grid(100, 8)} if quick else {}
-    names = ("disconnected", "kink") if quick else DATA
-    found = [Experiment(f"t2.entropy.{data}", entropies, data=data, **few) for data in names]
-    return found + [
-        e for part in (vacuum, score_limits, early_stops) for e in part.experiments(quick)
-    ]
+FEW = {"stops": (1e-2, 1e-3), "grid": Grid(100, 8)}
+EXPERIMENTS = [
+    Experiment("t2.entropy.disconnected", entropies, quick=FEW),
+    Experiment("t2.entropy.jump", entropies, data="jump", quick=None),
+    Experiment("t2.entropy.kink", entropies, data="kink", quick=FEW),
+    *vacuum.EXPERIMENTS,
+    *score_limits.EXPERIMENTS,
+    *early_stops.EXPERIMENTS,
+]

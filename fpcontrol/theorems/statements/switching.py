@@ -38,16 +38,8 @@ import numpy as np
 
 from fpcontrol import SDIRK2, FokkerPlanck, density
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.mesh import interval, rectangle
-from fpcontrol.theorems.framework import (
-    Experiment,
-    Figure,
-    Grid,
-    Line,
-    Study,
-    measure,
-    measure_each,
-)
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study
+from fpcontrol.theorems.framework.resolution import cube, measure, measure_each
 from fpcontrol.theorems.runs.generators import STARTS, Average, Generators, Switched, distances
 from fpcontrol.typing import Array
 
@@ -68,9 +60,7 @@ def switching_without_noise(
     r"""Rates in the number of cycles along characteristics.
 
     Args:
-        generators: Of one or two dimensions; four at random in 1-D unless given.
         start: bump, or in 1-D also block or box, which have jumps.
-        palindromic: Whether each cycle runs forth and back.
         cells: Cells of markers in each direction.
     """
     generators = generators or Generators.drawn()
@@ -129,10 +119,7 @@ def compared(
     Collective; ``grid.steps`` counts the steps of a slot.
     """
     dimension = switched.generators.dimension
-    if dimension == 1:
-        mesh = interval(comm, grid.cells)
-    else:
-        mesh = rectangle(comm, (grid.cells, grid.cells))
+    mesh = cube(comm, dimension, grid.cells)
     rho_0 = density.interpolate(mesh, lambda x: STARTS[start][0](x[:dimension].T), grid.degree)
     steps, g = grid.steps * switched.slots, Elements(rho_0.function_space)
     # At every switch the flux through the walls jumps: an L-stable scheme.
@@ -160,9 +147,7 @@ def switching_with_noise(
     r"""Rates in the number of cycles with noise, at the last time and over all slots.
 
     Args:
-        generators: Of one or two dimensions; four at random in 1-D unless given.
         start: bump, block or box.
-        palindromic: Whether each cycle runs forth and back.
         grid: Cells in each direction, steps a slot, degree.
     """
     generators = generators or Generators.drawn()
@@ -246,34 +231,31 @@ def product_on_square(
     return study
 
 
-def experiments(quick: bool) -> list[Experiment]:
-    """Fewer cycles if quick, and one dimension only."""
-    without, with_noise, few = switching_without_noise, switching_with_noise, (8, 16, 32)
-    long = (16, 32, 64) if quick else (4, 8, 16, 32, 64, 128)
-    short = (8, 16, 32) if quick else (4, 8, 16, 32, 64)
-    runs = [
-        Experiment("t5.without.bump", without, cycles=long, cells=40),
-        Experiment("t5.without.box", without, start="box", cycles=long, cells=40),
-        Experiment("t5.with.sigma=0.2", with_noise, cycles=short),
-        Experiment("t5.with.palindromic", with_noise, palindromic=True, cycles=few),
-    ]
-    if quick:
-        return runs
-    coupled = {"generators": Generators.drawn(2, speed=0.4).turned(0.5)}
-    return [
-        *runs,
-        *(
-            Experiment(
-                f"t5.with.{start}.sigma={sigma:g}",
-                with_noise,
-                start=start,
-                sigma=sigma,
-                cycles=short,
-            )
-            for start, sigma in (("bump", 0.5), ("bump", 0.1), ("block", 0.2), ("box", 0.2))
-        ),
-        Experiment("t5.without.palindromic", without, palindromic=True, cycles=few),
-        Experiment("t5.without.square", without, **coupled, cycles=(4, 8, 16), cells=6),
-        Experiment("t5.with.square", with_noise, **coupled, sigma=0.5, cycles=few, grid=Grid(8, 2)),
-        Experiment("t5.with.product", product_on_square),
-    ]
+ALONG, NOISY = switching_without_noise, switching_with_noise
+MANY, SOME, FEW = (4, 8, 16, 32, 64, 128), (4, 8, 16, 32, 64), (8, 16, 32)
+COUPLED = Generators.drawn(2, speed=0.4).turned(0.5)
+QUICK_ALONG, QUICK_NOISY = {"cycles": (16, 32, 64)}, {"cycles": FEW}
+EXPERIMENTS = [
+    Experiment("t5.without.bump", ALONG, cycles=MANY, cells=40, quick=QUICK_ALONG),
+    Experiment("t5.without.box", ALONG, start="box", cycles=MANY, cells=40, quick=QUICK_ALONG),
+    Experiment("t5.with.sigma=0.2", NOISY, cycles=SOME, quick=QUICK_NOISY),
+    Experiment("t5.with.palindromic", NOISY, palindromic=True, cycles=FEW),
+    Experiment("t5.with.bump.sigma=0.5", NOISY, sigma=0.5, cycles=SOME, quick=None),
+    Experiment("t5.with.bump.sigma=0.1", NOISY, sigma=0.1, cycles=SOME, quick=None),
+    Experiment("t5.with.block.sigma=0.2", NOISY, start="block", cycles=SOME, quick=None),
+    Experiment("t5.with.box.sigma=0.2", NOISY, start="box", cycles=SOME, quick=None),
+    Experiment("t5.without.palindromic", ALONG, palindromic=True, cycles=FEW, quick=None),
+    Experiment(
+        "t5.without.square", ALONG, generators=COUPLED, cycles=(4, 8, 16), cells=6, quick=None
+    ),
+    Experiment(
+        "t5.with.square",
+        NOISY,
+        generators=COUPLED,
+        sigma=0.5,
+        cycles=FEW,
+        grid=Grid(8, 2),
+        quick=None,
+    ),
+    Experiment("t5.with.product", product_on_square, quick=None),
+]

@@ -82,8 +82,6 @@ def comoving_ripple(
     Args:
         goal: Where the line from the uniform density leads: smooth, kink or jump.
         a: Lipschitz constant of the ripple in markers.
-        frequencies: Periods ``m``, ascending, at least two.
-        cells: Cells of markers a period.
     """
     study = Study(
         f"co-moving ripple, sigma = 0, {goal} reference, a = {a:g}, T = {t1:g}",
@@ -157,33 +155,18 @@ def _draw_density(study: Study, goal: Profile, at: float, m: int = 8) -> None:
     study.picture(f"Densities at T, m = {m}", "x", "density", *lines)
 
 
-def experiments(quick: bool) -> list[Experiment]:
-    """Fewer noises and frequencies if quick."""
-    noisy: list[tuple[str, float, tuple[int, ...]]] = [
-        ("kink", 0.5, (2, 4, 8)),
-        ("smooth", 0.5, (4, 8, 16)),
-    ]
-    if not quick:
-        noisy = [
-            ("kink", 0.5, (1, 2, 4, 8, 16)),
-            ("kink", 0.2, (2, 4, 8, 16)),
-            ("smooth", 0.5, (1, 2, 4, 8, 16)),
-            ("smooth", 0.2, (4, 8, 16, 32, 48)),
-        ]
-    standing = (4, 8, 16) if quick else (2, 4, 8, 16, 32)
-    return [
-        *(Experiment(f"t3.comoving.{goal}", comoving_ripple, goal=goal) for goal in GOALS),
-        *(
-            Experiment(
-                f"t3.noise.{goal}.sigma={sigma:g}",
-                ripple_with_noise,
-                goal=goal,
-                sigma=sigma,
-                frequencies=m,
-            )
-            for goal, sigma, m in noisy
-        ),
-        Experiment("t3.control.standing", standing_ripple, frequencies=standing),
-        Experiment("t3.control.benign", benign_sequence),
-        Experiment("t3.trap.upwind", upwind_trap),
-    ]
+def _noisy(goal: str, sigma: float, m: tuple[int, ...], quick: tuple[int, ...] = ()) -> Experiment:
+    few, key = {"frequencies": quick} if quick else None, f"t3.noise.{goal}.sigma={sigma:g}"
+    return Experiment(key, ripple_with_noise, goal=goal, sigma=sigma, frequencies=m, quick=few)
+
+
+EXPERIMENTS = [
+    *(Experiment(f"t3.comoving.{goal}", comoving_ripple, goal=goal) for goal in GOALS),
+    _noisy("kink", 0.5, (1, 2, 4, 8, 16), quick=(2, 4, 8)),
+    _noisy("kink", 0.2, (2, 4, 8, 16)),
+    _noisy("smooth", 0.5, (1, 2, 4, 8, 16), quick=(4, 8, 16)),
+    _noisy("smooth", 0.2, (4, 8, 16, 32, 48)),
+    Experiment("t3.control.standing", standing_ripple, quick={"frequencies": (4, 8, 16)}),
+    Experiment("t3.control.benign", benign_sequence),
+    Experiment("t3.trap.upwind", upwind_trap),
+]
