@@ -105,7 +105,7 @@ def sweep(
             }
         )
 
-    # What is done once costs as much as many steps of a drift that stays, and so does its noise.
+    # What is done once costs as much as many steps of a steady drift, and so does its noise.
     longer = Case(n, degree, SHORT + 8 * (steps - SHORT), dimension)
     for name in effort.drifts:
         # A factorization of the largest takes half a minute, and every round four: not that one.

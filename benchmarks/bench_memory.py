@@ -137,7 +137,7 @@ def run(spec: Spec, phases: Phases | None) -> Row:
             storage = problem.runs.storage
             counts |= storage.record() | {"derivative": derivative.ravel().tolist()}
         return counts
-    # A drift that stays is factored (in 2-D), as the equation does unless told otherwise.
+    # A steady drift is factored (in 2-D), as the equation does unless told otherwise.
     options = {} if spec.what == "steady" else common
     drift = steady(case) if spec.what == "steady" else cheap(case)
     equation = fpc.FokkerPlanck(case.mesh, drift, SIGMA, degree=case.degree, **options)

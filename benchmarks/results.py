@@ -1,4 +1,4 @@
-"""Results of a benchmark: DIR/NAME.json and the figures drawn from it, whole or not there.
+"""Results of a benchmark: DIR/NAME.json and the figures drawn from it, replaced atomically.
 
     python benchmarks/results.py DIR [NAME ...]        # draws the figures again
 

@@ -263,7 +263,7 @@ def write_json(content: Mapping[str, Any], path: str | os.PathLike[str], comm: M
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has for a value that is none of its own."""
+    """A JSON value in place of one that JSON does not have."""
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in fields(value)}
     if isinstance(value, os.PathLike):

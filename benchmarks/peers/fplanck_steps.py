@@ -1,4 +1,4 @@
-"""fplanck on the Gaussian in a drift that stays; prints JSON. Runs in an environment of its own.
+"""fplanck on the Gaussian in a steady drift; prints JSON. Runs in an environment of its own.
 
     .venv-peers/bin/python benchmarks/peers/fplanck_steps.py --cells 50
 

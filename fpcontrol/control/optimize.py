@@ -234,11 +234,11 @@ class _Run:
         return value
 
     def _too_long(self, x: PETSc.Vec, gradient: PETSc.Vec) -> float:
-        r"""Stand-in for value and derivative at a trial step that could not be evaluated.
+        r"""A surrogate for value and derivative at a trial step that could not be evaluated.
 
-        Those of the parabola along the step :math:`s` that starts as J does, with slope
-        :math:`g\cdot s < 0`, and has its minimum at a quarter of it: a line search sees a value
-        above all that it accepts, and interpolates to a shorter step.
+        A parabola along the step :math:`s`, with the value of J and its slope :math:`g\cdot s < 0`
+        at the start, and its minimum a quarter of the way: a line search sees a value that it
+        rejects, and interpolates to a shorter step.
         """
         assert self._base is not None
         start, value, dual = self._base

@@ -1,4 +1,4 @@
-"""What a reverse sweep finds stored: levels and operators, chosen for a budget of memory."""
+"""The storage plan of a reverse sweep: levels and operators kept within a budget of memory."""
 
 import math
 import mmap

@@ -1,4 +1,4 @@
-"""Two densities made comparable: at the same points, of the same mass, not negative."""
+"""Two densities at common quadrature points, with their masses and signs checked."""
 
 import math
 

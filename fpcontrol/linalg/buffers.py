@@ -1,4 +1,4 @@
-"""Results that are costly to make and large to keep: the latest ones are kept."""
+"""Caches of large results that are costly to make: the most recent ones are kept."""
 
 from collections.abc import Callable, Hashable
 

@@ -50,9 +50,9 @@ class LinearSolver:
             costs no more than a few products, GMRES otherwise, and where that fails, as with a
             wild drift that an optimizer tries, a direct solve in its place.
         dimension: Dimension of the mesh, for ``"auto"``.
-        fill: Layout of the incomplete LU, as far as options do not say it.
-        petsc_options: PETSc options by name without prefix, such as ``{"ksp_rtol": 1e-8}``. They
-            go last, and so does the command line with the prefix ``fpcontrol_``.
+        fill: Layout of the incomplete LU, where options leave it open.
+        petsc_options: PETSc options by name without prefix, such as ``{"ksp_rtol": 1e-8}``.
+            They override the defaults; the command line (prefix ``fpcontrol_``) overrides both.
         prefix: PETSc options prefix.
 
     Raises:

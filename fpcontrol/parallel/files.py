@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, then renamed."""
+"""Atomic replacement of files: written beside their place, then renamed."""
 
 import errno
 import os

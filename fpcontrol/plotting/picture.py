@@ -1,4 +1,4 @@
-"""Figures that need no pyplot: made and checked on rank 0, written when they are whole."""
+"""Figures that need no pyplot: made and checked on rank 0, written atomically."""
 
 import io
 import os

@@ -15,7 +15,6 @@ mass crosses the zeros of the drift, Wasserstein distances that are :math:`1/k` 
 
 import functools
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import integrate, linalg, optimize
@@ -27,40 +26,9 @@ MODES = 1 << 10
 STRONGEST = 6.0
 
 
-@dataclass(frozen=True)
-class CosineSeries:
-    """Solution of the scaled equation.
-
-    Attributes:
-        times: Scaled times, shape ``(T,)``.
-        coefficients: Of ``cos(ny)`` for n = 1, 2, ..., shape ``(T, N)``.
-    """
-
-    times: Array
-    coefficients: Array
-
-    @property
-    def l2_errors(self) -> Array:
-        r"""Relative L2 distances to the uniform density at all times, ``(T,)``."""
-        return np.sqrt(0.5 * (self.coefficients**2).sum(axis=1))
-
-    @property
-    def wasserstein(self) -> Array:
-        r""":math:`k W_2` to the uniform density at all times, ``(T,)``.
-
-        :math:`W_2^2` is the mean of :math:`(F(y) - y)^2\rho(y)`, where F is the primitive of
-        :math:`\rho`: a cosine polynomial, which equidistant points integrate exactly.
-        """
-        n = np.arange(1, self.coefficients.shape[1] + 1)
-        y = np.pi * (np.arange(4 * len(n)) + 0.5) / (4 * len(n))
-        shift = (self.coefficients / n) @ np.sin(np.outer(n, y))
-        rho = 1.0 + self.coefficients @ np.cos(np.outer(n, y))
-        return np.sqrt((shift**2 * rho).mean(axis=1))
-
-
 @functools.lru_cache(maxsize=512)
-def cosine_series(kappa: float, strength: float, levels: int = 32) -> CosineSeries:
-    r"""The scaled equation up to ``strength`` :math:`= aT`, by exponentials of matrices.
+def solution(kappa: float, strength: float, levels: int = 32) -> Array:
+    r"""Coefficients of the scaled equation up to ``strength`` :math:`= aT`, by matrix exponentials.
 
     The number of modes is doubled until the last ones are at round-off.
 
@@ -69,10 +37,12 @@ def cosine_series(kappa: float, strength: float, levels: int = 32) -> CosineSeri
         strength: :math:`aT`.
         levels: Number of equal steps at whose ends the solution is returned.
 
+    Returns:
+        Those of ``cos(ny)``, n = 1, 2, ..., at all times, ``(levels + 1, N)``.
+
     Raises:
         ArithmeticError: If ``MODES`` modes are not enough: ``kappa`` is too small.
     """
-    times = np.linspace(0.0, strength, levels + 1)
     modes = 16
     while modes <= MODES:
         n = np.arange(1.0, modes + 1.0)
@@ -81,13 +51,13 @@ def cosine_series(kappa: float, strength: float, levels: int = 32) -> CosineSeri
         # The constant force on the first mode makes one more row and column.
         a = np.pad(a, ((0, 1), (0, 1)))
         a[0, -1] = -1.0
-        step, u = linalg.expm(times[1] * a), np.append(np.zeros(modes), 1.0)
+        step, u = linalg.expm(strength / levels * a), np.append(np.zeros(modes), 1.0)
         c = np.zeros((levels + 1, modes))
         for i in range(levels):
             u = step @ u
             c[i + 1] = u[:-1]
         if np.abs(c[:, -2:]).max() <= 1e-14 * np.abs(c).max():
-            return CosineSeries(times, c)
+            return c
         modes *= 2
     raise ArithmeticError(f"kappa = {kappa:g} needs more than {MODES} modes; use a larger one.")
 
@@ -96,17 +66,22 @@ def sup_l2(kappa: float, strength: float) -> float:
     r"""Largest relative L2 error over time; in closed form :math:`\sqrt{\cosh aT - 1}` at 0."""
     if kappa == 0.0:
         return math.sqrt(math.cosh(strength) - 1.0)
-    return float(cosine_series(kappa, strength).l2_errors.max())
+    return math.sqrt(0.5 * (solution(kappa, strength) ** 2).sum(axis=1).max())
 
 
 def sup_wasserstein(kappa: float, strength: float) -> float:
     r"""Largest :math:`k W_2` over time.
 
-    Without noise :math:`\tan(Y/2) = e^{at}\tan(y/2)`, and :math:`W_2^2` is the mean of
-    :math:`(Y - y)^2` over markers.
+    :math:`W_2^2` is the mean of :math:`(F(y) - y)^2\rho(y)`, where F is the primitive of
+    :math:`\rho`: a cosine polynomial, which equidistant points integrate exactly. Without noise
+    :math:`\tan(Y/2) = e^{at}\tan(y/2)`, and it is the mean of :math:`(Y - y)^2` over markers.
     """
     if kappa > 0.0:
-        return float(cosine_series(kappa, strength).wasserstein.max())
+        c = solution(kappa, strength)
+        n = np.arange(1, c.shape[1] + 1)
+        y = np.pi * (np.arange(4 * len(n)) + 0.5) / (4 * len(n))
+        shift, rho = (c / n) @ np.sin(np.outer(n, y)), 1.0 + c @ np.cos(np.outer(n, y))
+        return math.sqrt((shift**2 * rho).mean(axis=1).max())
 
     def square(y: float) -> float:
         # Y - y without the difference: tangent of a difference, with s the half angle.

@@ -56,7 +56,7 @@ class Waves(Drift):
         return 0
 
     def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points ``(N, 1)``."""
+        """Drift at points ``(N, d)``."""
         return np.sin(x * self._k) @ self.amplitudes[:, None]
 
     def divergence(self, t: float, x: Array) -> Array:
@@ -78,7 +78,7 @@ class Pulse(Drift):
     t1: float
 
     def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points ``(N, 1)``."""
+        """Drift at points ``(N, d)``."""
         return self._amplitude(t) * np.sin(self.k * x)
 
     def divergence(self, t: float, x: Array) -> Array:

@@ -50,7 +50,7 @@ class Comoving(Drift):
     k: float
 
     def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points ``(N, 1)``."""
+        """Drift at points ``(N, d)``."""
         rho = self.line.at(t)
         return self.a / self.k * np.sin(self.k * rho.cdf(x)) / rho.value(x)
 
@@ -68,7 +68,7 @@ class Along(Drift):
     line: StraightLine
 
     def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points ``(N, 1)``."""
+        """Drift at points ``(N, d)``."""
         return self.line.speed(t, x)
 
     def divergence(self, t: float, x: Array) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import integrate
 
 from fpcontrol.theorems.closed_forms.score_networks import HeatFlow, ScoreNetwork
-from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework import Figure, Grid, Study, measure_each
 from fpcontrol.theorems.runs.reversal import (
     BINS,
     DIVISIONS,
@@ -72,14 +72,8 @@ def atom_at_a_mode(
         0.02,  # the rest of the density is 1e-3 of the atom's at this width
         over=networks,
     )
-    study.picture(
-        "The atom of the reverse ODE at the mode",
-        "n",
-        "mass",
-        Line(networks, exact, "closed form", "-"),
-        Line(networks, atom, "markers", "o"),
-        log="xy",
-    )
+    curves = {"closed form": exact, "markers": atom}
+    study.curves("The atom of the reverse ODE at the mode", "n", "mass", networks, curves, "xy")
     return study
 
 

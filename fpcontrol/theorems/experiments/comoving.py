@@ -17,7 +17,7 @@ from fpcontrol.theorems.closed_forms.ripples import (
     comoving_errors,
     still_relaxing,
 )
-from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure
+from fpcontrol.theorems.framework import Figure, Grid, Study, measure
 from fpcontrol.typing import Array
 
 
@@ -81,15 +81,9 @@ def ripple_with_noise(
     tolerance = min(0.15, max(0.02, 3.0 / kappa))
     study.equals("rate of sup_t L2 in k, last two", sup.slopes(k)[-1], -2.0, tolerance)
     study.above(f"error without noise over error with it, {last}", without[-1] / sup[-1], 10.0)
-    study.picture(
-        f"Noise: {goal} reference",
-        "periods m",
-        "L2 error (sigma = 0: at T)",
-        Line(frequencies, sup, f"sigma = {sigma:g}"),
-        Line(frequencies, asymptote, "closed form", "--"),
-        Line(frequencies, without, "sigma = 0", "s-"),
-        log="xy",
-    )
+    curves = {f"sigma = {sigma:g}": sup, "closed form": asymptote, "sigma = 0": without}
+    label = "L2 error (sigma = 0: at T)"
+    study.curves(f"Noise: {goal} reference", "periods m", label, frequencies, curves, "xy")
     return study
 
 

@@ -19,7 +19,7 @@ from fpcontrol import SDIRK4
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
 from fpcontrol.mesh import interval
-from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework import Figure, Grid, Study, measure_each
 from fpcontrol.theorems.framework.resolution import solve
 
 # Small against 1, as rho_1 - 1 is of this order, and large against the solver's 1e-13.
@@ -75,12 +75,6 @@ def steady_constants(
         study.below(f"largest sigma |w| / |dv|, {where}", found.max(), top, rel=1e-3)
         largest.append(found.max())
     s = np.array(sigmas)
-    study.picture(
-        "Steady drifts",
-        "sigma",
-        "largest |w| / |dv|",
-        Line(s, top / s, "0.9025 / sigma", "-"),
-        Line(s, Figure.stack(largest) / s, "best", "o"),
-        log="xy",
-    )
+    curves = {"0.9025 / sigma": top / s, "best": Figure.stack(largest) / s}
+    study.curves("Steady drifts", "sigma", "largest |w| / |dv|", s, curves, "xy")
     return study

@@ -1,4 +1,4 @@
-r"""What walls change in reversed noising: part of what is said about Lemma 2 (own).
+r"""What walls change in reversed noising: a supplement to Lemma 2 (own).
 
 One compactly supported density is noised by heat flow between reflecting walls, and by an
 Ornstein-Uhlenbeck process on the line. Both have reversals of finite energy. On the line the walls
@@ -20,7 +20,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.noising import Noising, OrnsteinUhlenbeck, Piece, PiecewiseHeat
-from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Study, measure_each
 from fpcontrol.theorems.runs.reversed_noising import (
     JUMP,
     SUPPORT,
@@ -171,13 +171,8 @@ def walls_or_line(
         study.report(f"{name}: L2 distance to the data, {s0}", f["distance"][-1])
         study.report(f"{name}: KL(p_0 | rho), {s0}", f["kl_data"][-1])
     check_drifts(study, all_cases["line"], found, amplitude, stops)
-    study.picture(
-        "early stopping",
-        "s_0",
-        "L2 distance to the data",
-        *(Line(stops, f["distance"], name) for name, f in found.items()),
-        log="xy",
-    )
+    curves = {name: f["distance"] for name, f in found.items()}
+    study.curves("early stopping", "s_0", "L2 distance to the data", stops, curves, "xy")
     return study
 
 

@@ -46,7 +46,7 @@ class Compression(Drift):
     rate: float
 
     def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points ``(N, 1)``."""
+        """Drift at points ``(N, d)``."""
         y = x - 0.5
         outside = REACH / (0.5 - REACH) * (0.5 - np.abs(y))
         return -self.rate * np.sign(y) * np.minimum(np.abs(y), outside)
@@ -92,7 +92,7 @@ class Worst(Drift):
         return scale * math.sqrt(0.25 / math.sqrt(math.pi) * self.variance(t) ** -1.5)
 
     def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points ``(N, 1)``."""
+        """Drift at points ``(N, d)``."""
         strength = 2.0 * self.D * math.exp(-self.base.rate * t)
         return self.base(t, x) + strength * self.gap(t, x)[1]
 

@@ -42,7 +42,7 @@ from fpcontrol.theorems.closed_forms.ripples import (
 )
 from fpcontrol.theorems.experiments.comoving import check_limit
 from fpcontrol.theorems.experiments.smoothed_fields import smoothings
-from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Study, measure_each
 from fpcontrol.theorems.runs.moser_runs import carried, flow_on_interval, response
 from fpcontrol.typing import Array
 
@@ -143,15 +143,8 @@ def ripples(
         study.equals(name, error[-1] / limit[-1], 1.0, 0.02)
         name = f"largest error over bound against its limit, m = {ms[-1]}"
         study.equals(name, ratio[-1], largest, 0.01)
-    study.picture(
-        "error and bound",
-        "m",
-        "sup_t L2 error",
-        Line(ms, error, "measured", "o"),
-        Line(ms, limit, "limit", "-"),
-        Line(ms, bound, "bound (E3)", "s--"),
-        log="xy",
-    )
+    curves = {"measured": error, "limit": limit, "bound (E3)": bound}
+    study.curves("error and bound", "m", "sup_t L2 error", ms, curves, "xy")
     return study
 
 
@@ -195,15 +188,8 @@ def ripples_without_noise(
     check_limit(study, line.goal, last, l2[-1], limit, 1.0, k[-1])
     rate, exact_rate = ((values / k).slopes(k)[-1] for values in (w2, exact_w2))
     study.equals("slope of W2 in m, last two (limit -1)", rate, exact_rate, 1e-3)
-    study.picture(
-        "no noise: L2 stays, W2 falls",
-        "m",
-        "error at T",
-        Line(frequencies, l2, "relative L2"),
-        Line(frequencies, w2 / k, "W2"),
-        Line(frequencies, limit, "limit", "-"),
-        log="xy",
-    )
+    curves = {"relative L2": l2, "W2": w2 / k, "limit": limit}
+    study.curves("no noise: L2 stays, W2 falls", "m", "error at T", frequencies, curves, "xy")
     return study
 
 

@@ -12,7 +12,7 @@ from fpcontrol.characteristics import Markers
 from fpcontrol.mesh import interval, rectangle
 from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.closed_forms.ripples import Ripple
-from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework import Figure, Grid, Study, measure_each
 from fpcontrol.theorems.runs.oscillation_runs import carried, carried_twice, sup_error
 
 # Acceptance: half a percent on figures of the Galerkin method, where kh is 0.2 or less.
@@ -55,14 +55,8 @@ def blow_up_family(
     study.equals(f"sup L2 error, n={{}}, sigma={sigma:g}", noisy, exact, CLOSE, over=numbers)
     study.equals("sup L2 error, n={}, sigma=0", l2, flat, 1e-4, over=numbers)
     study.equals("sup n^2 W2, n={}, sigma=0", w2, c2, 1e-4, over=numbers)
-    study.picture(
-        r"$v_n = n^{-1}\sin(n^2x)$",
-        "n",
-        "sup relative L2 error",
-        Line(numbers, l2, "sigma=0"),
-        Line(numbers, noisy, f"sigma={sigma:g}"),
-        log="xy",
-    )
+    curves = {"sigma=0": l2, f"sigma={sigma:g}": noisy}
+    study.curves(r"$v_n = n^{-1}\sin(n^2x)$", "n", "sup relative L2 error", numbers, curves, "xy")
     return study
 
 

@@ -38,7 +38,7 @@ from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
 from fpcontrol.mesh import interval
 from fpcontrol.parallel.errors import reduced
-from fpcontrol.theorems.framework import Figure, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework import Figure, Grid, Study, measure_each
 from fpcontrol.theorems.framework.resolution import solve
 from fpcontrol.typing import Array
 
@@ -206,15 +206,13 @@ def unbounded_differences(
     study.below("sup L1 error against Pinsker, {}", l1, pinsker, over=where)
     e3 = np.sqrt(np.pi * l**2 * np.expm1(2.0 * slow * l / D))
     study.below("control: sup L2 error at bounded speed against (E3'), {}", calm, e3, over=where)
-    study.picture(
-        "Unit disc: the drift vanishes in L2, the density does not follow",
-        "l",
-        "norm",
-        Line(l, cost, "|v| in L2(L2)", "s--"),
-        Line(l, l2, "sup L2 error", "o"),
-        Line(l, cores, r"$\sqrt{\pi/8}\,A l^2/D$", "-"),
-        Line(l, l1, "sup L1 error", "v-"),
-        Line(l, calm, "sup L2 error, bounded speed", "^--"),
-        log="xy",
-    )
+    curves = {
+        "|v| in L2(L2)": cost,
+        "sup L2 error": l2,
+        r"$\sqrt{\pi/8}\,A l^2/D$": cores,
+        "sup L1 error": l1,
+        "sup L2 error, bounded speed": calm,
+    }
+    title = "Unit disc: the drift vanishes in L2, the density does not follow"
+    study.curves(title, "l", "norm", l, curves, "xy")
     return study

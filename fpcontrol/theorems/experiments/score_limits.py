@@ -1,4 +1,4 @@
-r"""What a matched score does not see: part of what is said about Lemma 2 (own).
+r"""What a matched score does not see: a supplement to Lemma 2 (own).
 
 Two modes with other masses have nearly the same score. The Fisher divergence of the two densities
 is exponentially small in the distance of the modes, their total variation is not, and Langevin
@@ -14,7 +14,7 @@ import numpy as np
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift import Steady
 from fpcontrol.mesh import interval
-from fpcontrol.theorems.framework import Experiment, Grid, Line, Study, measure_each
+from fpcontrol.theorems.framework import Experiment, Grid, Study, measure_each
 from fpcontrol.theorems.framework.resolution import solve
 from fpcontrol.typing import Array
 
@@ -126,15 +126,12 @@ def mode_weights(
         # A thousand times what far modes move by, and what round-off is.
         1e3 * max(abs(float(apart[-1] - left[-1])), 1e-12),
     )
-    study.picture(
-        "blind to masses",
-        "half distance of modes",
-        "divergence",
-        Line(distances, fisher, "Fisher divergence", "o"),
-        Line(distances, limit, "limit for large m", "-"),
-        Line(distances, left, "total variation left at T", "s-"),
-        log="y",
-    )
+    curves = {
+        "Fisher divergence": fisher,
+        "limit for large m": limit,
+        "total variation left at T": left,
+    }
+    study.curves("blind to masses", "half distance of modes", "divergence", distances, curves, "y")
     return study
 
 

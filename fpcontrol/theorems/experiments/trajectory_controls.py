@@ -74,15 +74,10 @@ def standing_ripple(
     study.report("standing: relative L2 error, m = {}", still_l2, over=frequencies)
     study.report("standing: k W2, m = {}", still_w2 * k, over=frequencies)
     study.equals("standing: rate of L2 in k, last two", still_l2.slopes(k)[-1], -0.5, 0.1)
-    study.picture(
-        "Without noise: the ripple must go with the flow",
-        "periods m",
-        "relative L2 error at T",
-        Line(frequencies, l2, "co-moving"),
-        Line(frequencies, still_l2, "standing", "s-"),
-        Line(frequencies, still_l2.value[-1] * np.sqrt(k[-1] / k), "slope -1/2", "--"),
-        log="xy",
-    )
+    slope = still_l2.value[-1] * np.sqrt(k[-1] / k)
+    curves = {"co-moving": l2, "standing": still_l2, "slope -1/2": slope}
+    title = "Without noise: the ripple must go with the flow"
+    study.curves(title, "periods m", "relative L2 error at T", frequencies, curves, "xy")
     return study
 
 

@@ -1,8 +1,8 @@
 r"""Goals that are nearly disconnected: what diverges with the depth of the gap, and what does not.
 
-Part of what is said about Lemma 2 (own). The start is uniform and the goal
+A supplement to Lemma 2 (own). The start is uniform and the goal
 :math:`(1-\varepsilon)q + \varepsilon` with q on two islands. The exact field has to carry mass
-through the gap, where at the end there is next to none left to carry it:
+through the gap, where at the end next to none is left to carry it:
 
 .. math:: \int\!\!\int\frac{|\nabla\phi|^2}{\rho_t}\,dx\,dt =
     \log\tfrac1\varepsilon\int_\mathrm{gap}|\nabla\phi|^2\,dx + O(1),\qquad
@@ -24,7 +24,7 @@ from fpcontrol.drift import Drift
 from fpcontrol.mesh import interval
 from fpcontrol.quadrature import graded
 from fpcontrol.theorems.closed_forms.profiles import StraightLine, islands
-from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Study, measure
 from fpcontrol.theorems.runs.moser_runs import energy, flow_on_interval
 from fpcontrol.typing import Array
 
@@ -135,8 +135,8 @@ def energies(
     )
     rate = speed.slopes(e)[-1]
     study.equals("slope of the largest speed in the gap's depth, last two", rate, -1.0, 5e-3)
-    lines = Line(depths, still, "energy without noise"), Line(depths, paths, name)
-    study.picture("what diverges", "depth of the gap", "energy", *lines, log="x")
+    curves = {"energy without noise": still, name: paths}
+    study.curves("what diverges", "depth of the gap", "energy", depths, curves, "x")
     return study
 
 
@@ -150,7 +150,7 @@ class Bounded(Drift):
         self.line, self.D, self.limit = line, D, limit
 
     def __call__(self, t: float, x: Array) -> Array:
-        """Drift, ``(N, 1)``."""
+        """Drift at points ``(N, d)``."""
         v, rho = self.line.speed(t, x), self.line.at(t)
         if self.D:
             v = v + self.D * rho.slope(x) / rho.value(x)
@@ -222,14 +222,8 @@ def bounded_fields(
     # No contrast: the same rate on both sides, and errors of one size.
     name = "error without noise over error with noise, largest M"
     study.between(name, still[-1] / error[-1], 1.0 / 3.0, 3.0)
-    study.picture(
-        "bounded fields",
-        "M",
-        "relative L2 error at T",
-        Line(limits, error, f"sigma = {sigma:g}"),
-        Line(limits, still, "sigma = 0"),
-        log="xy",
-    )
+    curves = {f"sigma = {sigma:g}": error, "sigma = 0": still}
+    study.curves("bounded fields", "M", "relative L2 error at T", limits, curves, "xy")
     return study
 
 

@@ -1,7 +1,7 @@
 """What an experiment returns: a study, whose verbs make rows with verdicts, and its pictures."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -200,6 +200,30 @@ class Study:
             self._add(quantity, over, figure.value, discretization_error=figure.error)
         else:
             self._add(quantity, over, figure)
+
+    def curves(
+        self,
+        title: str,
+        xlabel: str,
+        ylabel: str,
+        x: Any,
+        curves: Mapping[str, Any],
+        log: Literal["", "x", "y", "xy"] = "",
+    ) -> None:
+        """Add a picture of a family: figures, which were computed, as points, all else as lines.
+
+        Args:
+            title: Of the picture.
+            xlabel: Name of the parameter.
+            ylabel: What is drawn.
+            x: Values of the parameter.
+            curves: By name figures, and what is known: arrays, or numbers for levels.
+            log: Names of logarithmic axes.
+        """
+        drawn = [
+            Line(x, y, name, "o-" if isinstance(y, Figure) else "--") for name, y in curves.items()
+        ]
+        self.picture(title, xlabel, ylabel, *drawn, log=log)
 
     def picture(
         self,

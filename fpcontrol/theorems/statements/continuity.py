@@ -5,9 +5,9 @@ A statement of the kind of Proposition 1 of [1] (reconstructed): let sigma > 0 a
 :math:`v_n \to v` in L2 of space and time, and let :math:`\rho` be bounded. Then
 :math:`\rho_n\to\rho` in :math:`C([0,T];L^2)`, if in two and more dimensions also :math:`v_n - v` is
 bounded uniformly, or :math:`(\nabla\cdot v_n)^-` is and :math:`v_n\cdot n\le0` at the walls
-(``radial`` shows what happens else). In place of all that the right side of (E3) may vanish; where
-:math:`\rho` is not bounded that gives convergence in chi-square. Nothing else is asked of v: it
-need not be Lipschitz, and with bounded :math:`v_n - v` not bounded. With
+(``radial`` shows what happens otherwise). Alternatively it suffices that the right side of (E3)
+vanishes, which gives convergence in chi-square where :math:`\rho` is unbounded. Nothing else is
+asked of v: it need not be Lipschitz, nor even bounded if :math:`v_n - v` is. With
 :math:`w = \rho_1 - \rho_2`, :math:`\delta = v_1 - v_2` and :math:`D = \sigma^2/2` (derived here;
 (E2) for :math:`v_1\cdot n\le0` at the walls):
 
@@ -26,11 +26,11 @@ constant a. At sigma = 0 the L2 error is :math:`\sqrt{\cosh aT - 1}` at every fr
 it falls as :math:`a/(\sqrt2 Dk^2)` as soon as :math:`\kappa = Dk^2/a` is above 1, and the time
 longer than :math:`1/(Dk^2)`.
 
-Traps. The limit sigma to 0 is not uniform: at some :math:`\sigma_c` half of the error is gained,
-below it less and less. It is :math:`\sqrt a/k` at aT = 2 (``similarity``), and 0.45 of it still
-gain 22 %. Upwinding is a noise of size h and shows convergence at sigma = 0 that is not there: all
-figures without noise are by characteristics. The density relaxes within :math:`1/(Dk^2)`: a scheme
-that is not L-stable overshoots there.
+Traps. The limit sigma to 0 is not uniform: noise of some :math:`\sigma_c` halves the error, less
+noise removes less and less of it. At aT = 2 it is :math:`\sqrt a/k` (``similarity``), and
+:math:`0.45\,\sigma_c` still removes 22 %. Upwinding is a noise of size h and shows a convergence at
+sigma = 0 that is not there: all figures without noise are by characteristics. The density relaxes
+within :math:`1/(Dk^2)`: a scheme that is not L-stable overshoots there.
 
 References:
     [1] K. Elamvazhuthi, S. Oymak, F. Pasqualetti, Noise in the reverse process improves the
@@ -178,17 +178,15 @@ def without_noise(
         over=frequencies,
     )
     study.equals("slope of log W2 in log k", (w2 / k).slope(k), -1.0, 1e-3)
-    study.picture(
-        r"$\sigma = 0$: flat in L2, falling in $W_2$",
-        "m = k/(2 pi)",
-        "error",
-        Line(frequencies, flat, "sqrt(cosh(aT) - 1)", "-"),
-        Line(frequencies, l2, "L2", "o"),
-        Line(frequencies, c2 / k, "c_2/k", "-"),
-        Line(frequencies, w2 / k, "W2", "s"),
-        Line(frequencies, calm, "L2, control", "^--"),
-        log="xy",
-    )
+    curves = {
+        "sqrt(cosh(aT) - 1)": flat,
+        "L2": l2,
+        "c_2/k": c2 / k,
+        "W2": w2 / k,
+        "L2, control": calm,
+    }
+    title = r"$\sigma = 0$: flat in L2, falling in $W_2$"
+    study.curves(title, "m = k/(2 pi)", "error", frequencies, curves, "xy")
     return study
 
 

@@ -167,14 +167,8 @@ def continuous_score(
     )
     check_rates(study, "SDE: rate in L2", networks, l2, 2.0, least)
     check_rates(study, "ODE: rate in L2", networks, fine, None, least)
-    study.picture(
-        "Continuous scores: both samplers converge",
-        "n",
-        "L2 error",
-        Line(networks, fine, "ODE", "o-"),
-        Line(networks, l2, "SDE", "s-"),
-        log="xy",
-    )
+    title = "Continuous scores: both samplers converge"
+    study.curves(title, "n", "L2 error", networks, {"ODE": fine, "SDE": l2}, "xy")
     return study
 
 

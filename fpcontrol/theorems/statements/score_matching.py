@@ -95,15 +95,12 @@ def entropies(
     rate = float(np.diff(np.log(left[-2:]))[0] / np.diff(np.log(stops[-2:]))[0])
     study.equals("slope of it in s_0, last two", distance.slopes(stops)[-1], rate, 5e-3)
     _check_limit(study, noising, data)
-    study.picture(
-        "energy against entropy",
-        "s_0",
-        "energy",
-        Line(stops, energy, "energy of the reversed drift", "o"),
-        Line(stops, exact, "4 D (H(p_s) - H(p_T))", "-"),
-        Line(stops, limit, "limit", "--"),
-        log="x",
-    )
+    curves = {
+        "energy of the reversed drift": energy,
+        "4 D (H(p_s) - H(p_T))": exact,
+        "limit": limit,
+    }
+    study.curves("energy against entropy", "s_0", "energy", stops, curves, "x")
     y = np.linspace(0.0, 1.0, 801)
     noised = {s: np.exp(noising.log_density(s, y)) for s in (*stops[::-1], t1)}
     lines = [Line(y, p, f"s = {s:g}", "-") for s, p in noised.items()]

@@ -38,7 +38,7 @@ import numpy as np
 
 from fpcontrol import SDIRK2, FokkerPlanck, density
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study
+from fpcontrol.theorems.framework import Experiment, Figure, Grid, Study
 from fpcontrol.theorems.framework.resolution import cube, measure, measure_each
 from fpcontrol.theorems.runs.generators import STARTS, Average, Generators, Switched, distances
 from fpcontrol.typing import Array
@@ -84,7 +84,7 @@ def switching_without_noise(
     study.report(f"{w2}, n = {{}}", moved, over=cycles)
     study.report(f"sup_t {w2}, n = {{}}", sup, over=cycles)
     study.report("L2 norm of the average density", size[-1])
-    lines = [Line(cycles, l2, "L2"), Line(cycles, moved, w2, "s-")]
+    curves = {"L2": l2, w2: moved}
     # Between the ends of its cycles a palindrome is no better than any other order.
     rates = [(w2, moved, rate, 0.05), (f"sup_t {w2}", sup, 1.0, 0.05)]
     if start == "bump":
@@ -96,10 +96,10 @@ def switching_without_noise(
             ("L2 where only one of both is", apart, rate / 2, 0.05),
             ("L2 where both are", both, rate, 0.05),
         ]
-        lines.append(Line(cycles, both, "L2 where both are", "o--"))
+        curves["L2 where both are"] = both
     for name, values, expected, tolerance in rates:
         study.equals(*_last_rate(name, cycles, values), -expected, tolerance)
-    study.picture("Switching without noise", "cycles n", "error at T", *lines, log="xy")
+    study.curves("Switching without noise", "cycles n", "error at T", cycles, curves, "xy")
     return study
 
 
@@ -174,15 +174,9 @@ def switching_with_noise(
     # noise has spread over dt**(1/2) before it is moved by dt. Few cycles are slower.
     study.below(*_last_rate("sup_t L2", cycles, sup), -0.5)
     order = last.value[0] * (cycles[0] / np.array(cycles)) ** rate
-    study.picture(
-        f"Switching with noise, sigma = {sigma:g}",
-        "cycles n",
-        "L2 error",
-        Line(cycles, last, "at T"),
-        Line(cycles, sup, "sup over t", "s-"),
-        Line(cycles, order, f"slope -{rate:g}", "--"),
-        log="xy",
-    )
+    curves = {"at T": last, "sup over t": sup, f"slope -{rate:g}": order}
+    title = f"Switching with noise, sigma = {sigma:g}"
+    study.curves(title, "cycles n", "L2 error", cycles, curves, "xy")
     return study
 
 

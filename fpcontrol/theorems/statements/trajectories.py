@@ -107,16 +107,10 @@ def comoving_ripple(
     rate, exact_rate = ((values / k).slopes(k)[-1] for values in (w2, exact_w2))
     quantity = f"rate of W2 in k, m = {frequencies[-2]} to {frequencies[-1]} (limit -1)"
     study.equals(quantity, rate, exact_rate, 1e-3)
-    study.picture(
-        f"Without noise: {goal} reference",
-        "periods m",
-        "error at T",
-        Line(frequencies, exact_l2, "relative L2, closed form", "-"),
-        Line(frequencies, l2, "relative L2", "o"),
-        Line(frequencies, limit, "limit", "--"),
-        Line(frequencies, exact_w2 / k, "W2, closed form", "-"),
-        Line(frequencies, w2 / k, "W2", "s"),
-        log="xy",
+    curves = {"relative L2, closed form": exact_l2.value, "relative L2": l2, "limit": limit}
+    curves |= {"W2, closed form": exact_w2.value / k, "W2": w2 / k}
+    study.curves(
+        f"Without noise: {goal} reference", "periods m", "error at T", frequencies, curves, "xy"
     )
     _draw_density(study, rho, a * t1)
     return study
