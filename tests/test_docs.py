@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fpcontrol as fpc
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -57,3 +59,8 @@ def test_index_lists_the_documents():
     index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     listed = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
     assert listed <= set(re.findall(r"\]\((\w+\.md)\)", index))
+
+
+def test_public_names_are_listed():
+    listed = re.findall(r"`fpc\.(\w+)`", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"))
+    assert set(listed) - {"NAME"} == set(fpc.__all__) - {"__version__"}
