@@ -83,7 +83,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: ``style`` is matplotlib's format without colour ("-", "o", "o--").
+    """One curve: ``style`` is matplotlib's format without color ("-", "o", "o--").
 
     ``y`` may be figures or, for a level, a number; both become lists of floats.
     """

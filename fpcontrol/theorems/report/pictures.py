@@ -13,7 +13,7 @@ from matplotlib.ticker import LogFormatterSciNotation, NullLocator
 from fpcontrol.theorems.framework.checks import Panel
 from fpcontrol.theorems.report.markup import plain
 
-# Okabe and Ito: distinct for all kinds of colour vision, and on white (their yellow is left out).
+# Okabe and Ito: distinct for all kinds of color vision, and on white (their yellow is left out).
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = "osD^vPX"
 STYLE: Any = {
