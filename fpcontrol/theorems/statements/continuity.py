@@ -78,51 +78,42 @@ def oscillating_table(
         r"With noise the L2 error falls as $k^{-2}$ from $k\sim\sqrt{a}/\sigma$ on; without, it is "
         r"the same at every k.",
     )
-    errors = {
-        sigma: with_noise(study, f"sigma={sigma:g}: ", comm, a, t1, sigma, frequencies, grid)
-        for sigma in sigmas
-    }
-    flat = cosine.sup_l2(0.0, a * t1)
-    errors[0.0], _ = carried(comm, ripples(a, frequencies), frequencies, t1)
+    drifts, strength = ripples(a, frequencies), a * t1
+    k = np.array([v.k for v in drifts])
+
+    def with_noise(sigma: float) -> Figure:
+        """Check the family at one noise; returns its L2 errors."""
+        kappas = [v.kappa(sigma) for v in drifts]
+
+        def run(v: Ripple, at: Grid) -> Array:
+            return on_unit_interval(comm, v, sigma, t1, v.k / (2.0 * np.pi), at)
+
+        runs = measure_each(run, drifts, lambda v: grid or resolving(v.kappa(sigma), strength))
+        errors, w2 = runs.T
+        name = f"sigma={sigma:g}: "
+        where = [f"m={m}, kappa={kappa:.3g}" for m, kappa in zip(frequencies, kappas, strict=True)]
+        exact = [cosine.sup_l2(kappa, strength) for kappa in kappas]
+        study.equals(name + "sup L2 error, {}", errors, exact, CLOSE, over=where)
+        # (E2) with v_1 = v_k, rho_2 = 1: the divergence is -a at worst.
+        e2 = np.sqrt(a * np.expm1(strength) / (2.0 * sigma**2)) / k
+        study.below(name + "sup L2 error against (E2), {}", errors, e2, over=where)
+        exact = [cosine.sup_wasserstein(kappa, strength) for kappa in kappas]
+        study.equals(name + "sup k W2, {}", w2, exact, CLOSE, over=where)
+        slopes = errors.slopes(k)
+        for i, kappa in enumerate(kappas[:-1]):
+            # The limit -2 is off by .1/kappa^2 for the drift that is left, and for the mode that
+            # still comes up, 1 - exp(-z) with z = kappa a T, by 2 z/(exp(z) - 1).
+            if kappa >= 3.0 and kappa * strength >= 8.0:
+                pair = f"m={frequencies[i]} to {frequencies[i + 1]}"
+                study.equals(f"{name}slope of log error in log k, {pair}", slopes[i], -2.0, 0.025)
+        return errors
+
+    errors = {sigma: with_noise(sigma) for sigma in sigmas}
+    flat = cosine.sup_l2(0.0, strength)
+    errors[0.0], _ = carried(comm, drifts, frequencies, t1)
     study.equals("sigma=0: sup L2 error, m={}", errors[0.0], flat, 1e-4 / flat, over=frequencies)
     draw_frequencies(study, a, t1, frequencies, errors)
     return study
-
-
-def with_noise(
-    study: Study,
-    prefix: str,
-    comm: MPI.Comm,
-    a: float,
-    t1: float,
-    sigma: float,
-    frequencies: Sequence[int],
-    grid: Grid | None,
-) -> Figure:
-    """Check the family at one noise; returns its L2 errors. Collective."""
-    drifts = ripples(a, frequencies)
-    k, kappas = np.array([v.k for v in drifts]), [v.kappa(sigma) for v in drifts]
-
-    def run(v: Ripple, at: Grid) -> Array:
-        return on_unit_interval(comm, v, sigma, t1, v.k / (2.0 * np.pi), at)
-
-    errors, w2 = measure_each(run, drifts, lambda v: grid or resolving(v.kappa(sigma), a * t1)).T
-    where = [f"m={m}, kappa={kappa:.3g}" for m, kappa in zip(frequencies, kappas, strict=True)]
-    l2_exact = [cosine.sup_l2(kappa, a * t1) for kappa in kappas]
-    w2_exact = [cosine.sup_wasserstein(kappa, a * t1) for kappa in kappas]
-    # (E2) with v_1 = v_k, rho_2 = 1: the divergence is -a at worst.
-    e2 = np.sqrt(a * np.expm1(a * t1) / (2.0 * sigma**2)) / k
-    study.equals(prefix + "sup L2 error, {}", errors, l2_exact, CLOSE, over=where)
-    study.below(prefix + "sup L2 error against (E2), {}", errors, e2, over=where)
-    study.equals(prefix + "sup k W2, {}", w2, w2_exact, CLOSE, over=where)
-    slopes = errors.slopes(k)
-    for i, kappa in enumerate(kappas[:-1]):
-        # The limit -2 is off by .1/kappa^2 for the drift that is left, and for the mode that still
-        # comes up, 1 - exp(-z) with z = kappa a T, by 2 z/(exp(z) - 1).
-        if kappa >= 3.0 and kappa * a * t1 >= 8.0:
-            pair = f"m={frequencies[i]} to {frequencies[i + 1]}"
-            study.equals(f"{prefix}slope of log error in log k, {pair}", slopes[i], -2.0, 0.025)
-    return errors
 
 
 def draw_frequencies(
