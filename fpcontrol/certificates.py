@@ -31,16 +31,13 @@ from mpi4py import MPI
 import numpy as np
 from scipy.special import xlog1py
 
-from fpcontrol.characteristics.flow import Flow
-from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.boundary import Wall
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.distances.comparison import nonnegative
+from fpcontrol.distances.comparison import ROUND_OFF, nonnegative
 from fpcontrol.drift.sampling import sample
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import reduced
-from fpcontrol.reference import MoserFlow
-from fpcontrol.trajectory import Trajectory, trajectory
+from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array, Field, VectorField
 from fpcontrol.walls import check_wall
 
@@ -54,7 +51,8 @@ class Certificate:
         l2: :math:`\|\rho_1-\rho_2\|_{L^2}`.
         l1: :math:`\|\rho_1-\rho_2\|_{L^1}`.
         chi_square: :math:`\int(\rho_1-\rho_2)^2/\rho_2`.
-        kl: :math:`\int\rho_1\log(\rho_1/\rho_2)`.
+        kl: :math:`\int\rho_1\log(\rho_1/\rho_2)`; not a number where a density that may be negative
+            is, and ``e4`` from then on.
         highest: Largest :math:`\rho_2`.
         e1: Bound of ``l2**2``; infinite where it overflows.
         e2: Bound of ``l2**2``; ``None`` without a divergence.
@@ -78,7 +76,7 @@ class Certificate:
     @property
     def l2_bound(self) -> Array:
         """The best of the bounds of ``l2`` that ask nothing of the drifts: (E3), (E3')."""
-        return np.sqrt(self.highest * np.minimum(self.e3, self.e3_bounded))
+        return np.sqrt(self.highest * np.fmin(self.e3, self.e3_bounded))
 
     @property
     def l1_bound(self) -> Array:
@@ -127,6 +125,7 @@ def certificate(
     *,
     divergence: Field | None = None,
     quadrature_degree: int | None = None,
+    signed: bool = False,
 ) -> Certificate:
     r"""Distances of two computed trajectories, and the bounds (E1) to (E4). Collective.
 
@@ -144,6 +143,8 @@ def certificate(
             point outward at the walls.
         quadrature_degree: See ``Elements``; twice the degree and 2 more unless given, as
             quotients of densities are no polynomials. That of the flow for a ``MoserDrift``.
+        signed: Whether the first may be negative: (E1) to (E3) hold for it all the same, entropies
+            do not exist.
 
     Raises:
         ValueError: On all ranks, for trajectories that cannot be compared, densities that are not
@@ -171,7 +172,7 @@ def certificate(
     speed = float((high - low).max() / (times[-1] - times[0]))
 
     levels = zip(rho_1.levels, rho_2.levels, strict=True)
-    pairs = (_densities(g, *level) for level in levels)
+    pairs = (_densities(g, *level, signed) for level in levels)
     before = next(pairs)
     measured = [_distances(g, *before)]
     l2, _, chi_square, kl = measured[0]
@@ -212,43 +213,8 @@ def certificate(
     )
 
 
-def tracking_certificate(problem: TrackingProblem, weights: Array) -> Certificate:
-    r"""Certificate of a controlled density against its reference. Collective.
-
-    The first density is the controlled one, the second the Moser line with the drift that follows
-    it at the problem's noise: so :math:`\frac1{2\sigma^2}E\int|v_\theta-v|^2` bounds the
-    relative entropy of what the network does from what it should do.
-
-    Args:
-        problem: The control problem.
-        weights: Flat weights, such as ``result.weights``.
-
-    Raises:
-        ValueError: On all ranks, for a problem without noise: the estimates divide by it.
-    """
-    g, line, controlled = problem.elements, problem.reference, problem.trajectory(weights)
-    if isinstance(controlled, Flow) or not isinstance(line, MoserFlow):
-        raise ValueError("sigma = 0: these estimates divide by sigma**2; use a problem with noise.")
-    reference = MoserFlow(
-        line.start,
-        line.goal,
-        line.t1,
-        problem.sigma,
-        quadrature_degree=g.quadrature_degree,
-    )
-    levels = np.array([reference.coefficients(t) for t in problem.times])
-    return certificate(
-        controlled,
-        trajectory(g, problem.times, levels, 0),
-        problem.drift.with_weights(weights),
-        reference.drift,
-        problem.sigma,
-        quadrature_degree=g.quadrature_degree,
-    )
-
-
-def _densities(g: Elements, a: Array, b: Array) -> tuple[Array, Array]:
-    """Both at the quadrature points, ``(N,)``, the first not negative, the second positive."""
+def _densities(g: Elements, a: Array, b: Array, signed: bool) -> tuple[Array, Array]:
+    """Both at the quadrature points, ``(N,)``, the second positive."""
     one, other = (g.evaluate(u).ravel() for u in (a, b))
     lowest = g.comm.allreduce(float(other.min(initial=np.inf)), op=MPI.MIN)
     if not lowest > 0.0:
@@ -256,7 +222,7 @@ def _densities(g: Elements, a: Array, b: Array) -> tuple[Array, Array]:
             f"rho_2 is not positive at the quadrature points (minimum {lowest:.3g}): nothing "
             "bounds the relative entropy. Refine, or add a floor (fpc.density.with_floor)."
         )
-    return nonnegative("rho_1", one, g.comm), other
+    return (one if signed else nonnegative("rho_1", one, g.comm)), other
 
 
 def _distances(g: Elements, one: Array, other: Array) -> Array:
@@ -264,7 +230,8 @@ def _distances(g: Elements, one: Array, other: Array) -> Array:
     h = one / other
     values = [(one - other) ** 2, np.abs(one - other), other * (h - 1.0) ** 2]
     # h log h - h + 1 >= 0: no cancellation between the masses.
-    values.append(other * (xlog1py(h, h - 1.0) - (h - 1.0)))
+    with np.errstate(invalid="ignore"):  # of negative densities
+        values.append(other * (xlog1py(_entropic(h), h - 1.0) - (h - 1.0)))
     square, *rest = _integrals(g, values)
     return np.array([np.sqrt(square), *rest])
 
@@ -272,7 +239,13 @@ def _distances(g: Elements, one: Array, other: Array) -> Array:
 def _costs(g: Elements, one: Array, other: Array, delta: Array) -> Array:
     """Integrals over space in (E1), (E2), (E3), (E3') and (E4), for ``delta = |v_1 - v_2|**2``."""
     squares = other**2 * delta
-    return _integrals(g, [squares, squares, one**2 / other * delta, other * delta, one * delta])
+    entropic = other * _entropic(one / other) * delta
+    return _integrals(g, [squares, squares, one**2 / other * delta, other * delta, entropic])
+
+
+def _entropic(h: Array) -> Array:
+    """Quotients that are negative beyond round-off are not a number, round-off is zero."""
+    return np.where(h < -ROUND_OFF * h.max(initial=0.0), np.nan, np.maximum(h, 0.0))
 
 
 def _integrals(g: Elements, values: list[Array]) -> Array:
@@ -287,7 +260,12 @@ def _grown(bounds: Array, growth: Array, costs: Array) -> Array:
     """One step of the bounds: what comes in the step grows for half of it."""
     with np.errstate(over="ignore"):  # of (E1)
         factor = np.exp(growth)
-        return factor * bounds + np.sqrt(factor) * costs
+        return _times(factor, bounds) + _times(np.sqrt(factor), costs)
+
+
+def _times(factor: Array, values: Array) -> Array:
+    """Products, nothing of which is nothing however large the factor."""
+    return np.where(values == 0.0, 0.0, factor * np.where(values == 0.0, 1.0, values))
 
 
 def _largest_ratio(measured: Array, bounds: Array) -> float:

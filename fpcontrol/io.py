@@ -19,6 +19,7 @@ from dolfinx.mesh import Mesh
 from petsc4py import PETSc
 
 from fpcontrol import archive
+from fpcontrol.certificates import Certificate
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.result import Result, load_result, save_result
 from fpcontrol.control.tracking import TrackingProblem
@@ -206,6 +207,7 @@ def record(result: Result) -> dict[str, Any]:
             "value": errors.value,
             "minimum_density": result.minimum_density,
             "mass_defect": result.mass_defect,
+            "certificate": _bounds(result.certificate) or result.uncertified,
             "cell_peclet": result.cell_peclet and result.cell_peclet._asdict(),
             "weights_cut_off": result.clipped,
             "mass_at_the_end": float(result.mass[-1]),
@@ -222,6 +224,15 @@ def record(result: Result) -> dict[str, Any]:
         "ranks": problem.elements.comm.size,
         "versions": versions(),
     }
+
+
+def _bounds(c: Certificate | None) -> dict[str, float | None]:
+    """Distances at the end and their bounds; what is not finite has no form in JSON."""
+    if c is None:
+        return {}
+    found = {"l2": c.l2, "l2_bound": c.l2_bound, "chi_square": c.chi_square, "e3": c.e3}
+    found |= {"kl": c.kl, "e4": c.e4, "l1": c.l1, "l1_bound": c.l1_bound}
+    return {k: float(v[-1]) if np.isfinite(v[-1]) else None for k, v in found.items()}
 
 
 def versions() -> dict[str, str]:

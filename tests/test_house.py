@@ -19,8 +19,9 @@ LAYERS = [
     {"trajectory", "fokker_planck"},
     {"reference", "characteristics"},
     {"distances"},
+    {"certificates"},
     {"control"},
-    {"certificates", "ensemble", "verification", "tables", "archive", "io", "plotting"},
+    {"ensemble", "verification", "tables", "archive", "io", "plotting"},
     {"theorems", "cli", "guide", "galerkin", "__main__"},
 ]
 # Of the leaves, nothing but the command line, the theorems and the package itself imports any,

@@ -8,7 +8,6 @@ import pytest
 from problems import WORLD, raised, tracking
 
 import fpcontrol as fpc
-from fpcontrol.certificates import tracking_certificate
 from fpcontrol.characteristics import Markers, carry
 
 
@@ -37,7 +36,7 @@ def made() -> dict[str, Any]:
         "flow": flow.trajectory,
         "carried": carry(markers, flow.drift, [0.0, 0.5]),
         "errors": result.errors,
-        "certificate": tracking_certificate(problem, result.weights),
+        "certificate": result.certificate,
     }
 
 

@@ -6,7 +6,8 @@ from problems import SELF, WORLD, cube, failures, raised
 from problems import tracking as tracking_problem
 
 import fpcontrol as fpc
-from fpcontrol.certificates import certificate, tracking_certificate
+from fpcontrol.certificates import certificate
+from fpcontrol.control.certified import tracking_certificate
 from fpcontrol.drift import Steady, zero
 from fpcontrol.theorems.closed_forms.random_drifts import Rough, Waves
 from fpcontrol.theorems.experiments.gronwall import compressed, constant_error

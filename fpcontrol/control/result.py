@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from fpcontrol.certificates import Certificate
 from fpcontrol.characteristics.flow import Flow
+from fpcontrol.control.certified import tracking_certificate
 from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpoint
 from fpcontrol.control.on_characteristics import CharacteristicRuns
 from fpcontrol.control.on_mesh import MeshRuns
@@ -46,6 +48,9 @@ class Result:
         shortened: How many trial steps were too long for the equation to be solved, the density
             having blown up, say; line searches took shorter ones.
         warnings: What the run with the weights found was warned of.
+        certificate: Bounds of the distances to the reference, beside what was measured, from the
+            drift that ran and the reference's; ``None`` where there is none, see ``uncertified``.
+        uncertified: Why there is no certificate; empty if there is one.
         cell_peclet, clipped: Of that run, see ``Trajectory``; ``None`` and 0 without noise.
     """
 
@@ -64,6 +69,8 @@ class Result:
     drift: Drift
     shortened: int
     warnings: tuple[str, ...]
+    certificate: Certificate | None
+    uncertified: str
     cell_peclet: CellPeclet | None
     clipped: float
     _trajectory: Trajectory | Flow | None = field(repr=False)
@@ -132,6 +139,15 @@ class Result:
             ("seconds", "", f"{last.seconds:.0f}"),
             ("stopped by", "", self.reason),
         ]
+        if (c := self.certificate) is not None:
+            rows[5:5] = [
+                (f"{distance} at the end, {name}", "", f"{measured[-1]:.3g} <= {bound[-1]:.3g}")
+                for distance, name, measured, bound in (
+                    ("L2", "(E3)", c.l2, c.l2_bound),
+                    ("KL", "(E4)", c.kl, c.e4),
+                    ("L1", "Pinsker", c.l1, c.l1_bound),
+                )
+            ]
         if self.cell_peclet is not None:
             rows.insert(-3, ("cell Peclet number", "", str(self.cell_peclet)))
         if self.clipped > 0.0:
@@ -192,6 +208,13 @@ def completed(
         say(problem.elements.comm, text)
     runs, drift = problem.runs, problem.drift.with_weights(weights)
     kept = not (isinstance(runs, MeshRuns) and runs.storage.snapshots is not None)
+    found = problem.trajectory(weights) if kept else None
+    certified: tuple[Certificate | None, str] = None, "the levels are recomputed, none is kept"
+    if found is not None:
+        try:
+            certified = tracking_certificate(problem, weights, found, signed=True), ""
+        except ValueError as error:
+            certified = None, str(error)
     return Result(
         problem,
         weights,
@@ -210,9 +233,10 @@ def completed(
         else drift,
         shortened,
         warnings,
+        *certified,
         runs.cell_peclet(weights) if isinstance(runs, MeshRuns) else None,
         runs.system.clipped if isinstance(runs, MeshRuns) else 0.0,
-        problem.trajectory(weights) if kept else None,
+        found,
     )
 
 

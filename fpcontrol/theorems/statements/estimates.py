@@ -29,7 +29,8 @@ from fpcontrol import (
     density,
     minimize,
 )
-from fpcontrol.certificates import Certificate, tracking_certificate
+from fpcontrol.certificates import Certificate
+from fpcontrol.control.certified import tracking_certificate
 from fpcontrol.drift import Drift, zero
 from fpcontrol.mesh import interval
 from fpcontrol.theorems.closed_forms.random_drifts import Pulse, Rough, Waves
