@@ -210,6 +210,7 @@ def record(result: Result) -> dict[str, Any]:
             "certificate": _bounds(result.certificate) or result.uncertified,
             "cell_peclet": result.cell_peclet and result.cell_peclet._asdict(),
             "weights_cut_off": result.clipped,
+            "limited_fraction": result.limited_fraction,
             "mass_at_the_end": float(result.mass[-1]),
             "absorbed": dict(zip(map(str, problem.tags), result.absorbed[-1], strict=True)),
             "iterations": last.iteration,

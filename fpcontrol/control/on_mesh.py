@@ -145,6 +145,10 @@ class MeshRuns:
         """
         return self._seen(weights).absorbed
 
+    def limited_fraction(self, weights: Array) -> float:
+        """Share of nodes times steps that were limited. Collective."""
+        return self._seen(weights).limited
+
     def warnings(self, weights: Array) -> tuple[str, ...]:
         """What the run is to be warned of, see ``stepping.watch``. Collective."""
         return self._seen(weights).warnings

@@ -43,6 +43,7 @@ class Result:
         minimum: Its smallest degree of freedom, without noise its smallest value at a marker.
         absorbed: Mass that each absorbing wall has taken, ``(steps + 1, tags)``; the tags are
             ``problem.tags``.
+        limited_fraction: Share of nodes times steps that ``Limited()`` has limited.
         drift: The drift that ran: the problem's with the weights found, without noise made to
             vanish at the walls.
         shortened: How many trial steps were too long for the equation to be solved, the density
@@ -66,6 +67,7 @@ class Result:
     mass: Array
     minimum: Array
     absorbed: Array
+    limited_fraction: float
     drift: Drift
     shortened: int
     warnings: tuple[str, ...]
@@ -154,6 +156,8 @@ class Result:
             rows.insert(-3, ("weights cut off", "", f"{self.clipped:.2g}"))
         if self.problem.tags:
             rows.insert(-4, ("mass at the end", "", f"{self.mass[-1]:.4f}"))
+        if self.limited_fraction:
+            rows.insert(-4, ("limited nodes", "", f"{self.limited_fraction:.2%}"))
         if self.shortened:
             rows.insert(-2, ("trial steps shortened", "", f"{self.shortened}"))
         return "\n".join(f"{name:<24}{a:>16}{b:>28}" for name, a, b in rows)
@@ -228,6 +232,7 @@ def completed(
         mass,
         minimum,
         problem.absorbed(weights),
+        runs.limited_fraction(weights) if isinstance(runs, MeshRuns) else 0.0,
         walled(drift, drift.mesh, runs.walled.factor.layer)
         if isinstance(runs, CharacteristicRuns)
         else drift,

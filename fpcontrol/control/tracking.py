@@ -1,5 +1,6 @@
 """The control problem: weights of a network that make the density follow a reference."""
 
+import copy
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,9 @@ from fpcontrol.control.on_characteristics import CharacteristicRuns
 from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.control.parametric import ParametricDrift
 from fpcontrol.discretization.absorbing import Walls
+from fpcontrol.discretization.base import Discretization
+from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.mesh.refinement import refine, transferred
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.reference import MoserFlow
@@ -303,6 +307,59 @@ class TrackingProblem:
             decay=self.decay,
             objectives=self.objectives,
             **(self._options | options),
+        )
+
+    def on_refined_mesh(
+        self,
+        steps: int | None = None,
+        *,
+        discretization: Discretization | None = None,
+        **options: Any,
+    ) -> "TrackingProblem":
+        """The same problem on the mesh refined once: what was claimed, looked at closely.
+
+        An optimizer makes use of the errors of the discretization that it sees, its numerical
+        diffusion above all. The errors of its weights here show how much. Start, goal and the line
+        between them are the same functions as on the mesh that is refined. Collective.
+
+        Args:
+            steps: Number of steps; as many unless given.
+            discretization: ``Galerkin(2)`` unless given.
+            options: See the class; none is taken along.
+
+        Raises:
+            ValueError: On all ranks, for a problem without noise or whose reference is no
+                ``MoserFlow``, or with absorbing walls that are not given anew.
+        """
+        reference = self.reference
+        if not isinstance(reference, MoserFlow) or not isinstance(self.runs, MeshRuns):
+            raise ValueError(
+                f"A problem with sigma = {self.sigma!r} and a {type(reference).__name__} has no "
+                "mesh to refine; compare with more steps (refined)."
+            )
+        if self.tags and "absorbing" not in options:
+            raise ValueError("Give absorbing (and facet_tags of the refined mesh) anew.")
+        method = discretization or Galerkin(2)
+        mesh = refine(self.elements.mesh)
+        system = method.on(mesh)
+        start, goal, begun = (
+            None if rho is None else transferred(rho, system.elements.space)
+            for rho in (reference.start, reference.goal, self._start)
+        )
+        fine = MoserFlow(start, goal, reference.t1, self.sigma, discretization=method)
+        drift = copy.copy(self.drift)
+        drift.mesh = mesh
+        return TrackingProblem(
+            fine,
+            drift,
+            self.sigma,
+            steps or self.steps,
+            start=begun,
+            running_weight=self.running_weight,
+            terminal_weight=self.terminal_weight,
+            decay=self.decay,
+            objectives=self.objectives,
+            **options,
         )
 
     def fingerprint(self) -> dict[str, Any]:
