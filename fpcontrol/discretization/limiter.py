@@ -110,7 +110,8 @@ class Limiter:
         self._elements, self._edges, self._walls = elements, edges, absorbing
         self.absorbed = np.zeros(len(absorbing.tags) if absorbing else 0)
         g, e = elements, edges
-        self._node = g.vector()
+        # A new vector takes dolfinx as long as a step on a small mesh.
+        self._node, self._scaled, *self._duals = (g.vector() for _ in range(5))
         self._ends = e.between[0], e.between[1], e.parts
         self._forward = loops.cell_fluxes(g.dimension)
         self._backward = loops.cell_fluxes_transposed(g.dimension)
@@ -163,7 +164,7 @@ class Limiter:
         node.scatter_reverse()
         mass = np.maximum(g.integrals * ends.low[:n], FLOOR)
         ds = (node.array[:n] - seen.s * g.integrals * change.low[:n]) / mass
-        dR = g.vector()
+        dR = self._scaled
         dR.array[:n] = -_slope(seen.s) * seen.R[:n] ** 2 * ds
         self._project(dR.array)
         dR.scatter_forward()
@@ -189,25 +190,22 @@ class Limiter:
         """
         g, n, node, seen = self._elements, self._elements.n_owned, self._node, None
         seen = self._limited(ends, v, dt)
-        scaled = g.vector()
+        scaled = self._scaled
         scaled.array[:n] = dual / g.integrals
         self._project(scaled.array)
         scaled.scatter_forward()
         node.array[:] = 0.0
         loops.limiting_transposed(seen.f, seen.R, scaled.array, *self._ends, node.array)
         node.scatter_reverse()
-        R = seen.R[:n]
-        steep = _slope(seen.s) * (R / np.maximum(g.integrals * ends.low[:n], FLOOR))
-        steep *= node.array[:n]
-        of_low = dual + steep * (R * seen.s) * g.integrals
-        node.array[:n] = -steep * R
+        of_low = dual.copy()
+        loops.fractions_transposed(seen.s, seen.R, g.integrals, ends.low, FLOOR, node.array, of_low)
         self._project(node.array)
         node.scatter_forward()
         of_f = np.empty_like(seen.f)
         i, j, _ = self._ends
         loops.fluxes_transposed(seen.f, seen.width, seen.R, scaled.array, node.array, i, j, of_f)
-        d, y, low = (g.vector() for _ in range(3))
-        for vector in (d, y, low):
+        d, y, low = self._duals
+        for vector in self._duals:
             vector.array[:] = 0.0
         self._backward(
             *self._geometry,
@@ -226,7 +224,7 @@ class Limiter:
             of_v,
             of_p,
         )
-        for vector in (d, y, low):
+        for vector in self._duals:
             vector.scatter_reverse()
         half, gap = 0.5 * y.array[:n], d.array[:n]
         return StepEnds(half - gap, half + gap, of_low + low.array[:n])
@@ -240,10 +238,9 @@ class Limiter:
         node.array[:] = 0.0
         loops.outgoing(f, width, *self._ends, node.array)
         node.scatter_reverse()
-        s = node.array[:n] / np.maximum(g.integrals * ends.low[:n], FLOOR)
-        self._project(s)
-        x, q = _beyond(s)
-        node.array[:n] = 1.0 / (1.0 + (x - x * q))
+        self._project(node.array)
+        s = np.empty(n)
+        loops.fractions(node.array, g.integrals, ends.low, FLOOR, s)
         node.scatter_forward()
         return _Limited(f, width, s, node.array.copy())
 
@@ -284,14 +281,9 @@ class Limiter:
             self._walls.project_owned(u)
 
 
-def _beyond(s: Array) -> tuple[Array, Array]:
-    """``x = max(s - 1/2, 0)`` and ``q = 1 / (1 + x**2)``."""
-    x = np.maximum(s - 0.5, 0.0)
-    with np.errstate(over="ignore"):
-        return x, 1.0 / (1.0 + x * x)
-
-
 def _slope(s: Array) -> Array:
     """Derivative of 1/R, ``1 - (1 - x**2) / (1 + x**2)**2``, without overflow."""
-    q = _beyond(s)[1]
+    x = np.maximum(s - 0.5, 0.0)
+    with np.errstate(over="ignore"):
+        q = 1.0 / (1.0 + x * x)
     return 1.0 + q - 2.0 * q * q

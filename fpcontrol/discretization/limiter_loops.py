@@ -204,3 +204,25 @@ def fluxes_transposed(
         slope = f[e] / max(sqrt(f[e] * f[e] + width * width), 1e-300)
         out[e] = R[a] * R[b] * (dual[a] - dual[b])
         out[e] += 0.5 * ((slope - 1.0) * leaving[a] + (slope + 1.0) * leaving[b])
+
+
+@compiled
+def fractions(node: Any, mass: Any, low: Any, floor: float, s: Any) -> None:
+    """From P in ``node``, owned entries: ``s = P / (m low)``, and R in place of P."""
+    for i in range(s.size):
+        s[i] = node[i] / max(mass[i] * low[i], floor)
+        x = max(s[i] - 0.5, 0.0)
+        node[i] = 1.0 / (1.0 + (x - x * (1.0 / (1.0 + x * x))))
+
+
+@compiled
+def fractions_transposed(
+    s: Any, R: Any, mass: Any, low: Any, floor: float, node: Any, of_low: Any
+) -> None:
+    """From the dual of R in ``node``: that of P in its place, and of ``low``, added."""
+    for i in range(s.size):
+        x = max(s[i] - 0.5, 0.0)
+        q = 1.0 / (1.0 + x * x)
+        steep = (1.0 + q - 2.0 * q * q) * (R[i] / max(mass[i] * low[i], floor)) * node[i]
+        of_low[i] += steep * (R[i] * s[i]) * mass[i]
+        node[i] = -steep * R[i]
