@@ -61,8 +61,8 @@ MUTATIONS = (
     Mutation(
         "drift at the start of the step",
         "stepping/schemes.py",
-        "    c: ClassVar = (0.5,)",
-        "    c: ClassVar = (0.0,)",
+        "    b: ClassVar = (1.0,)\n    c: ClassVar = (0.5,)",
+        "    b: ClassVar = (1.0,)\n    c: ClassVar = (0.0,)",
         ("t4.exact", "t3"),
     ),
     Mutation(
