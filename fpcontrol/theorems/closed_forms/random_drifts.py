@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpcontrol.drift.base import Drift
+from fpcontrol.drift.base import Drift, Steady
 from fpcontrol.typing import Array
 
 
@@ -46,16 +46,12 @@ class Rough(Drift):
 
 
 @dataclass(frozen=True)
-class Waves(Drift):
+class Waves(Steady):
     r"""A smooth drift in 1-D that vanishes at the walls: :math:`\sum_j c_j\sin j\pi x`."""
 
     amplitudes: Array
 
-    def piece(self, t: float) -> int:
-        """One for all times."""
-        return 0
-
-    def __call__(self, t: float, x: Array) -> Array:
+    def field(self, x: Array) -> Array:
         """Drift at points ``(N, d)``."""
         return np.sin(x * self._k) @ self.amplitudes[:, None]
 

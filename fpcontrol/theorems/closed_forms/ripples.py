@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpcontrol.drift.base import Drift
+from fpcontrol.drift.base import Drift, Steady
 from fpcontrol.quadrature import composite
 from fpcontrol.theorems.closed_forms.profiles import Profile, StraightLine
 from fpcontrol.theorems.framework.figures import Figure
@@ -18,23 +18,19 @@ from fpcontrol.typing import Array
 
 
 @dataclass(frozen=True)
-class Ripple(Drift):
+class Ripple(Steady):
     """The steady drift ``(a/k) sin(k x_i)`` in every coordinate."""
 
     a: float
     k: float
 
-    def __call__(self, t: float, x: Array) -> Array:
+    def field(self, x: Array) -> Array:
         """Drift at points ``(N, d)``."""
         return self.a / self.k * np.sin(self.k * x)
 
     def divergence(self, t: float, x: Array) -> Array:
         """At points ``(N, d)``, ``(N,)``."""
         return self.a * np.cos(self.k * x).sum(axis=1)
-
-    def piece(self, t: float) -> int:
-        """One for all times: the operator is made once."""
-        return 0
 
     def kappa(self, sigma: float) -> float:
         """Noise over drift at the drift's own length."""

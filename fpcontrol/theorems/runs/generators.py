@@ -12,7 +12,7 @@ import numpy as np
 
 from fpcontrol.characteristics import Markers, carry
 from fpcontrol.discretization.boundary import Wall
-from fpcontrol.drift import Drift
+from fpcontrol.drift import Drift, Steady
 from fpcontrol.theorems.framework.resolution import markers_between
 from fpcontrol.typing import Array
 
@@ -78,28 +78,16 @@ class Generators:
         return np.einsum("me,mne->n", diagonal, 1.0 - np.tanh(z) ** 2)
 
 
-class Average(Drift):
+class Average(Steady):
     """All generators at once: the mean over a cycle."""
 
     def __init__(self, generators: Generators) -> None:
         self.generators, self._all = generators, range(len(generators))
-
-    def __call__(self, t: float, x: Array) -> Array:
-        """Drift at points ``(N, d)``."""
-        return self.generators.sum(self._all, x)
+        super().__init__(partial(generators.sum, self._all))
 
     def divergence(self, t: float, x: Array) -> Array:
         """Divergence at points, ``(N,)``."""
         return self.generators.divergence(self._all, x)
-
-    def piece(self, t: float) -> int:
-        """One for all times."""
-        return 0
-
-    @property
-    def steady(self) -> bool:
-        """True."""
-        return True
 
 
 @dataclass(frozen=True)
