@@ -87,6 +87,27 @@ MUTATIONS = (
         ("equation",),
     ),
     Mutation(
+        "rows of absorbing walls not closed",
+        "discretization/absorbing.py",
+        "        values[self._closed] = self._closing\n",
+        "        _ = self._closing\n",
+        ("equation.walls",),
+    ),
+    Mutation(
+        "mass given back where walls absorb",
+        "discretization/base.py",
+        "result.restoration = walls, NoRestoration(walls, self.positive)",
+        "result.restoration = walls, self.restoration",
+        ("equation.walls",),
+    ),
+    Mutation(
+        "mass of the step left out of what walls absorb",
+        "discretization/absorbing.py",
+        "self._leaving_mass * r[self._columns] - leaving",
+        "0.0 * r[self._columns] - leaving",
+        ("equation.walls",),
+    ),
+    Mutation(
         "adjoint solves not transposed",
         "stepping/runge_kutta.py",
         "self.solver.solve_transpose(b.petsc_vec, y.petsc_vec)",

@@ -39,6 +39,7 @@ CASES = {
     "energy": {"objectives": [fpc.objectives.KineticEnergy(1e-2)]},
     "monotone": {"method": fpc.Monotone(), "walls": two_sides},
     "hybrid": {"method": fpc.Monotone("hybrid"), "snapshots": 1},
+    "limited": {"method": fpc.Limited(), "walls": two_sides},
     "exponential": {"method": fpc.Monotone(), "scheme": fpc.Exponential()},
 }
 

@@ -7,7 +7,8 @@ All figures with noise rest on the Galerkin solution of
 
 (standard theory): elements of degree p are of order p + 1 in L2 where density and drift are smooth
 and :math:`v\cdot n = 0`, time schemes are of the order of their tableaus, and with :math:`w = 1`
-the mass is constant. Those without noise rest on markers that are carried along characteristics.
+the mass is constant; with absorbing walls it is so together with what these have taken. Those
+without noise rest on markers that are carried along characteristics.
 
 Densities and drifts without source term, in closed form, show the orders. The mass is that of the
 computed solution: an iterative solver loses as much as its tolerance, so that the steps give it
@@ -25,6 +26,7 @@ from dolfinx import fem
 from fpcontrol import SDIRK2, SDIRK4, BackwardEuler, CrankNicolson, FokkerPlanck, density, distances
 from fpcontrol.characteristics import Markers, carry
 from fpcontrol.mesh import interval, rectangle
+from fpcontrol.theorems.experiments.absorbing_walls import absorbing_walls
 from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure
 from fpcontrol.theorems.framework.resolution import cube
 from fpcontrol.typing import Array
@@ -237,6 +239,7 @@ def _check_orders(study: Study, errors: dict[str, list[float]], predicted: list[
 
 EXPERIMENTS = [
     Experiment("equation.mass", mass),
+    Experiment("equation.walls", absorbing_walls),
     Experiment("equation.characteristics", characteristics),
     Experiment("equation.distances", known_distances),
     Experiment("equation.space.1d", orders_in_space),
