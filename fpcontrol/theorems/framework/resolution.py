@@ -114,7 +114,7 @@ def markers_between(
     comm: MPI.Comm,
     edges: Sequence[float],
     cells: int,
-    density: Callable[[Array], Array],
+    density: Callable[[Array], Array] | None = None,
     *,
     walls: tuple[float, float] = (0.0, 1.0),
 ) -> Markers:
@@ -126,7 +126,7 @@ def markers_between(
         comm: The cells are distributed over its ranks.
         edges: In any order; equal ones count once. The markers reach from the first to the last.
         cells: Number of cells, shared out by length; every stretch has at least four.
-        density: Density of markers ``(N, 1)`` to ``(N,)``.
+        density: Density of markers ``(N, 1)`` to ``(N,)``; 1 unless given.
         walls: Ends of the domain, at which drifts must not point outward.
     """
     ends = np.unique(edges)
@@ -139,7 +139,8 @@ def markers_between(
     nodes, volumes = composite(bounds[first : last + 1], 5)
     x = nodes.reshape(-1, 1)
     wall = Wall(np.reshape(walls, (2, 1)).astype(float), np.array([[-1.0], [1.0]]))
-    return Markers(comm, x, volumes, np.asarray(density(x), dtype=float), wall)
+    rho = np.ones(len(x)) if density is None else np.asarray(density(x), dtype=float)
+    return Markers(comm, x, volumes, rho, wall)
 
 
 def l_shape(comm: MPI.Comm, n: int) -> Mesh:

@@ -228,12 +228,7 @@ def _ends(switched: Switched, support: tuple[float, float], rtol: float) -> list
     drifts = (Average(switched.generators), -switched.reversed_in_time(switched.t1))
     x = np.reshape(support, (2, 1))
     for drift in drifts:
-        markers = replace(
-            markers_between(MPI.COMM_SELF, [0.0, 1.0], 1, lambda x: np.ones(len(x))),
-            points=x,
-            volumes=np.ones(2),
-            density=np.ones(2),
-        )
+        markers = Markers(MPI.COMM_SELF, x, np.ones(2), np.ones(2), _nowhere(1))
         flow = carry(markers, drift, [0.0, switched.t1], walls=False, rtol=rtol, atol=rtol)
         x = flow.positions[-1]
     return [*support, *x[:, 0].tolist()]
@@ -241,10 +236,13 @@ def _ends(switched: Switched, support: tuple[float, float], rtol: float) -> list
 
 def _on_square(comm: MPI.Comm, cells: int, rho_0: Callable[[Array], Array]) -> Markers:
     """Products of Gauss points on the unit square."""
-    one = markers_between(MPI.COMM_SELF, [0.0, 1.0], cells, lambda x: np.ones(len(x)))
+    one = markers_between(MPI.COMM_SELF, [0.0, 1.0], cells)
     x = np.array(list(product(one.points[:, 0], repeat=2)))
     mine = slice(*(len(x) * r // comm.size for r in (comm.rank, comm.rank + 1)))
     volumes = np.outer(one.volumes, one.volumes).ravel()[mine]
     # No walls to look at: the bump keeps away from them.
-    nowhere = Wall(np.zeros((0, 2)), np.zeros((0, 2)))
-    return Markers(comm, x[mine], volumes, rho_0(x[mine]), nowhere)
+    return Markers(comm, x[mine], volumes, rho_0(x[mine]), _nowhere(2))
+
+
+def _nowhere(dimension: int) -> Wall:
+    return Wall(np.zeros((0, dimension)), np.zeros((0, dimension)))

@@ -50,7 +50,7 @@ def carried(
         grid: Cells of markers.
         rtol: Tolerance of the integration in time.
     """
-    markers = markers_between(comm, [0.0, 1.0, *edges], grid.cells, lambda x: np.ones(len(x)))
+    markers = markers_between(comm, [0.0, 1.0, *edges], grid.cells)
     flow = carry(markers, drift, [0.0, line.t1], rtol=rtol, atol=rtol)
     exact = line.goal.quantile(markers.points[:, 0])[:, None]  # F_0(y) = y
     right = Flow(markers, flow.times, np.stack([markers.points, exact]), flow.log_jacobian)

@@ -88,7 +88,7 @@ def carried_twice(
 
     def run(n: int, rtol: float, each: int) -> tuple[float, float]:
         edges = [0.0, upper, *source_edges(drift.a * t1, drift.k, each, upper)]
-        markers = markers_between(comm, edges, n, lambda x: np.ones(len(x)), walls=(0.0, upper))
+        markers = markers_between(comm, edges, n, walls=(0.0, upper))
         return carried(markers, drift, t1, rtol)
 
     return Figure.refined(run(cells // 2, 1e-8, 1), run(cells, 1e-10, 2))

@@ -123,7 +123,7 @@ def _in_markers(comm: MPI.Comm, rho: Profile, ripple: Ripple, t1: float, grid: G
     edge = rho.cdf(np.array(rho.breaks or (0.5,)))
     start = _backward(at, k, edge)
     edges = [0.0, *start, *edge, 1.0, *source_edges(at, k, grid.steps)]
-    markers = markers_between(comm, edges, grid.cells, lambda x: np.ones(len(x)))
+    markers = markers_between(comm, edges, grid.cells)
     rtol = 1e-9 / grid.steps**4
     flow = carry(markers, ripple, [0.0, t1], rtol=rtol, atol=rtol)
     y0, y, log_j = markers.points[:, 0], flow.positions[-1, :, 0], flow.log_jacobian[-1]
