@@ -219,6 +219,19 @@ def test_solvers(tmp_path: Path) -> None:
     assert explicit["RKC2"]["derivative"] < 1e-6
 
 
+def test_positive(tmp_path: Path) -> None:
+    found = tables("positive", tmp_path)
+    strong = next(row for row in found["layers"] if row["Peclet"] == 10.0)
+    assert strong["truth"] < 1e-3
+    assert strong["W1 Limited"] < 0.25 * strong["W1 Monotone, hybrid"]
+    for row in found["layers"]:
+        for name in ("Limited", "Monotone, bernoulli", "Monotone, hybrid"):
+            assert row[f"minimum {name}"] >= 0.0
+    weak = next(row for row in found["smooth"] if row["Peclet"] == 0.1)
+    assert weak["Limited"] == pytest.approx(weak["Galerkin P1"], rel=0.1)
+    assert {row["method"] for row in found["cost"]} >= {"Galerkin P1", "Limited"}
+
+
 def test_sigma(tmp_path: Path) -> None:
     found = tables("sigma", tmp_path)
     # Closed forms; sigma = 0 is along characteristics.

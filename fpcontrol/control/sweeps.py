@@ -17,6 +17,7 @@ from fpcontrol.control.objectives import Cost
 from fpcontrol.control.parametric import ParametricDrift, Terms
 from fpcontrol.control.storage import Sizes, choose, give_back
 from fpcontrol.discretization.base import DriftProducts, SemiDiscretization, StageDrift
+from fpcontrol.linalg.buffers import read_only
 from fpcontrol.noise import Noise
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.stepping.base import Drive
@@ -94,6 +95,7 @@ class Sweeps:
             snapshots,
             system.comm,
         )
+        self._known: tuple[bytes, Array] | None = None
         self._touched = 0  # bytes of levels since the last were given back
 
     def forward(self, weights: Array, window: Array, first: int, observe: Observe | None) -> None:
@@ -256,8 +258,15 @@ class Sweeps:
 
     def _stage(self, weights: Array, terms: Terms, diffusivity: float) -> StageDrift:
         theta = self.time.mixed(weights, terms)
-        points = self.system.points
-        return StageDrift(theta.tobytes(), lambda: self.field.values(theta, points), diffusivity)
+        return StageDrift(theta.tobytes(), lambda: self._values(theta), diffusivity)
+
+    def _values(self, theta: Array) -> Array:
+        """The field at the points, read-only; the last one is kept."""
+        key = theta.tobytes()
+        if self._known is None or self._known[0] != key:
+            self._known = None
+            self._known = key, read_only(self.field.values(theta, self.system.points))
+        return self._known[1]
 
     def jvp(self, weights: Array, terms: Terms, direction: Array) -> Array:
         """Derivative of the drift of some terms along a direction in the weights, ``(N, d)``."""
@@ -351,7 +360,7 @@ class _Reverse:
         if terms is None:
             return
         theta = sweeps.time.mixed(self._weights, terms)
-        s = self._products.collect(lambda: sweeps.field.values(theta, sweeps.system.points))
+        s = self._products.collect(lambda: sweeps._values(theta))
         s *= sweeps.stepper.product_scale
         sweeps.add_vjp(self._weights, terms, s, self._gradient)
         self._terms = None

@@ -1,14 +1,17 @@
 r"""Functions B of two-point fluxes: :math:`F = w D\,[B(-p)\rho_i - B(p)\rho_j]`.
 
 Both are positive with :math:`B(-p) = B(p) + p`, so that the flux of a constant density is the
-drift's.
+drift's, and :math:`B'(-p) = -1 - B'(p)`. So one evaluation at :math:`|p|` gives all four.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import expm1
+from typing import Any
 
 import numpy as np
 
+from fpcontrol.discretization.kernels import compiled
 from fpcontrol.typing import Array
 
 # Below it a series of five terms is exact to round-off, where p/(e^p - 1) cancels.
@@ -19,56 +22,81 @@ LARGE = 700.0
 
 @dataclass(frozen=True)
 class Flux:
-    """B and its derivative, of arrays."""
+    """B and its derivative, of arrays.
 
-    value: Callable[[Array], Array]
-    slope: Callable[[Array], Array]
+    Attributes:
+        name: Of the function.
+        evaluate: Writes ``B(|p|)`` and ``B'(|p|)`` for p.
+    """
+
+    name: str
+    evaluate: Callable[[Any, Any, Any], None]
 
     def __call__(self, p: Array) -> Array:
         """``B(p)``."""
-        return self.value(p)
+        return self.both(p)[1]
+
+    def both(self, p: Array) -> tuple[Array, Array]:
+        """``B(-p)`` and ``B(p)``."""
+        leaving, entering = np.empty((2, p.size))
+        self.evaluate(p.ravel(), entering, leaving)
+        _values(p.ravel(), entering, leaving)
+        return leaving.reshape(p.shape), entering.reshape(p.shape)
+
+    def slope(self, p: Array) -> Array:
+        """``B'(p)``."""
+        return self.slopes(p)[1]
+
+    def slopes(self, p: Array) -> tuple[Array, Array]:
+        """``B'(-p)`` and ``B'(p)``."""
+        one, two = np.empty((2, p.size))
+        self.evaluate(p.ravel(), two, one)
+        _slopes(p.ravel(), two, one)
+        return one.reshape(p.shape), two.reshape(p.shape)
 
 
-def bernoulli(p: Array) -> Array:
-    """``p / (exp(p) - 1)``."""
-    square = p * p
-    series = 1.0 - 0.5 * p + square * (1 / 12 - square * (1 / 720 - square / 30240))
-    small = np.abs(p) < SMALL
-    safe = np.where(small, 1.0, p)
-    # The numerator must not be cut: B(-800) is 800.
-    return np.where(small, series, safe / np.expm1(np.minimum(safe, LARGE)))
+@compiled
+def _values(p: Any, entering: Any, leaving: Any) -> None:
+    """From ``B(|p|)`` in ``entering``: ``B(p)`` in its place, ``B(-p)`` in ``leaving``."""
+    for e in range(p.size):
+        low = entering[e]
+        high = low + abs(p[e])
+        entering[e], leaving[e] = (low, high) if p[e] >= 0.0 else (high, low)
 
 
-def bernoulli_slope(p: Array) -> Array:
-    """Derivative of ``bernoulli``, ``B(p) (1 - B(-p)) / p``."""
-    series = -0.5 + p * (1 / 6 - p * p * (1 / 180 - p * p / 5040))
-    small = np.abs(p) < SMALL
-    safe = np.where(small, 1.0, p)
-    return np.where(small, series, bernoulli(safe) * (1.0 - bernoulli(-safe)) / safe)
+@compiled
+def _slopes(p: Any, two: Any, one: Any) -> None:
+    """From ``B'(|p|)`` in ``one``: ``B'(p)`` in ``two``, ``B'(-p)`` in its place."""
+    for e in range(p.size):
+        flat = one[e]
+        steep = -1.0 - flat
+        two[e], one[e] = (flat, steep) if p[e] >= 0.0 else (steep, flat)
 
 
-def hybrid(p: Array) -> Array:
+@compiled
+def _bernoulli(p: Any, value: Any, slope: Any) -> None:
+    """``p / (exp(p) - 1)``, whose derivative is ``B(p) (1 - B(-p)) / p``."""
+    for e in range(p.size):
+        a = abs(p[e])
+        if a < SMALL:
+            square = a * a
+            value[e] = 1.0 - 0.5 * a + square * (1 / 12 - square * (1 / 720 - square / 30240))
+            slope[e] = -0.5 + a * (1 / 6 - square * (1 / 180 - square / 5040))
+        else:
+            # Only the exponent is cut: what follows it is no number that matters.
+            value[e] = a / expm1(min(a, LARGE))
+            slope[e] = value[e] * (1.0 - value[e] - a) / a
+
+
+@compiled
+def _hybrid(p: Any, value: Any, slope: Any) -> None:
     """``c - p/2`` with ``c = (1 + (p/2)**4)**(1/4)``: central to fourth order, upwind far out."""
-    h = 0.5 * np.abs(p)
-    c = _root(h)
-    with np.errstate(over="ignore"):
-        other = 1.0 / ((c + h) * (c * c + h * h))  # c - h, without cancellation
-    return np.where(p > 0.0, other, c + h)
+    for e in range(p.size):
+        h = 0.5 * abs(p[e])
+        large = max(h, 1.0)
+        c = large * ((1.0 / large) ** 4 + (h / large) ** 4) ** 0.25
+        value[e] = 1.0 / ((c + h) * (c * c + h * h))  # c - h, without cancellation
+        slope[e] = 0.5 * (h / c) ** 3 - 0.5
 
 
-def hybrid_slope(p: Array) -> Array:
-    """Derivative of ``hybrid``."""
-    h = 0.5 * np.abs(p)
-    return 0.5 * np.sign(p) * (h / _root(h)) ** 3 - 0.5
-
-
-def _root(h: Array) -> Array:
-    """``(1 + h**4)**(1/4)``, without overflow."""
-    large = np.maximum(h, 1.0)
-    return large * ((1.0 / large) ** 4 + (h / large) ** 4) ** 0.25
-
-
-FLUXES = {
-    "bernoulli": Flux(bernoulli, bernoulli_slope),
-    "hybrid": Flux(hybrid, hybrid_slope),
-}
+FLUXES = {"bernoulli": Flux("bernoulli", _bernoulli), "hybrid": Flux("hybrid", _hybrid)}

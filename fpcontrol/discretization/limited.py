@@ -175,15 +175,15 @@ class LimitedSystem(SemiDiscretization):
 
     def cell_drift(self, v: Array, diffusivity: float) -> CellDrift:
         """What the limiter wants to know of a drift ``v (N, d)``."""
-        g, flux = self.elements, self.low.flux
-        p = self.low.peclet(v, diffusivity)
-        shape = -1, g.n_cells
+        g, shape = self.elements, self.cell_edges.own.shape
+        p = self.low.peclet(v, diffusivity).reshape(shape)
+        leaving, entering = self.low.flux.both(p)
         return CellDrift(
-            np.ascontiguousarray(v.T, dtype=float).reshape(g.dimension, *self.cell_edges.own.shape),
+            np.ascontiguousarray(v.T, dtype=float).reshape(g.dimension, *shape),
             diffusivity,
-            (diffusivity * flux(-p)).reshape(shape),
-            (diffusivity * flux(p)).reshape(shape),
-            np.array([-flux.slope(-p), -flux.slope(p)]).reshape(2, *shape),
+            diffusivity * leaving,
+            diffusivity * entering,
+            lambda: -np.array(self.low.flux.slopes(p)),
         )
 
 

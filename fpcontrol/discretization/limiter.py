@@ -30,7 +30,9 @@ Galerkin's. Fluxes read off the matrices instead would differ from these by circ
 cells, and be limited for nothing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -46,7 +48,7 @@ SMOOTHED = 1e-8
 FLOOR = 1e-290
 
 
-@dataclass(frozen=True)
+@dataclass
 class CellDrift:
     r"""A drift on the edges of the cells, ``E * n_cells`` each.
 
@@ -55,15 +57,22 @@ class CellDrift:
         diffusivity: D.
         leaving: :math:`D B(-p)`.
         entering: :math:`D B(p)`.
-        slopes: What a change of v along the edge's vector makes of F, times :math:`\rho_{L,i}` and
-            :math:`\rho_{L,j}`: :math:`-B'(-p)` and :math:`-B'(p)`, ``(2, E, n_cells)``.
+        make_slopes: Gives ``slopes``.
     """
 
     values: Array
     diffusivity: float
     leaving: Array
     entering: Array
-    slopes: Array
+    make_slopes: Callable[[], Array]
+
+    @cached_property
+    def slopes(self) -> Array:
+        r"""Derivatives of F in v along the edge's vector, ``(2, E, n_cells)``.
+
+        Times :math:`\rho_{L,i}` and :math:`\rho_{L,j}`: :math:`-B'(-p)` and :math:`-B'(p)`.
+        """
+        return self.make_slopes()
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ class Limiter:
             0.0,
             v.slopes[0] * along,
             -v.slopes[1] * along,
-            v.slopes,
+            v.make_slopes,
         )
         middle = 0.5 * (ends.rho + ends.high)
         df = self._fluxes(change, v, dt)

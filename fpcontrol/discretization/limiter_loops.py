@@ -52,7 +52,7 @@ def cell_fluxes(d: int) -> Callable[..., None]:
         low: Any,
         f: Any,
     ) -> None:
-        r, cut = np.empty(n), np.empty(edges)
+        r, cut, flow_through = np.empty(n), np.empty(edges), np.empty(d)
         for c in range(dofs.shape[1]):
             total = 0.0
             for i in range(n):
@@ -60,6 +60,8 @@ def cell_fluxes(d: int) -> Callable[..., None]:
             share = volumes[c] / (n * (n + 1))
             for i in range(n):
                 r[i] = share * (n * change[dofs[i, c]] - total)
+            for m in range(d):
+                flow_through[m] = 0.0
             for e in range(edges):
                 a, b = pairs[e, 0], pairs[e, 1]
                 i, j = dofs[a, c], dofs[b, c]
@@ -69,12 +71,14 @@ def cell_fluxes(d: int) -> Callable[..., None]:
                 r[b] -= flow
                 cut[e] = -dt * (own[e, c] - shares[e, c]) * flux
                 q = 0.5 * dt * weight * (y[i] + y[j])
-                for k in range(d):
-                    speed = 0.0
-                    for m in range(d):
-                        speed += cofactor[k, m, c] * v[m, e, c]
-                    r[k + 1] += q * speed
-                    r[0] -= q * speed
+                for m in range(d):
+                    flow_through[m] += q * v[m, e, c]
+            for k in range(d):
+                moved = 0.0
+                for m in range(d):
+                    moved += cofactor[k, m, c] * flow_through[m]
+                r[k + 1] += moved
+                r[0] -= moved
             for e in range(edges):
                 into = (r[pairs[e, 0]] - r[pairs[e, 1]]) / n + cut[e]
                 f[numbers[e, c]] += signs[e, c] * into
@@ -122,7 +126,7 @@ def cell_fluxes_transposed(d: int) -> Callable[..., None]:
         of_v: Any,
         of_p: Any,
     ) -> None:
-        r, g = np.empty(n), np.empty(edges)
+        r, g, slope = np.empty(n), np.empty(edges), np.empty(d)
         for c in range(dofs.shape[1]):
             for i in range(n):
                 r[i] = 0.0
@@ -136,6 +140,10 @@ def cell_fluxes_transposed(d: int) -> Callable[..., None]:
             share = volumes[c] / (n * (n + 1))
             for i in range(n):
                 of_change[dofs[i, c]] += share * (n * r[i] - total)
+            for m in range(d):
+                slope[m] = 0.0
+                for k in range(d):
+                    slope[m] += cofactor[k, m, c] * (r[k + 1] - r[0])
             for e in range(edges):
                 a, b = pairs[e, 0], pairs[e, 1]
                 i, j = dofs[a, c], dofs[b, c]
@@ -145,11 +153,9 @@ def cell_fluxes_transposed(d: int) -> Callable[..., None]:
                 of_low[j] -= dt * entering[e, c] * of_flux
                 of_p[e, c] += (slopes[0, e, c] * low[i] + slopes[1, e, c] * low[j]) * of_flux
                 q, speeds = 0.5 * weight * (y[i] + y[j]), 0.0
-                for k in range(d):
-                    rise = r[k + 1] - r[0]
-                    for m in range(d):
-                        speeds += cofactor[k, m, c] * v[m, e, c] * rise
-                        of_v[m, e, c] += q * cofactor[k, m, c] * rise
+                for m in range(d):
+                    speeds += slope[m] * v[m, e, c]
+                    of_v[m, e, c] += q * slope[m]
                 both = 0.5 * dt * weight * speeds
                 of_y[i] += both - dt * D * own[e, c] * gap
                 of_y[j] += both + dt * D * own[e, c] * gap

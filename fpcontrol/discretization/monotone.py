@@ -195,8 +195,9 @@ class MonotoneSystem(SemiDiscretization):
         mean = np.where(np.abs(ratio) < 1e-6, 0.5 * (one + two), (two - one) / _nonzero(ratio))
         p = ratio + wanted / mean
         for _ in range(NEWTON):
-            value = self.flux(-p) * one - self.flux(p) * two - wanted
-            step = value / (-self.flux.slope(-p) * one - self.flux.slope(p) * two)
+            (leaving, entering), (back, forth) = self.flux.both(p), self.flux.slopes(p)
+            value = leaving * one - entering * two - wanted
+            step = value / (-back * one - forth * two)
             p -= step
             if (np.abs(step) <= 1e-14 * (1.0 + np.abs(p))).all():
                 break
@@ -249,7 +250,8 @@ class MonotoneSystem(SemiDiscretization):
         p = self.peclet(stage.values(), stage.diffusivity)
         i, j = self.edges.ends
         change = np.einsum("nd,nd->n", dv, self.edges.vectors) * self.edges.weights
-        flow = -change * (self.flux.slope(-p) * u[i] + self.flux.slope(p) * u[j])
+        back, forth = self.flux.slopes(p)
+        flow = -change * (back * u[i] + forth * u[j])
         return self._assembled(-flow, flow)
 
     def products(self) -> "MonotoneProducts":
@@ -278,7 +280,8 @@ class MonotoneFiller:
         p = system.peclet(v, diffusivity)
         weights = self._scale * diffusivity * system.edges.weights
         out[:] = system.mass_values
-        kernels.add_edges(system.slots, weights * system.flux(-p), weights * system.flux(p), out)
+        leaving, entering = system.flux.both(p)
+        kernels.add_edges(system.slots, weights * leaving, weights * entering, out)
 
 
 class MonotoneProducts:
@@ -317,7 +320,8 @@ class MonotoneProducts:
     def _close(self, values: Callable[[], Array]) -> None:
         system = self._system
         p = system.peclet(values(), self._diffusivity)
-        self._result += system.flux.slope(-p) * self._at_i + system.flux.slope(p) * self._at_j
+        back, forth = system.flux.slopes(p)
+        self._result += back * self._at_i + forth * self._at_j
         self._at_i[:], self._at_j[:] = 0.0, 0.0
 
 
