@@ -11,8 +11,8 @@
 # away from all walls, or one that leans on a wall. The reference is the same in both cases and
 # keeps its mass. Between absorbing walls the density cannot do that: it has to learn to stay away.
 #
-# It does so in part only: the error is three to four times as large, and a third to a half of the
-# mass is lost. More neurons (`--width 8`) or iterations (`--iterations 200`) change little.
+# It does so in part only: the error is three to four times as large, and a third to a half or more
+# of the mass is lost. More neurons (`--width 8`) or iterations (`--iterations 200`) change little.
 #
 # A minute on two ranks, a case at a time on each:
 #
