@@ -213,3 +213,13 @@ def test_bad_parameters_are_refused(texts, words):
     with pytest.raises(ValueError) as caught:
         Experiment("t.example", example).with_values(texts)
     assert words in str(caught.value)
+
+
+def test_curves_are_points_where_computed_and_lines_where_known():
+    study, computed = Study("a study", ""), Figure([1.0, 0.5], 1e-3)
+    study.curves("both", "m", "error", (1, 2), {"measured": computed, "limit": 2.0}, "x")
+    study.curves("measured alone", "m", "error", (1, 2), {"measured": computed})
+    both, alone = study.panels
+    assert [line.style for line in both.lines] == ["o", "-"]
+    assert [line.y for line in both.lines] == [[1.0, 0.5], [2.0, 2.0]]
+    assert (both.xscale, both.yscale, alone.lines[0].style) == ("log", "linear", "o-")

@@ -220,8 +220,10 @@ class Study:
             curves: By name figures, and what is known: arrays, or numbers for levels.
             log: Names of logarithmic axes.
         """
+        known = any(not isinstance(y, Figure) for y in curves.values())
+        points = "o" if known else "o-"  # joined where there is no line to lie on
         drawn = [
-            Line(x, y, name, "o-" if isinstance(y, Figure) else "--") for name, y in curves.items()
+            Line(x, y, name, points if isinstance(y, Figure) else "-") for name, y in curves.items()
         ]
         self.picture(title, xlabel, ylabel, *drawn, log=log)
 

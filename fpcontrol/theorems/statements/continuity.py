@@ -170,11 +170,11 @@ def without_noise(
     )
     study.equals("slope of log W2 in log k", (w2 / k).slope(k), -1.0, 1e-3)
     curves = {
-        "sqrt(cosh(aT) - 1)": flat,
+        "L2, sqrt(cosh(aT) - 1)": flat,
         "L2": l2,
-        "c_2/k": c2 / k,
+        "W2, c_2/k": c2 / k,
         "W2": w2 / k,
-        "L2, control": calm,
+        "control: L2": calm,
     }
     title = r"$\sigma = 0$: flat in L2, falling in $W_2$"
     study.curves(title, "m = k/(2 pi)", "error", frequencies, curves, "xy")
