@@ -57,6 +57,8 @@ class Options:
     """Fraction of the mass that is spread evenly in both densities."""
     method: Literal["limited", "monotone", "galerkin"] = "limited"
     """Method in space: the first two never make a density negative."""
+    max_speed: float | None = None
+    """Bound of the drift, in the mesh's unit per unit of time; none unless given."""
     seed: int = 0
     """Seed of the initial weights."""
     mesh: Path = MESHES / "great_britain.xdmf"
@@ -135,7 +137,14 @@ def tracking_problem(options: Options, mesh) -> fpc.TrackingProblem:  # type: ig
     else:
         start = points(options, options.airfields, None, mesh)
     reference = fpc.MoserFlow(start, goal, t1=1.0, sigma=sigma, discretization=method)
-    drift = fpc.NetworkDrift(mesh, options.width, options.pieces, t1=1.0, seed=options.seed)
+    drift = fpc.NetworkDrift(
+        mesh,
+        options.width,
+        options.pieces,
+        t1=1.0,
+        seed=options.seed,
+        max_speed=options.max_speed,
+    )
     scheme = fpc.Exponential() if options.method == "monotone" else None
     return fpc.TrackingProblem(reference, drift, sigma, 2 * options.pieces, scheme=scheme)
 

@@ -180,6 +180,14 @@ def test_derivative(name):
     assert dot_test(p, weights) < 1e-11
 
 
+def test_ringing_is_said_with_a_remedy_that_serves():
+    mesh = cube(SELF, 1, 12)
+    equation = fpc.FokkerPlanck(mesh, fpc.drift.zero(), 1.0, discretization=fpc.Limited())
+    start = fpc.density.interpolate(mesh, lambda x: (x[0] < 0.4) * 1.0, degree=1)
+    with pytest.warns(UserWarning, match=r"rings.* use discretization=fpc.Monotone\(\)"):
+        equation.solve(start, 20.0, 6)
+
+
 def test_derivative_where_nearly_all_is_limited():
     p = tracking(n=6, steps=8)
     weights = 30.0 * p.drift.weights

@@ -197,7 +197,7 @@ class Limiter:
             of_v: The dual of v over ``dt`` is added to it, ``(d, E, n_cells)``; but for
             of_p: what belongs to its component along the edges' vectors, ``(E, n_cells)``.
         """
-        g, n, node, seen = self._elements, self._elements.n_owned, self._node, None
+        g, n, node = self._elements, self._elements.n_owned, self._node
         seen = self._limited(ends, v, dt)
         scaled = self._scaled
         scaled.array[:n] = dual / g.integrals
@@ -254,7 +254,7 @@ class Limiter:
         return _Limited(f, width, s, node.array.copy())
 
     def _fluxes(self, ends: StepEnds, v: CellDrift, dt: float) -> Array:
-        """F on all edges of this rank's cells, summed over the ranks. Collective."""
+        """What f is on all edges of this rank's cells, summed over the ranks. Collective."""
         f = np.zeros(len(self._edges.parts))
         self._forward(
             *self._geometry,

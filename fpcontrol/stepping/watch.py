@@ -26,7 +26,7 @@ from fpcontrol.discretization import kernels
 from fpcontrol.discretization.absorbing import shared
 from fpcontrol.discretization.base import SemiDiscretization
 from fpcontrol.parallel.errors import collective_errors, reduced
-from fpcontrol.stepping.schemes import Scheme
+from fpcontrol.stepping.schemes import SDIRK2, Scheme
 from fpcontrol.typing import Array
 
 # Growth of the integral of |rho| that ends a run. It is a sum over the nodes, up to twice as large
@@ -224,9 +224,14 @@ class Watch:
             self._say(
                 f"The run rings: for {ON_END} steps up to t = {self._times[n]:g} the density has "
                 f"swung to and fro by {(new / size) ** 0.5:.0%}. Crank-Nicolson steps do not damp "
-                "what is rough where they are long: use an L-stable scheme (SDIRK2() or SDIRK4()) "
-                "or more steps."
+                f"what is rough where they are long: use {self._damped()} or more steps."
             )
+
+    def _damped(self) -> str:
+        """What damps, of what serves the method."""
+        if self._system.discretization.refusal(SDIRK2()) is None:
+            return "an L-stable scheme (SDIRK2() or SDIRK4())"
+        return "discretization=fpc.Monotone()"
 
     def _say(self, text: str) -> None:
         self.said.append(text)
