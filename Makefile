@@ -22,7 +22,7 @@ export OMP_NUM_THREADS := 1
 # The mpirun that belongs to the environment's mpi4py, before any other of the machine's.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo verify test test-all mutation lint format bench peers clean environment compiler
+.PHONY: help demo verify test test-all mutation fuzz lint format bench peers clean environment compiler
 
 help:  ## List the targets
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,10 @@ test-all: compiler  ## Run all tests
 
 mutation: environment  ## Break the code on purpose, and see whether the theorem checks find it
 	python tests/mutation.py $(ARGS)
+
+fuzz: NP := 3
+fuzz: environment  ## Random problems on 1 to NP ranks, a minute; try ARGS="--seconds 600"
+	python tests/fuzz.py --ranks $(NP) $(ARGS)
 
 lint: environment  ## Check style and types
 	python -m ruff check

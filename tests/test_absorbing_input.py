@@ -157,3 +157,16 @@ def test_lost_mass_is_an_error(monkeypatch):
     monkeypatch.setattr(Absorbing, "absorbed", lambda *args: (1.0 + 1e-6) * taken(*args))
     with pytest.raises(ArithmeticError, match="The run has lost its mass"):
         equation(absorbing=4, facet_tags=sides(MESH)).solve(bump(MESH, 1, 0.3), 1.0, 4)
+
+
+@pytest.mark.filterwarnings("ignore:An absorbing wall")
+def test_what_limited_walls_give_back_is_accounted_for():
+    mesh = fpc.mesh.interval(SELF, 10)
+    away = fpc.drift.Steady(lambda x: 8.0 - 8.0 * x)
+    start = fpc.density.interpolate(mesh, lambda x: np.maximum(x[0] - 0.05, 0.0), 1)
+    e = fpc.FokkerPlanck(
+        mesh, away, 0.4, absorbing=lambda x: x[0] < 1e-9, discretization=fpc.Limited()
+    )
+    run = e.solve(start, 0.5, 50)
+    assert run.absorbed.min() < -1e-4
+    assert run.mass_defect < 1e-12

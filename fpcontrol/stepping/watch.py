@@ -166,7 +166,7 @@ class Watch:
         missing = self.mass[0] + self.absorbed[0].sum() - self.mass[n]
         self._taken += self._sums[7:]
         self.absorbed[n] = shared(self._taken, missing)
-        if self._system.positive:
+        if self._system.discretization.monotone:  # less than nothing is round-off
             np.maximum(self.absorbed[n], 0.0, out=self.absorbed[n])
         self._defect = missing - self._taken.sum()
         back = self._most - self.absorbed[n]
@@ -177,10 +177,10 @@ class Watch:
             self._say(
                 f"An absorbing wall (tag {self._tags[int(back.argmax())]}) has given back "
                 f"{share:.2g} of the mass up to t = {self._times[n]:g} (step {n}), which no such "
-                "wall does. Galerkin elements let mass in where the drift leaves the wall at cell "
-                "Peclet numbers |v| h / (2 D) above 1, which an optimizer makes use of, and "
-                "Crank-Nicolson steps where they ring: use discretization=fpc.Monotone(), whose "
-                "walls only take, a finer mesh, or SDIRK2()."
+                "wall does. Galerkin elements, limited or not, let mass in where the drift leaves "
+                "the wall at cell Peclet numbers |v| h / (2 D) above 1, which an optimizer makes "
+                "use of, and Crank-Nicolson steps where they ring: use "
+                "discretization=fpc.Monotone(), whose walls only take, a finer mesh, or SDIRK2()."
             )
 
     def _look(self, n: int, new: Array) -> None:
