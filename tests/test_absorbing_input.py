@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from dolfinx.mesh import exterior_facet_indices, locate_entities, meshtags
-from problems import LAST, SELF, WORLD, bump, cube, raised, stirring, tracking
+from problems import LAST, SELF, SPACES, WORLD, bump, cube, raised, stirring, tracking
 from test_absorbing import sides
 
 import fpcontrol as fpc
@@ -75,6 +75,16 @@ def test_walls_that_are_refused():
 def test_inner_facets_of_tags_that_are_not_named_are_no_matter():
     run = equation(absorbing=4, facet_tags=with_inner()).solve(bump(MESH, 1, 0.3), 1.0, 4)
     assert run.tags == (4,) and run.absorbed.shape == (5, 1)
+
+
+@pytest.mark.parametrize(("dim", "degree", "n"), SPACES)
+def test_nodes_of_a_wall_are_those_that_lie_on_it(dim, degree, n):
+    e = fpc.FokkerPlanck(
+        cube(SELF, dim, n), stirring, 0.8, degree=degree, absorbing=lambda x: np.isclose(x[0], 1.0)
+    )
+    x = e.elements.space.tabulate_dof_coordinates()[:, 0]
+    assert np.array_equal(e.system.absorbing.dofs, np.flatnonzero(np.isclose(x, 1.0)))
+    assert e.system.absorbing.measures == pytest.approx((1.0,), rel=1e-13)
 
 
 def test_a_mesh_without_free_nodes_is_refused():
