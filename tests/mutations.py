@@ -342,4 +342,18 @@ MUTATIONS = (
         "D / r + speed * (r < radius)",
         ("t1.disc",),
     ),
+    Mutation(
+        "network's drift for the reference's in its certificate",
+        "control/certified.py",
+        "        reference.drift,\n",
+        "        problem.drift.with_weights(weights),\n",
+        ("estimates.tracking",),
+    ),
+    Mutation(
+        "a tenth of (E3) as the bound in L2",
+        "certificates.py",
+        "np.fmin(self.e3, self.e3_bounded)",
+        "np.fmin(0.1 * self.e3, self.e3_bounded)",
+        ("estimates",),
+    ),
 )
