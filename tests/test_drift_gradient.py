@@ -96,9 +96,10 @@ def test_callable_is_differentiated_anywhere(dim):
 
 
 @pytest.mark.parallel([1, 2])
-def test_galerkin_gets_the_slope_at_its_points():
+@pytest.mark.parametrize("method", [fpc.Galerkin(2), fpc.Limited()])
+def test_cells_get_the_slope_at_their_points(method):
     mesh = cube(WORLD, 2, 6)
-    system = fpc.Galerkin(2).on(mesh)
+    system = method.on(mesh)
     x = system.points
     far = np.abs(x[:, 0] - 0.3) > 1e-2
     assert np.abs(gradient(rugged).at_points(0.0, system) + slope(x))[far].max(initial=0) < 1e-9
