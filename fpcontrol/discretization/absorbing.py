@@ -129,6 +129,12 @@ class Absorbing:
         """Q, in place, of a local array."""
         u[self.dofs] = 0.0
 
+    def project_free(self, u: Array) -> None:
+        """I - Q, in place, of an array of owned entries or more."""
+        kept = u[self._owned].copy()
+        u[:] = 0.0
+        u[self._owned] = kept
+
     def project_owned(self, u: Array) -> None:
         """Q, in place, of an array of owned entries or more."""
         u[self._owned] = 0.0

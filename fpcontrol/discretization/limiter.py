@@ -23,7 +23,8 @@ They are let through as far as the density stays positive: with the outgoing par
     R_i = \Bigl(1+\frac{x^3}{1+x^2}\Bigr)^{-1} \le \min(1, 1/s),\qquad
     \rho^{new}_i = \rho_{L,i} + \frac{1}{m_i}\sum_e \pm R_i R_j f_e .
 
-On absorbing walls the density is zero, and so is what fluxes bring there; R is 1.
+On absorbing walls the density is zero. What a node there can give is what the monotone step
+brings it, :math:`q_i`, instead of :math:`m_i\rho_{L,i}`: walls only take.
 
 R is twice continuously differentiable and exactly 1 where :math:`s\le\tfrac12`: there the step is
 Galerkin's. Fluxes read off the matrices instead would differ from these by circulations around the
@@ -92,10 +93,19 @@ class StepEnds:
 
 @dataclass(frozen=True)
 class _Limited:
-    """What the limiter made of a step: f on edges, s on owned nodes, R on local ones."""
+    """What the limiter made of a step.
+
+    Attributes:
+        f: On edges.
+        width: Over which the outgoing part is smoothed.
+        least: What a node can give, owned; not below ``FLOOR``.
+        s: Owned.
+        R: Local.
+    """
 
     f: Array
     width: float
+    least: Array
     s: Array
     R: Array
 
@@ -125,6 +135,7 @@ class Limiter:
         self._forward = loops.cell_fluxes(g.dimension)
         self._backward = loops.cell_fluxes_transposed(g.dimension)
         volumes = g.determinant * g.reference_weights.sum()
+        self._low_geometry = g.cell_dofs, e.numbers, e.signs, e.pairs, e.shares
         self._geometry = (
             g.cell_dofs,
             e.numbers,
@@ -171,11 +182,14 @@ class Limiter:
         node.array[:] = 0.0
         loops.outgoing_tangent(seen.f, df, seen.width, *self._ends, node.array)
         node.scatter_reverse()
-        mass = np.maximum(g.integrals * ends.low[:n], FLOOR)
-        ds = (node.array[:n] - seen.s * g.integrals * change.low[:n]) / mass
+        outgoing = node.array[:n].copy()
+        given = self._given(change.low, v, dt)
+        if self._walls:
+            part = self._given(ends.low, turned, dt)
+            self._walls.project_free(part)
+            given += part
         dR = self._scaled
-        dR.array[:n] = -_slope(seen.s) * seen.R[:n] ** 2 * ds
-        self._project(dR.array)
+        dR.array[:n] = -_slope(seen.s) * seen.R[:n] ** 2 * (outgoing - seen.s * given) / seen.least
         dR.scatter_forward()
         zero = np.zeros(g.n_local)
         return (
@@ -206,9 +220,8 @@ class Limiter:
         node.array[:] = 0.0
         loops.limiting_transposed(seen.f, seen.R, scaled.array, *self._ends, node.array)
         node.scatter_reverse()
-        of_low = dual.copy()
-        loops.fractions_transposed(seen.s, seen.R, g.integrals, ends.low, FLOOR, node.array, of_low)
-        self._project(node.array)
+        given = np.empty(n)
+        loops.fractions_transposed(seen.s, seen.R, seen.least, node.array, given)
         node.scatter_forward()
         of_f = np.empty_like(seen.f)
         i, j, _ = self._ends
@@ -216,6 +229,7 @@ class Limiter:
         d, y, low = self._duals
         for vector in self._duals:
             vector.array[:] = 0.0
+        of_low = dual + self._given_transposed(given, ends.low, v, dt, low.array, of_p)
         self._backward(
             *self._geometry,
             v.values,
@@ -247,11 +261,52 @@ class Limiter:
         node.array[:] = 0.0
         loops.outgoing(f, width, *self._ends, node.array)
         node.scatter_reverse()
-        self._project(node.array)
-        s = np.empty(n)
-        loops.fractions(node.array, g.integrals, ends.low, FLOOR, s)
-        node.scatter_forward()
-        return _Limited(f, width, s, node.array.copy())
+        R = self._scaled
+        R.array[:n] = node.array[:n]
+        least, s = np.maximum(self._given(ends.low, v, dt), FLOOR), np.empty(n)
+        loops.fractions(R.array, least, s)
+        R.scatter_forward()
+        return _Limited(f, width, least, s, R.array.copy())
+
+    def _given(self, low: Array, v: CellDrift, dt: float) -> Array:
+        """What each owned node can give: its mass, on walls what the low step brings it."""
+        g, n, node = self._elements, self._elements.n_owned, self._node
+        masses = g.integrals * low[:n]
+        if self._walls:
+            flows = np.zeros(len(self._edges.parts))
+            loops.low_fluxes(*self._low_geometry, v.leaving, v.entering, dt, low, flows)
+            node.array[:] = 0.0
+            loops.divergence(self._edges.summed(flows), *self._ends, node.array)
+            node.scatter_reverse()
+            self._walls.project_free(node.array)
+            self._walls.project_owned(masses)
+            masses += node.array[:n]
+        return masses
+
+    def _given_transposed(
+        self, dual: Array, low: Array, v: CellDrift, dt: float, of_low: Array, of_p: Array
+    ) -> Array:
+        """Dual of ``low`` from that of what is given, owned; that of walls' parts is added."""
+        g, n, node = self._elements, self._elements.n_owned, self._node
+        if self._walls:
+            node.array[:n] = dual
+            self._walls.project_free(node.array)
+            node.scatter_forward()
+            loops.low_fluxes_transposed(
+                *self._low_geometry,
+                v.leaving,
+                v.entering,
+                v.slopes,
+                dt,
+                low,
+                node.array,
+                *self._ends[:2],
+                of_low,
+                of_p,
+            )
+            dual = dual.copy()
+            self._walls.project_owned(dual)
+        return dual * g.integrals
 
     def _fluxes(self, ends: StepEnds, v: CellDrift, dt: float) -> Array:
         """What f is on all edges of this rank's cells, summed over the ranks. Collective."""

@@ -213,22 +213,79 @@ def fluxes_transposed(
 
 
 @compiled
-def fractions(node: Any, mass: Any, low: Any, floor: float, s: Any) -> None:
-    """From P in ``node``, owned entries: ``s = P / (m low)``, and R in place of P."""
+def fractions(node: Any, least: Any, s: Any) -> None:
+    """From P in ``node``, owned entries: ``s = P / least``, and R in place of P."""
     for i in range(s.size):
-        s[i] = node[i] / max(mass[i] * low[i], floor)
+        s[i] = node[i] / least[i]
         x = max(s[i] - 0.5, 0.0)
         node[i] = 1.0 / (1.0 + (x - x * (1.0 / (1.0 + x * x))))
 
 
 @compiled
-def fractions_transposed(
-    s: Any, R: Any, mass: Any, low: Any, floor: float, node: Any, of_low: Any
-) -> None:
-    """From the dual of R in ``node``: that of P in its place, and of ``low``, added."""
+def fractions_transposed(s: Any, R: Any, least: Any, node: Any, given: Any) -> None:
+    """From the dual of R in ``node``: that of P in its place, and of ``least``."""
     for i in range(s.size):
         x = max(s[i] - 0.5, 0.0)
         q = 1.0 / (1.0 + x * x)
-        steep = (1.0 + q - 2.0 * q * q) * (R[i] / max(mass[i] * low[i], floor)) * node[i]
-        of_low[i] += steep * (R[i] * s[i]) * mass[i]
+        steep = (1.0 + q - 2.0 * q * q) * (R[i] / least[i]) * node[i]
+        given[i] = steep * (R[i] * s[i])
         node[i] = -steep * R[i]
+
+
+@compiled
+def low_fluxes(
+    dofs: Any,
+    numbers: Any,
+    signs: Any,
+    pairs: Any,
+    shares: Any,
+    leaving: Any,
+    entering: Any,
+    dt: float,
+    low: Any,
+    out: Any,
+) -> None:
+    """Add the positive method's fluxes over a step, into the edges' first ends."""
+    for c in range(dofs.shape[1]):
+        for e in range(pairs.shape[0]):
+            i, j = dofs[pairs[e, 0], c], dofs[pairs[e, 1], c]
+            flux = leaving[e, c] * low[i] - entering[e, c] * low[j]
+            out[numbers[e, c]] -= signs[e, c] * dt * shares[e, c] * flux
+
+
+@compiled
+def low_fluxes_transposed(
+    dofs: Any,
+    numbers: Any,
+    signs: Any,
+    pairs: Any,
+    shares: Any,
+    leaving: Any,
+    entering: Any,
+    slopes: Any,
+    dt: float,
+    low: Any,
+    dual: Any,
+    first: Any,
+    second: Any,
+    of_low: Any,
+    of_p: Any,
+) -> None:
+    """Duals of ``low`` and, over dt, of p from those of the sums at the nodes (``divergence``)."""
+    for c in range(dofs.shape[1]):
+        for e in range(pairs.shape[0]):
+            number = numbers[e, c]
+            gap = dual[first[number]] - dual[second[number]]
+            work = -signs[e, c] * shares[e, c] * gap
+            i, j = dofs[pairs[e, 0], c], dofs[pairs[e, 1], c]
+            of_low[i] += dt * leaving[e, c] * work
+            of_low[j] -= dt * entering[e, c] * work
+            of_p[e, c] += (slopes[0, e, c] * low[i] + slopes[1, e, c] * low[j]) * work
+
+
+@compiled
+def divergence(f: Any, i: Any, j: Any, parts: Any, out: Any) -> None:
+    """Add f to the edges' first ends, and take it from the second."""
+    for e in range(f.size):
+        out[i[e]] += parts[e] * f[e]
+        out[j[e]] -= parts[e] * f[e]

@@ -177,10 +177,10 @@ class Watch:
             self._say(
                 f"An absorbing wall (tag {self._tags[int(back.argmax())]}) has given back "
                 f"{share:.2g} of the mass up to t = {self._times[n]:g} (step {n}), which no such "
-                "wall does. Galerkin elements, limited or not, let mass in where the drift leaves "
-                "the wall at cell Peclet numbers |v| h / (2 D) above 1, which an optimizer makes "
-                "use of, and Crank-Nicolson steps where they ring: use "
-                "discretization=fpc.Monotone(), whose walls only take, a finer mesh, or SDIRK2()."
+                "wall does. Galerkin elements let mass in where the drift leaves the wall at cell "
+                "Peclet numbers |v| h / (2 D) above 1, which an optimizer makes use of, and "
+                "Crank-Nicolson steps where they ring: use discretization=fpc.Limited() or "
+                "fpc.Monotone(), whose walls only take, a finer mesh, or SDIRK2()."
             )
 
     def _look(self, n: int, new: Array) -> None:
