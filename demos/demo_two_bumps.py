@@ -40,8 +40,9 @@ class Options:
     """Cells along each side of the square."""
     diffusivity: float = 0.05
     """D = sigma**2 / 2."""
-    method: Literal["limited", "galerkin"] = "limited"
-    """Method in space; the first never makes a density negative."""
+    method: Literal["limited", "galerkin"] = "galerkin"
+    """Method in space; the first never makes a density negative, the second is 2.5 times as fast
+    and does not here."""
     seed: int = 0
     """Seed of the initial weights."""
     out: Path = Path("out")
