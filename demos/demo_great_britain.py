@@ -79,9 +79,9 @@ class Options:
 # ## Implementation
 # Two steps a piece while optimizing; the figures are those of four steps a piece. An optimizer
 # makes use of the errors of the method that it sees. So the same weights are run on eight steps a
-# piece, and on a mesh twice as fine: with the same method, and with elements of degree 2 and a scheme
-# that damps, whose minimum says how much of it to believe. No mesh here resolves the thinnest layers
-# that hard switching makes at the coast.
+# piece, and on a mesh twice as fine: with the same method, and with elements of degree 2 and a
+# scheme that damps, whose minimum says how much of it to believe. No mesh here resolves the
+# thinnest layers that hard switching makes at the coast.
 
 
 # %%

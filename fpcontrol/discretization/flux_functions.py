@@ -25,11 +25,9 @@ class Flux:
     """B and its derivative, of arrays.
 
     Attributes:
-        name: Of the function.
         evaluate: Writes ``B(|p|)`` and ``B'(|p|)`` for p.
     """
 
-    name: str
     evaluate: Callable[[Any, Any, Any], None]
 
     def __call__(self, p: Array) -> Array:
@@ -99,4 +97,4 @@ def _hybrid(p: Any, value: Any, slope: Any) -> None:
         slope[e] = 0.5 * (h / c) ** 3 - 0.5
 
 
-FLUXES = {"bernoulli": Flux("bernoulli", _bernoulli), "hybrid": Flux("hybrid", _hybrid)}
+FLUXES = {"bernoulli": Flux(_bernoulli), "hybrid": Flux(_hybrid)}
