@@ -15,6 +15,8 @@ def draw(result: Mapping[str, Any]) -> dict[str, Any]:
     names = [key.removeprefix("W1 ") for key in tables["layers"][0] if key.startswith("W1 ")]
     for color, name in zip(COLORS, names, strict=False):
         style = {"marker": "o", "ms": 4.5, "color": color, "label": name}
+        if name == "Limited":  # elsewhere it hides what it is equal to
+            style |= {"marker": "s", "ms": 8.0, "mfc": "none", "ls": "--"}
         for ax, rows, key in (
             (left, tables["layers"], f"W1 {name}"),
             (middle, tables["smooth"], name),
