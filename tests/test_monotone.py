@@ -121,7 +121,8 @@ def test_order_in_space_is_two(dim, flux):
 
 
 PROBLEMS = {
-    "interval": {"dim": 1, "n": 8},
+    # On ranks it is iterated, and the smallest remainders are near what 1e-12 leaves.
+    "interval": {"dim": 1, "n": 8, "petsc_options": {"ksp_rtol": 1e-14}},
     "square": {},
     "square, hybrid": {"flux": "hybrid"},
     "square, noise in time": {"sigma": lambda t: 0.4 + 0.5 * t},
@@ -140,7 +141,7 @@ def test_derivative(name):
     p = tracking(**PROBLEMS[name])
     weights = 2.0 * p.drift.weights
     taylor = taylor_test(p, weights)
-    assert taylor.orders == pytest.approx(2.0, abs=0.02) and len(taylor.orders) >= 4
+    assert taylor.orders == pytest.approx(2.0, abs=0.01) and len(taylor.orders) >= 4
     assert difference_test(p, weights) < 1e-7
     assert dot_test(p, weights) < 1e-11
 

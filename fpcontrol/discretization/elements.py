@@ -37,6 +37,16 @@ def lagrange(mesh: Mesh, degree: int) -> fem.FunctionSpace:
     return fem.functionspace(mesh, ("Lagrange", degree))
 
 
+def check_linear(space: fem.FunctionSpace, method: str) -> None:
+    """Refuse a density that is not of degree 1 for a method that is made for it."""
+    degree = space.element.basix_element.degree
+    if degree != 1:
+        raise ValueError(
+            f"The density is of degree {degree}; {method} is a method for linear elements: make it "
+            "with degree=1."
+        )
+
+
 def _checked_quadrature(asked: int | None, degree: int) -> int:
     if asked is None:
         return 2 * degree

@@ -24,7 +24,7 @@ from fpcontrol.discretization.base import (
     TimeScheme,
 )
 from fpcontrol.discretization.cell_edges import CellEdges, edge_rule
-from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.galerkin import Galerkin, GalerkinSystem
 from fpcontrol.discretization.limiter import CellDrift, Limiter
 from fpcontrol.discretization.monotone import Monotone, MonotoneSystem
@@ -60,12 +60,7 @@ class Limited(Discretization):
         Raises:
             ValueError: On all ranks, for a space of another degree.
         """
-        degree = space.element.basix_element.degree
-        if degree != 1:
-            raise ValueError(
-                f"The density is of degree {degree}; Limited() is a method for linear elements: "
-                "make it with degree=1."
-            )
+        check_linear(space, "Limited()")
         return LimitedSystem(self, Elements(space, rule=edge_rule(space)))
 
     def on(self, mesh: Mesh) -> "LimitedSystem":

@@ -31,7 +31,7 @@ from petsc4py import PETSc
 from fpcontrol.discretization import flux_functions, kernels
 from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, TimeScheme
 from fpcontrol.discretization.edges import Edges
-from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.restoration import MultiplicativeRestoration
 from fpcontrol.typing import Array
 
@@ -81,12 +81,7 @@ class Monotone(Discretization):
         Raises:
             ValueError: On all ranks, for a space of another degree.
         """
-        degree = space.element.basix_element.degree
-        if degree != 1:
-            raise ValueError(
-                f"The density is of degree {degree}; Monotone() is a method for linear elements: "
-                "make it with degree=1."
-            )
+        check_linear(space, "Monotone()")
         system = MonotoneSystem(self, Elements(space))
         clipped = system.edges.clipped
         if clipped > CLIPPED and space.mesh.comm.rank == 0:
