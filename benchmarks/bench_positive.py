@@ -130,7 +130,7 @@ def cost(refinements: int, pieces: int, repeats: int) -> list[dict[str, Any]]:
         }
         for name, (method, scheme, steps) in choices.items():
             start = fpc.density.uniform(mesh, discretization=method)
-            reference = fpc.MoserFlow(start, start, 0.01 * pieces, 95.0, discretization=method)
+            reference = fpc.MoserFlow(start, start, 0.01 * pieces, 95.0)
             drift = fpc.NetworkDrift(mesh, 2, pieces, t1=0.01 * pieces, seed=0)
             problem = fpc.TrackingProblem(reference, drift, 95.0, steps * pieces, scheme=scheme)
             weights = 4.0 * drift.weights  # about as fast as what an optimizer finds

@@ -137,7 +137,7 @@ def tracking_problem(options: Options, mesh) -> fpc.TrackingProblem:  # type: ig
         start = fpc.density.uniform(mesh, discretization=method)
     else:
         start = points(options, options.airfields, None, mesh)
-    reference = fpc.MoserFlow(start, goal, t1=1.0, sigma=sigma, discretization=method)
+    reference = fpc.MoserFlow(start, goal, t1=1.0, sigma=sigma)
     drift = fpc.NetworkDrift(
         mesh,
         options.width,

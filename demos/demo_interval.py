@@ -71,7 +71,7 @@ def main(options: Options) -> fpc.Result:
         mesh, lambda x: 0.3 + np.exp(-((x[0] - 0.7) ** 2) / 0.01), discretization=method
     )
     sigma = (2.0 * options.diffusivity) ** 0.5
-    reference = fpc.MoserFlow(start, goal, t1=1.0, sigma=sigma, discretization=method)
+    reference = fpc.MoserFlow(start, goal, t1=1.0, sigma=sigma)
     drift = fpc.NetworkDrift(
         mesh, options.width, options.pieces, 1.0, options.activation, options.seed
     )

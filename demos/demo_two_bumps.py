@@ -72,7 +72,7 @@ def main(options: Options) -> fpc.Result:
     start = fpc.density.uniform(mesh, discretization=method)
     goal = fpc.density.interpolate(mesh, bumps, discretization=method)
     sigma = (2.0 * options.diffusivity) ** 0.5
-    reference = fpc.MoserFlow(start, goal, t1=1.0, sigma=sigma, discretization=method)
+    reference = fpc.MoserFlow(start, goal, t1=1.0, sigma=sigma)
     drift = fpc.NetworkDrift(mesh, options.width, options.pieces, t1=1.0, seed=options.seed)
     problem = fpc.TrackingProblem(reference, drift, sigma, steps=4 * options.pieces)
     result = fpc.minimize(

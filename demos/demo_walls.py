@@ -81,11 +81,14 @@ def problems(
     goal_name, seed = case
     mesh = fpc.mesh.rectangle(comm, (finer * options.cells,) * 2)
     (a, b), sigma = CENTRES[goal_name], (2.0 * options.diffusivity) ** 0.5
-    start = fpc.density.uniform(mesh, 1)
+    method = fpc.Monotone()
+    start = fpc.density.uniform(mesh, discretization=method)
     goal = fpc.density.interpolate(
-        mesh, lambda x: 0.05 + np.exp(-((x[0] - a) ** 2 + (x[1] - b) ** 2) / 0.03), 1
+        mesh,
+        lambda x: 0.05 + np.exp(-((x[0] - a) ** 2 + (x[1] - b) ** 2) / 0.03),
+        discretization=method,
     )
-    reference = fpc.MoserFlow(start, goal, 1.0, sigma, discretization=fpc.Monotone())
+    reference = fpc.MoserFlow(start, goal, 1.0, sigma)
     drift = fpc.NetworkDrift(mesh, options.width, options.pieces, 1.0, seed=seed)
     return [
         fpc.TrackingProblem(

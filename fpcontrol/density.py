@@ -25,21 +25,41 @@ from fpcontrol.typing import Array
 HEAT_STEPS = 20
 
 
+class Density(fem.Function):
+    """A dolfinx Function that knows the discretization it was made for; so do its copies.
+
+    Attributes:
+        discretization: As it was given; ``None`` if a degree or nothing was.
+    """
+
+    discretization: Discretization | None = None
+
+    def copy(self) -> "Density":
+        """A copy of the same discretization. Not collective."""
+        other = super().copy()
+        result = Density(other.function_space, other.x, other.name)
+        result.discretization = self.discretization
+        return result
+
+
 def uniform(
     mesh: Mesh, degree: int | None = None, *, discretization: Discretization | None = None
-) -> fem.Function:
+) -> Density:
     """The uniform density. Collective.
 
     Args:
         mesh: Mesh of intervals, triangles or tetrahedra.
         degree: Short form of ``discretization=Galerkin(degree)``; 1, 2 or 3.
         discretization: Whose elements the density is made of; ``Galerkin(degree=2)`` unless given.
+            The density remembers it: a ``MoserFlow`` between two such densities takes it.
 
     Raises:
         ValueError: On all ranks, for another degree, or if both are given.
     """
     degree = check_discretization(discretization, degree, None).degree
-    return from_nodes(Elements(lagrange(mesh, degree)), lambda x: np.ones(len(x)))
+    density = from_nodes(Elements(lagrange(mesh, degree)), lambda x: np.ones(len(x)))
+    density.discretization = discretization
+    return density
 
 
 def interpolate(
@@ -49,7 +69,7 @@ def interpolate(
     floor: float = 0.0,
     *,
     discretization: Discretization | None = None,
-) -> fem.Function:
+) -> Density:
     """A function interpolated and scaled to mass 1. Collective.
 
     Args:
@@ -66,6 +86,7 @@ def interpolate(
     """
     degree = check_discretization(discretization, degree, None).degree
     density = from_nodes(Elements(lagrange(mesh, degree)), lambda x: f(x.T))
+    density.discretization = discretization
     return with_floor(density, floor)
 
 
@@ -78,7 +99,7 @@ def from_points(
     degree: int | None = None,
     floor: float = 0.0,
     discretization: Discretization | None = None,
-) -> fem.Function:
+) -> Density:
     r"""Weighted points smoothed by the no-flux heat flow on the domain, of mass 1. Collective.
 
     Point masses evolve by :math:`\partial_t\rho = \Delta\rho`, :math:`\partial_n\rho = 0` until
@@ -134,14 +155,15 @@ def from_points(
     rho.x.array[: g.n_owned] = _smoothed(g, placed, bandwidth)
     rho.x.scatter_forward()
     space = lagrange(mesh, degree)
-    density = fem.Function(space, name="density")
+    density = Density(space, name="density")
+    density.discretization = discretization
     density.interpolate(rho)
     density.x.array[:] = np.maximum(density.x.array, 0.0)  # zeros come with round-off
     density.x.scatter_forward()
     return with_floor(normalized(density), floor)
 
 
-def with_floor(density: fem.Function, floor: float) -> fem.Function:
+def with_floor[D: fem.Function](density: D, floor: float) -> D:
     r"""Mix in the uniform density: :math:`(1-f)\rho + f/|\Omega|`. Collective.
 
     Args:
@@ -160,9 +182,9 @@ def with_floor(density: fem.Function, floor: float) -> fem.Function:
     return density
 
 
-def from_nodes(g: Elements, f: Callable[[Array], Array]) -> fem.Function:
+def from_nodes(g: Elements, f: Callable[[Array], Array]) -> Density:
     """Density with nodal values proportional to ``f(x)``, ``x`` of shape ``(N, 3)``. Collective."""
-    density = fem.Function(g.space, name="density")
+    density = Density(g.space, name="density")
     x = g.space.tabulate_dof_coordinates()
     with collective_errors(g.comm):
         values = np.asarray(f(x), dtype=float)
@@ -176,7 +198,7 @@ def from_nodes(g: Elements, f: Callable[[Array], Array]) -> fem.Function:
     return normalized(density, g)
 
 
-def normalized(density: fem.Function, g: Elements | None = None) -> fem.Function:
+def normalized[D: fem.Function](density: D, g: Elements | None = None) -> D:
     """Scale to mass 1. Collective.
 
     Raises:

@@ -9,7 +9,7 @@ from mpi4py import MPI
 import numpy as np
 from dolfinx import fem
 
-from fpcontrol.density import check_density
+from fpcontrol.density import Density, check_density
 from fpcontrol.discretization.base import Discretization
 from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.discretization.locate import OwnCells
@@ -41,8 +41,9 @@ class MoserFlow:
         t1: Last time ``T``.
         sigma: Noise, length per time**0.5, a number or a function of time; zero gives the drift
             of the continuity equation.
-        discretization: Whose discrete solution the drift keeps on the line; ``Galerkin`` of the
-            densities' degree unless given. The equation must use the same.
+        discretization: Whose discrete solution the drift keeps on the line. Unless given, that
+            for which the densities were made (``fpc.density.uniform(mesh, discretization=)``), or
+            ``Galerkin`` of their degree if they do not say. The equation must use the same.
         quadrature_degree: Short form of ``discretization=Galerkin(degree, quadrature_degree)``.
 
     Attributes:
@@ -51,8 +52,9 @@ class MoserFlow:
 
     Raises:
         ValueError: On all ranks, if a density is not positive at a quadrature point, if the two
-            are of different mass or space, or for a bad ``t1`` or ``sigma``. Where the mesh is in
-            parts that do not touch, the masses must be equal on each of them, to a relative 1e-10.
+            are of different mass, space or discretization, or for a bad ``t1`` or ``sigma``.
+            Where the mesh is in parts that do not touch, the masses must be equal on each of them,
+            to a relative 1e-10.
 
     References:
         J. Moser, On the volume elements on a manifold, Trans. AMS 120 (1965).
@@ -73,6 +75,8 @@ class MoserFlow:
         self.noise = Noise(sigma, zero=True)
         if not isinstance(start, fem.Function):
             raise ValueError(f"start = {start!r} is not a dolfinx Function; see fpc.density.")
+        if discretization is None and quadrature_degree is None:
+            discretization = _discretization(start, goal)
         if discretization is None:
             degree = start.function_space.element.basix_element.degree
             discretization = Galerkin(degree, quadrature_degree)
@@ -142,6 +146,21 @@ class MoserFlow:
         values.set(u)
         self.system.mass.mult(values.petsc_vec, product.petsc_vec)
         return product.array[: g.n_owned].copy()
+
+
+def _discretization(start: fem.Function, goal: fem.Function) -> Discretization | None:
+    """What two densities were made for; ``None`` if neither says.
+
+    Raises:
+        ValueError: If they were made for two.
+    """
+    made = [rho.discretization if isinstance(rho, Density) else None for rho in (start, goal)]
+    if None not in made and made[0] != made[1]:
+        raise ValueError(
+            f"start is made for {made[0]!r}, goal for {made[1]!r}: make both for one "
+            "discretization, or give MoserFlow discretization=."
+        )
+    return made[0] or made[1]
 
 
 @dataclass(frozen=True)

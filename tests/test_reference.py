@@ -93,6 +93,48 @@ def test_without_noise_the_drift_is_that_of_the_continuity_equation():
     )
 
 
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("method", [fpc.Monotone("hybrid"), fpc.Limited(), fpc.Galerkin(3)])
+def test_discretization_is_that_of_the_densities(method):
+    mesh = cube(WORLD, 1, 8)
+    goals = [
+        fpc.density.interpolate(mesh, lambda x: 1.0 + x[0], floor=0.1, discretization=method),
+        fpc.density.from_points(mesh, [[0.4]], bandwidth=0.2, floor=0.1, discretization=method),
+    ]
+    for goal in goals:
+        start = fpc.density.with_floor(fpc.density.uniform(mesh, discretization=method), 0.5)
+        f = fpc.MoserFlow(start.copy(), fpc.density.normalized(goal).copy().copy(), 1.0, 0.5)
+        assert f.system.discretization == f.density(0.5).discretization == method
+        copy = start.copy()
+        assert (copy.name, copy.function_space) == (start.name, start.function_space)
+        copy.x.array[:] = 7.0
+        assert start.x.array == pytest.approx(1.0)
+
+
+@pytest.mark.parallel([1, 2])
+def test_discretization_that_is_given_wins_over_that_of_the_densities():
+    mesh = cube(WORLD, 1, 8)
+    limited, monotone = (
+        fpc.density.uniform(mesh, discretization=method)
+        for method in (fpc.Limited(), fpc.Monotone())
+    )
+    silent = fpc.density.uniform(mesh, 1)
+
+    def taken(*pair, **options):
+        return fpc.MoserFlow(*pair, 1.0, 0.5, **options).system.discretization
+
+    assert taken(limited, silent) == taken(silent, limited) == fpc.Limited()
+    assert taken(silent, silent) == fpc.Galerkin(1)
+    equation = fpc.FokkerPlanck(mesh, fpc.drift.zero(), 0.5, discretization=fpc.Limited())
+    assert taken(equation.solve(limited, 1.0, 2)[-1], silent) == fpc.Galerkin(1)
+    for pair in ((limited, monotone), (limited, limited)):
+        assert taken(*pair, discretization=fpc.Galerkin(1)) == fpc.Galerkin(1)
+        assert taken(*pair, quadrature_degree=3) == fpc.Galerkin(1, 3)
+    message = raised(ValueError, lambda: taken(limited, monotone))
+    assert message.startswith("start is made for Limited(flux='bernoulli'), goal for Monotone(")
+    assert "discretization=" in message
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
