@@ -14,6 +14,7 @@ from fpcontrol.discretization.base import Discretization, StageDrift
 from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.drift.base import as_drift
 from fpcontrol.drift.sampling import DriftSampler, check_switches, sample
+from fpcontrol.generator.steady import SteadyProblems
 from fpcontrol.linalg.linear_solvers import FACTORED_ONCE, check_linear_solver
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
@@ -28,7 +29,7 @@ from fpcontrol.typing import Array, VectorField
 MAX_DOUBLINGS = 12
 
 
-class FokkerPlanck:
+class FokkerPlanck(SteadyProblems):
     r"""Fokker-Planck equation with no-flux walls, or some that absorb.
 
     .. math::

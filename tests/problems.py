@@ -17,6 +17,7 @@ import pytest
 import ufl
 from dolfinx import fem
 from dolfinx.mesh import Mesh
+from scipy.spatial import Delaunay
 
 import fpcontrol as fpc
 from fpcontrol.theorems.framework.checks import Study
@@ -36,6 +37,18 @@ def cube(comm: MPI.Comm, dim: int, n: int, size: float = 1.0, lower: float = 0.0
     if dim == 1:
         return fpc.mesh.interval(comm, n, *low, *high)
     return (fpc.mesh.rectangle if dim == 2 else fpc.mesh.box)(comm, (n,) * dim, low, high)
+
+
+def disk(comm: MPI.Comm, rings: int) -> Mesh:
+    """The unit disk."""
+    rows = [np.zeros((1, 2))]
+    for k in range(1, rings + 1):
+        angle = 2.0 * np.pi * np.arange(6 * k) / (6 * k)
+        rows.append(k / rings * np.column_stack([np.cos(angle), np.sin(angle)]))
+    x = np.concatenate(rows)
+    element = ufl.Mesh(basix.ufl.element("Lagrange", "triangle", 1, shape=(2,)))
+    cells = Delaunay(x).simplices.astype(np.int64) if comm.rank == 0 else np.empty((0, 3), np.int64)
+    return dolfinx.mesh.create_mesh(comm, cells, element, x if comm.rank == 0 else x[:0])
 
 
 def bump(mesh: Mesh, degree: int, centre: float, width: float = 0.3) -> fem.Function:

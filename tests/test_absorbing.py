@@ -1,16 +1,10 @@
 """Absorbing walls: mass that leaves is known, wall by wall, and densities are those in books."""
 
-from mpi4py import MPI
-
-import basix.ufl
-import dolfinx.mesh
 import numpy as np
 import pytest
-import ufl
 from dolfinx.mesh import Mesh, locate_entities_boundary, meshtags
-from problems import SELF, WORLD, bump, cube, schemes, stirring
+from problems import SELF, WORLD, bump, cube, disk, schemes, stirring
 from scipy.linalg import eigh_tridiagonal
-from scipy.spatial import Delaunay
 
 import fpcontrol as fpc
 
@@ -104,18 +98,6 @@ def test_mean_first_passage_time_on_the_interval(method):
     # (x (1 - x)) / (2 D) on the average; of the elements a nodal value is exact.
     time = exit_time(equation, fpc.density.uniform(mesh, method.degree), 0.02, 2.0)
     assert time == pytest.approx(1.0 / 12.0 / 0.5, rel=1.1 / 32**2 if method.degree == 1 else 1e-9)
-
-
-def disk(comm: MPI.Comm, rings: int) -> Mesh:
-    """The unit disk."""
-    rows = [np.zeros((1, 2))]
-    for k in range(1, rings + 1):
-        angle = 2.0 * np.pi * np.arange(6 * k) / (6 * k)
-        rows.append(k / rings * np.column_stack([np.cos(angle), np.sin(angle)]))
-    x = np.concatenate(rows)
-    element = ufl.Mesh(basix.ufl.element("Lagrange", "triangle", 1, shape=(2,)))
-    cells = Delaunay(x).simplices.astype(np.int64) if comm.rank == 0 else np.empty((0, 3), np.int64)
-    return dolfinx.mesh.create_mesh(comm, cells, element, x if comm.rank == 0 else x[:0])
 
 
 @linear_methods

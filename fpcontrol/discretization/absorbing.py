@@ -125,6 +125,10 @@ class Absorbing:
         values[self._closed] = self._closing
         return leaving
 
+    def of_tag(self, tag: int) -> Array:
+        """Whether each local degree of freedom lies on the wall of a tag, ``(n_local,)``."""
+        return self._wall == self.tags.index(tag)
+
     def project(self, u: Array) -> None:
         """Q, in place, of a local array."""
         u[self.dofs] = 0.0
