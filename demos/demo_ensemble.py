@@ -69,7 +69,7 @@ def tracking_error(case: tuple[float, int], comm: MPI.Comm, options: Options) ->
     reference = fpc.MoserFlow(start, goal, t1=1.0, sigma=sigma)
     drift = fpc.NetworkDrift(mesh, 1, options.pieces, 1.0, seed=seed)
     problem = fpc.TrackingProblem(reference, drift, sigma, steps=8 * options.pieces)
-    result = fpc.minimize(problem, max_iterations=options.iterations)
+    result = fpc.minimize(problem, method="lmvm", max_iterations=options.iterations)
     return {
         "sigma": sigma,
         "seed": seed,

@@ -30,8 +30,8 @@ QUICK = "smoke test (--quick): shows that the demo runs, not what control can do
 class Options:
     """Steer a density on the unit interval with very few weights."""
 
-    iterations: int = 150
-    """Iterations of the optimizer."""
+    derivatives: int = 150
+    """Derivatives that the optimization may take."""
     pieces: int = 20
     """Intervals of time on which the weights are constant."""
     width: int = 1
@@ -45,11 +45,11 @@ class Options:
     method: Literal["limited", "galerkin"] = "limited"
     """Method in space; the first never makes a density negative."""
     seed: int = 0
-    """Seed of the initial weights."""
+    """Seed of all that is random."""
     out: Path = Path("out")
     """Folder of the results."""
     quick: bool = False
-    """A smoke test: 5 pieces, 20 iterations."""
+    """A smoke test: 5 pieces, 20 derivatives."""
 
 
 # %% [markdown]
@@ -61,7 +61,7 @@ def main(options: Options) -> fpc.Result:
     """Optimize, report, draw."""
     comm = MPI.COMM_WORLD
     if options.quick:
-        options.pieces, options.iterations = 5, 20
+        options.pieces, options.derivatives = 5, 20
     mesh = fpc.mesh.interval(comm, options.cells)
     method = fpc.Limited() if options.method == "limited" else fpc.Galerkin(1)
     start = fpc.density.interpolate(
@@ -75,10 +75,18 @@ def main(options: Options) -> fpc.Result:
     drift = fpc.NetworkDrift(
         mesh, options.width, options.pieces, 1.0, options.activation, options.seed
     )
-    problem = fpc.TrackingProblem(reference, drift, sigma, steps=8 * options.pieces)
-    result = fpc.minimize(problem, max_iterations=options.iterations)
+    result = fpc.steer(
+        reference,
+        drift=drift,
+        steps=8 * options.pieces,
+        budget=1e6,
+        max_evaluations=options.derivatives,
+        seed=options.seed,
+    )
     summary = result.summary()
-    fine = problem.on_refined_mesh()  # degree 2: what the optimizer made of the method's errors
+    fine = (
+        result.problem.on_refined_mesh()
+    )  # degree 2: what the optimizer made of the method's errors
     finer = fine.errors(result.weights).relative_error
     if comm.rank == 0:
         print(summary)

@@ -87,7 +87,7 @@ def main(options: Options) -> fpc.Result:
     problem = fpc.TrackingProblem(
         reference, drift, sigma=0.0, steps=4 * options.pieces, layer=options.layer
     )
-    result = fpc.minimize(problem, max_iterations=options.iterations)
+    result = fpc.minimize(problem, method="lmvm", max_iterations=options.iterations)
     summary = result.summary()
     finer = problem.refined(
         4 * problem.steps, marker_mesh=square_or_interval(options, 4 * options.cells)
@@ -99,7 +99,7 @@ def main(options: Options) -> fpc.Result:
         sigma=options.noise,
         steps=4 * options.pieces,
     )
-    other = fpc.minimize(noisy, max_iterations=options.iterations)
+    other = fpc.minimize(noisy, method="lmvm", max_iterations=options.iterations)
     figures[f"optimized with sigma = {options.noise:g}"] = other.relative_error
     if comm.rank == 0:
         print(summary)

@@ -128,7 +128,9 @@ def compared(case: tuple[str, int], comm: MPI.Comm, options: Options) -> list[di
     rows: list[dict[str, Any]] = []
     pairs = zip(problems(case, comm, options), problems(case, comm, options, 2), strict=True)
     for walls, (problem, fine) in zip(WALLS, pairs, strict=True):
-        result = fpc.minimize(problem, max_iterations=options.iterations, progress=False)
+        result = fpc.minimize(
+            problem, method="lmvm", max_iterations=options.iterations, progress=False
+        )
         mean, largest = speeds(result)
         row = {
             "goal": case[0],

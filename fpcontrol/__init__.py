@@ -35,7 +35,7 @@ from fpcontrol import (
     verification,
     walls,
 )
-from fpcontrol.control import objectives
+from fpcontrol.control import construction, objectives
 from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.optimize import minimize
 from fpcontrol.control.parametric import (
@@ -46,6 +46,7 @@ from fpcontrol.control.parametric import (
     SmoothField,
 )
 from fpcontrol.control.result import Result
+from fpcontrol.control.steer import steer
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.discretization.limited import Limited
@@ -85,6 +86,7 @@ __all__ = [
     "Trajectory",
     "__version__",
     "characteristics",
+    "construction",
     "density",
     "distances",
     "drift",
@@ -95,6 +97,7 @@ __all__ = [
     "minimize",
     "objectives",
     "plotting",
+    "steer",
     "verification",
     "walls",
 ]

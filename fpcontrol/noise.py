@@ -21,6 +21,10 @@ class Noise:
         sigma: Positive number, or ``sigma(t)``; length per time**0.5.
         zero: Whether zero is allowed too.
 
+    Attributes:
+        sigma: What was given.
+        steady: Whether it is a number.
+
     Raises:
         ValueError: If it is no number as above and no function of one argument.
     """
@@ -28,7 +32,7 @@ class Noise:
     def __init__(self, sigma: Sigma, *, zero: bool = False) -> None:
         self._zero = zero
         _refuse_fields(sigma)
-        self._sigma = sigma if callable(sigma) else self._checked(sigma, "")
+        self.sigma = sigma if callable(sigma) else self._checked(sigma, "")
         self.steady = not callable(sigma)
 
     def __call__(self, t: float) -> float:
@@ -38,10 +42,10 @@ class Noise:
             ValueError: If it is not finite and positive (or zero where allowed), or if the function
                 does not take a time.
         """
-        if not callable(self._sigma):
-            return self._sigma
+        if not callable(self.sigma):
+            return self.sigma
         try:
-            value = self._sigma(float(t))  # numpy's numbers take what arrays take
+            value = self.sigma(float(t))  # numpy's numbers take what arrays take
         except (TypeError, IndexError, AttributeError) as error:  # of x[:, 0] where x is a time
             raise ValueError(
                 f"sigma(t) failed at t = {t:g}, a number, with {type(error).__name__} ({error}). "

@@ -32,14 +32,14 @@ def run(name: str, *arguments: str, ranks: int = 1) -> subprocess.CompletedProce
     return mpirun(ranks, str(DEMOS / f"{name}.py"), *arguments)
 
 
-# Relative errors after the iterations of --quick. The optimizer amplifies round-off, so that they
-# hold to 2 %, on any number of ranks.
+# Relative errors after what --quick allows. The optimizer amplifies round-off, so that they hold to
+# some per cent, on any number of ranks.
 @pytest.mark.parametrize(
     ("name", "ranks", "relative_error"),
     [
-        ("demo_interval", 1, 0.1922),
-        ("demo_two_bumps", 2, 0.3016),
-        ("demo_great_britain", 2, 0.5214),
+        ("demo_interval", 1, 0.1616),
+        ("demo_two_bumps", 2, 0.1857),
+        ("demo_great_britain", 2, 0.3076),
         ("demo_neural_ode", 2, 0.0882),
     ],
 )
@@ -48,7 +48,7 @@ def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     stem = name.removeprefix("demo_")
     record = json.loads((tmp_path / f"{stem}.json").read_text())
-    assert record["figures"]["relative_error"] == pytest.approx(relative_error, rel=0.02)
+    assert record["figures"]["relative_error"] == pytest.approx(relative_error, rel=0.05)
     assert record["figures"]["mass_defect"] < 1e-13
     assert record["ranks"] == ranks
     # Enough to run it again.
@@ -56,9 +56,13 @@ def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> N
     assert (options["quick"], options["seed"], options["out"]) == (True, 0, str(tmp_path))
     assert options["pieces"] == record["problem"]["pieces"]
     optimizer = record["optimizer"]
-    assert (optimizer["method"], optimizer["max_iterations"]) == ("lmvm", options["iterations"])
-    factor = 2 if name == "demo_great_britain" else 1
-    assert record["problem"]["steps"] == factor * optimizer["steps"]
+    usual = name == "demo_neural_ode"
+    assert optimizer["method"] == ("lmvm" if usual else "steer")
+    if usual:
+        assert optimizer["max_iterations"] == options["iterations"]
+    else:
+        assert record["figures"]["evaluations"] <= optimizer["max_evaluations"] + 1
+    assert record["problem"]["steps"] == optimizer["steps"]
     assert "with control" in done.stdout
     assert (tmp_path / f"{stem}.png").stat().st_size > 10_000
     assert (tmp_path / f"{stem}.bp").is_dir()
@@ -119,7 +123,7 @@ def test_great_britain_resumes_from_airfields(tmp_path: Path) -> None:
     second = run("demo_great_britain", *arguments, "--resume")
     assert second.returncode == 0, second.stderr
     after = json.loads((tmp_path / "great_britain.json").read_text())["figures"]
-    assert after["iterations"] == before["iterations"] + 15
+    assert after["evaluations"] > before["evaluations"]
     assert after["relative_error"] < before["relative_error"]
 
 
@@ -144,7 +148,7 @@ def test_lengths_and_tables_are_those_of_the_island(tmp_path: Path) -> None:
     options = module.Options(mesh=tmp_path / "skye.xdmf", places=tmp_path / "a.csv", quick=True)
     assert module.completed(options)["unit"] == "m"
     assert (options.length, options.bandwidth) == (20.0, 2.0)
-    assert (options.pieces, options.iterations) == (10, 15)
+    assert options.pieces == 10
     with pytest.raises(ValueError, match="skye has no table of places; name one by --places"):
         module.completed(module.Options(mesh=tmp_path / "skye.xdmf"))
 
@@ -171,7 +175,7 @@ def test_record_is_there_if_the_picture_fails(tmp_path: Path, monkeypatch) -> No
         raise OSError("No space left on device")
 
     monkeypatch.setattr(module.fpc.plotting, "tracking", full)
-    options = module.Options(quick=True, out=tmp_path, iterations=1)
+    options = module.Options(quick=True, out=tmp_path)
     with pytest.raises(OSError, match="No space"):
         module.main(options)
     assert json.loads((tmp_path / "interval.json").read_text())["options"]["quick"]
@@ -181,15 +185,15 @@ def test_record_is_there_if_the_picture_fails(tmp_path: Path, monkeypatch) -> No
 def test_help(name: str) -> None:
     done = run(name, "--help", ranks=2)
     assert done.returncode == 0
-    assert done.stdout.count("--iterations") == 1  # on one rank only
+    assert done.stdout.count("usage:") == 1  # on one rank only
 
 
 def test_readme_scripts(tmp_path: Path) -> None:
-    """The README's lines run as they stand, with fewer iterations."""
+    """The README's lines run as they stand, in less time."""
     readme = DEMOS.parent / "README.md"
     blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), flags=re.DOTALL)
     assert len(blocks) == 4
-    script = "\n".join(blocks).replace("max_iterations=200", "max_iterations=2")
+    script = "\n".join(blocks).replace("budget=90.0", "budget=2.0")
     script = script.replace('"meshes/', f'"{DEMOS.parent}/meshes/').replace(
         '"out/', f'"{tmp_path}/'
     )

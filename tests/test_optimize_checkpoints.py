@@ -35,16 +35,16 @@ def test_resumed_run_stops_against_the_first_gradient_of_all(tmp_path):
 
 @pytest.mark.parallel([1, 2])
 def test_checkpoint_is_written_every_so_many_iterations(tmp_path, monkeypatch):
-    from fpcontrol.control import optimize
+    from fpcontrol.control import run
 
     lengths = []
-    write = optimize.write_checkpoint
+    write = run.write_checkpoint
 
     def spy(path, fingerprint, weights, history, comm):
         lengths.append(len(history) - 1)
         write(path, fingerprint, weights, history, comm)
 
-    monkeypatch.setattr(optimize, "write_checkpoint", spy)
+    monkeypatch.setattr(run, "write_checkpoint", spy)
     quiet(tracking(), max_iterations=8, checkpoint=tmp_path / "run.npz", checkpoint_every=3)
     assert lengths == [3, 6, 8]
 

@@ -37,12 +37,12 @@ def test_error_inside_an_evaluation_comes_out_as_it_was(kind, call, tmp_path, mo
 
 @pytest.mark.parallel([1, 2])
 def test_error_of_the_checkpoint_comes_out_as_it_was(tmp_path, monkeypatch):
-    from fpcontrol.control import optimize
+    from fpcontrol.control import run
 
     def full(*args):
         raise OSError("disk full")
 
-    monkeypatch.setattr(optimize, "write_checkpoint", full)
+    monkeypatch.setattr(run, "write_checkpoint", full)
     options = {"checkpoint": tmp_path / "run.npz", "checkpoint_every": 1}
     assert raised(OSError, lambda: quiet(tracking(), **options)) == "disk full"
 
@@ -91,11 +91,11 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from problems import WORLD, tracking
 import fpcontrol as fpc
-from fpcontrol.control import optimize
+from fpcontrol.control import optimize, run
 
 optimize.PATIENCE = 3.0
 problem = tracking()
-evaluate, calls, write = problem.value_and_derivative, [], optimize.write_checkpoint
+evaluate, calls, write = problem.value_and_derivative, [], run.write_checkpoint
 
 def failing(weights):
     calls.append(1)
@@ -107,7 +107,7 @@ def slow(*args):
     time.sleep(0.5)
     write(*args)
 
-problem.value_and_derivative, optimize.write_checkpoint = failing, slow
+problem.value_and_derivative, run.write_checkpoint = failing, slow
 fpc.minimize(problem, checkpoint=Path({folder!r}) / "run.npz", progress=False)
 """
 

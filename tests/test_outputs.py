@@ -206,14 +206,17 @@ def test_record_tells_what_was_run_and_what_came_out(tmp_path):
     assert {"python", "petsc", "dolfinx", "numpy"} <= set(record["versions"])
     assert record["note"] == {"folder": "a/b", "size": 0.5}
     assert record["optimizer"] == {
-        "method": "lmvm",
+        "method": "gauss_newton",
         "steps": 4,
         "max_iterations": 2,
         "max_evaluations": None,
+        "max_seconds": None,
         "gradient_tolerance": 1e-6,
         "target_error": 0.0,
         "petsc_options": {},
         "resumed_from": None,
+        "modes": 100,
+        "trials": result.optimizer["trials"],
     }
     assert fpc.io.record(result.refined(8))["optimizer"] == record["optimizer"]
     assert names(tmp_path) == ["run.json"]

@@ -100,12 +100,12 @@ def test_drift_of_a_flow_is_the_one_that_ran():
 def test_steps_at_which_the_density_blows_up_are_shortened_and_counted():
     problem = tracking(sigma=0.4, n=6, steps=8)
     long = {"tao_ls_stepinit": 100.0}
-    result = quiet(problem, petsc_options=long)
+    result = quiet(problem, method="lmvm", petsc_options=long)
     assert result.shortened > 0
     assert result.relative_error < 0.7 * result.uncontrolled.relative_error
     assert result.mass_defect <= 1e-12
     assert "trial steps shortened" in result.summary()
-    assert "trial steps shortened" not in quiet(problem).summary()
+    assert "trial steps shortened" not in quiet(problem, method="lmvm").summary()
 
 
 @pytest.mark.parallel([1, 2])
@@ -126,7 +126,7 @@ def test_weights_at_which_the_density_blows_up_are_refused(storage):
 
 @pytest.mark.parallel([1, 2])
 def test_a_result_with_negative_densities_warns_once_on_rank_0(recwarn):
-    result = quiet(tracking(sigma=0.1, n=6, steps=8), max_iterations=2)
+    result = quiet(tracking(sigma=0.1, n=6, steps=8), method="lmvm", max_iterations=2)
     said = [str(w.message) for w in recwarn if "negative" in str(w.message)]
     assert result.minimum_density < -0.01
     assert len(result.warnings) == 1

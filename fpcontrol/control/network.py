@@ -119,6 +119,20 @@ class Network:
         p = self._activation.value(z)
         return dw @ p + w @ (self._activation.slope(z, p) * (da @ y + db[:, None]))
 
+    def jacobian(self, weights: Array, y: Array) -> Array:
+        """Derivatives of ``f(y)`` in all weights, ``(size, d, N)``."""
+        d, m = self.dimension, self.width
+        w, _, _ = self.unpack(weights)
+        z = self._argument(weights, y)
+        p = self._activation.value(z)
+        result = np.zeros((self.size, d, y.shape[1]))
+        outer, inner, shift = result[: d * m], result[d * m : 2 * d * m], result[2 * d * m :]
+        for i in range(d):
+            outer[i * m : (i + 1) * m, i] = p
+        np.multiply(w.T[:, :, None], self._activation.slope(z, p)[:, None], out=shift)
+        np.multiply(shift[:, None], y[None, :, None], out=inner.reshape(m, d, d, -1))
+        return result
+
     @property
     def _activation(self) -> Activation:
         return ACTIVATIONS[self.activation]
@@ -181,6 +195,14 @@ class NetworkField(SmoothField):
         """Derivative of ``sum(s * values)`` in the weights, ``(size,)``."""
         s = s.T if self.limit is None else self.limit.jvp(self._free(theta, x), s.T)
         return self.network.vjp(theta, self._scaled(x), self.scale * s)
+
+    def jacobian(self, theta: Array, x: Array) -> Array:
+        """Derivatives in all weights, ``(size, N, d)``."""
+        du = self.scale * self.network.jacobian(theta, self._scaled(x))
+        if self.limit is not None:
+            u = self._free(theta, x)
+            du = np.stack([self.limit.jvp(u, part) for part in du])
+        return du.transpose(0, 2, 1)
 
     def flow_jvp(self, theta: Array, x: Array, dtheta: Array, dx: Array) -> tuple[Array, Array]:
         """Derivatives of values and divergence along weights and places."""

@@ -141,6 +141,7 @@ class L2Cost(Cost):
 
     Attributes:
         norms: Squared L2 norms of the reference at all levels, ``(steps + 1,)``.
+        level_weights: Factors of half the squared errors of the levels, ``(steps + 1,)``.
     """
 
     def __init__(self, objective: L2Tracking, setting: Setting) -> None:
@@ -148,7 +149,7 @@ class L2Cost(Cost):
         levels = range(len(setting.times))
         parts = np.array([self._product(setting.reference_at(n)) for n in levels])
         self.norms = reduced(self._elements.comm, parts)
-        self._scales = objective.scales(self.norms)
+        self.level_weights = objective.scales(self.norms)
 
     def square(self, n: int, rho: Array) -> float:
         """This rank's part of the squared error of a level."""
@@ -156,11 +157,13 @@ class L2Cost(Cost):
 
     def level(self, n: int, rho: Array) -> float:
         """This rank's part of the scaled half of it."""
-        return 0.5 * self._scales[n] * self.square(n, rho)
+        return 0.5 * self.level_weights[n] * self.square(n, rho)
 
     def level_dual(self, n: int, rho: Array) -> Array:
         """``scale M (rho - reference)``. Collective."""
-        return self._elements.apply_mass(rho - self._setting.reference_at(n)) * self._scales[n]
+        return (
+            self._elements.apply_mass(rho - self._setting.reference_at(n)) * self.level_weights[n]
+        )
 
     def _product(self, u: Array) -> float:
         return float(self._elements.apply_mass(u) @ u[: self._elements.n_owned])

@@ -1,7 +1,7 @@
 """Controlled runs with noise on a mesh: costs, squared errors of all levels, their adjoint."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from dolfinx.mesh import MeshTags
 from fpcontrol.control.fingerprint import moment
 from fpcontrol.control.objectives import Cost, L2Tracking, Objective, Setting
 from fpcontrol.control.parametric import ParametricDrift
-from fpcontrol.control.sweeps import Observe, Sweeps
+from fpcontrol.control.sweeps import Observe, See, Sweeps
 from fpcontrol.density import check_density
 from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.linalg.buffers import read_only
@@ -52,6 +52,7 @@ class MeshRuns:
 
     Attributes:
         norms: Squared L2 norms of the reference at all levels, ``(steps + 1,)``.
+        level_weights: Factors of half the squared errors of the levels in J, ``(steps + 1,)``.
         tags: Tags of the absorbing walls.
         sweeps: The sweeps over the steps.
         storage: What is kept for the reverse sweep, see ``Storage``.
@@ -109,7 +110,7 @@ class MeshRuns:
         self._tracking = (tracking or L2Tracking()).on(setting)
         self._others = [objective.on(setting) for objective in objectives]
         self._costs: list[Cost] = [self._tracking, *self._others]
-        self.norms = self._tracking.norms
+        self.norms, self.level_weights = self._tracking.norms, self._tracking.level_weights
         self._kept: _CachedRun | None = None
         sweeps, times = self.sweeps, self.times
         self._theta = theta = [self._in_blocks(drift.weights)]  # of the run under way
@@ -157,14 +158,20 @@ class MeshRuns:
         """Costs beside the tracking, one a given objective. Collective."""
         return self._seen(weights).others
 
-    def derivative(self, weights: Array) -> Array:
-        """Derivative of all costs in the weights, flat. Collective."""
+    def derivative(self, weights: Array, see: See | None = None) -> Array:
+        """Derivative of all costs in the weights, flat. Collective.
+
+        Args:
+            weights: Flat.
+            see: Called, from the last piece to the first, with the blocks that act in it and this
+                rank's part of the derivative in the drift's values there, ``(N, d)``.
+        """
         local, observe = self._observer(weights)
         levels = None
         if self.storage.snapshots is None:
             levels = self._window(weights)
         dual = self.sweeps.derivative(
-            self._in_blocks(weights), self._begun, self._costs, observe, levels
+            self._in_blocks(weights), self._begun, self._costs, observe, levels, see
         ).ravel()
         if self.storage.snapshots is not None:
             self._kept = self._remembered(weights, None, local, 0)
@@ -217,6 +224,17 @@ class MeshRuns:
             self.cell_peclet(weights),
             self.system.clipped,
         )
+
+    def levels(self, weights: Array) -> Iterator[Array]:
+        """The levels in turn, ``(n_local,)``: those that are kept, or else run anew. Collective."""
+        if self.storage.snapshots is None:
+            yield from self._window(weights)[1:, -1]
+            return
+        rows, theta = self.sweeps.begin(self._begun), self._in_blocks(weights)
+        yield rows[-1, -1]
+        for n in range(self.steps):
+            rows = self.sweeps.advanced(theta, rows, n, n + 1, None)
+            yield rows[-1, -1]
 
     def cell_peclet(self, weights: Array) -> CellPeclet:
         """Cell Peclet numbers of the run. Collective."""

@@ -47,6 +47,10 @@ class ParametricField(ABC):
     def vjp(self, theta: Array, x: Array, s: Array) -> Array:
         """Derivative of ``sum(s * values)`` in the weights, ``(size,)``, for ``s (N, d)``."""
 
+    def jacobian(self, theta: Array, x: Array) -> Array:
+        """Derivatives of the field in all weights, ``(size, N, d)``; by ``jvp`` unless defined."""
+        return np.stack([self.jvp(theta, x, unit) for unit in np.eye(self.size)])
+
     def describe(self) -> dict[str, Any]:
         """What tells this field from another one, ready for JSON: for checkpoints and records."""
         return {"field": type(self).__name__, "size": self.size}

@@ -11,9 +11,10 @@ from fpcontrol.certificates import Certificate
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.certified import tracking_certificate
 from fpcontrol.control.checkpoint import Iterate, read_checkpoint, write_checkpoint
+from fpcontrol.control.errors import Errors
 from fpcontrol.control.on_characteristics import CharacteristicRuns
 from fpcontrol.control.on_mesh import MeshRuns
-from fpcontrol.control.tracking import Errors, TrackingProblem
+from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.replica import LeftDomain
 from fpcontrol.drift.base import Drift
 from fpcontrol.parallel.files import output_path

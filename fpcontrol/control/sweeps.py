@@ -26,6 +26,7 @@ from fpcontrol.stepping.stepper import make_stepper
 from fpcontrol.typing import Array
 
 Observe = Callable[[int, Array], None]
+See = Callable[[Terms, Array], None]
 
 
 class Sweeps:
@@ -66,7 +67,8 @@ class Sweeps:
     ) -> None:
         self.system, self.elements, self.steps = system, system.elements, steps
         self.field, self.time = drift.field, drift.time
-        dt = drift.t1 / steps
+        self._noise, self._dt = noise, drift.t1 / steps
+        dt = self._dt
         with collective_errors(system.comm):  # a schedule may raise on one rank only
             self._diffusivity = [
                 [noise.diffusivity(dt * (n + c)) for c in scheme.c] for n in range(steps)
@@ -161,6 +163,7 @@ class Sweeps:
         costs: Sequence[Cost],
         observe: Observe,
         levels: Array | None,
+        see: See | None = None,
     ) -> Array:
         """Derivative of a sum of costs in the weights.
 
@@ -170,11 +173,13 @@ class Sweeps:
             costs: Functions of the levels and of the drift in the steps.
             observe: Called once for every level of the first forward run, if there is one.
             levels: The window of all levels if they are known already.
+            see: Called with the blocks of each run of steps of one drift, and this rank's part of
+                the derivative in that drift's values, ``(N, d)``.
 
         Returns:
             Shape ``(blocks, size)``, summed over the ranks, the same on all.
         """
-        reverse = _Reverse(self, weights, costs)
+        reverse = _Reverse(self, weights, costs, see)
         window, first = self.begin(start), 0
         saved: dict[int, Array] = {}
         watch: Observe | None = observe
@@ -248,6 +253,19 @@ class Sweeps:
 
         return stage
 
+    def terms_at(self, place: float) -> Terms:
+        """The blocks that act at a time in steps, with their shares."""
+        return self.time.terms(self._dt * place)
+
+    def stage_at(self, weights: Array, place: float) -> StageDrift:
+        """What drives the equation at a time in steps."""
+        diffusivity = self._noise.diffusivity(self._dt * place)
+        return self._stage(weights, self.terms_at(place), diffusivity)
+
+    def jacobian(self, weights: Array, terms: Terms) -> Array:
+        """Derivatives of the drift of some terms in the weights that act, ``(size, N, d)``."""
+        return self.field.jacobian(self.time.mixed(weights, terms), self.system.points)
+
     def middle(self, weights: Array, n: int) -> Array:
         """Drift in the middle of step ``n``, ``(N, d)``."""
         return self._stage(weights, self._middles[n], 0.0).values()
@@ -283,8 +301,11 @@ class Sweeps:
 class _Reverse:
     """State of a reverse sweep: dual, the stepper's own, products of the weights that act."""
 
-    def __init__(self, sweeps: Sweeps, weights: Array, costs: Sequence[Cost]) -> None:
+    def __init__(
+        self, sweeps: Sweeps, weights: Array, costs: Sequence[Cost], see: See | None
+    ) -> None:
         self._sweeps, self._weights, self._costs = sweeps, weights, costs
+        self._see = see
         self._drift_costs = [cost for cost in costs if cost.has_drift_part]
         self._dual: Array | None = None
         self._state = sweeps.stepper.adjoint_state()
@@ -362,5 +383,7 @@ class _Reverse:
         theta = sweeps.time.mixed(self._weights, terms)
         s = self._products.collect(lambda: sweeps._values(theta))
         s *= sweeps.stepper.product_scale
+        if self._see:
+            self._see(terms, s)
         sweeps.add_vjp(self._weights, terms, s, self._gradient)
         self._terms = None

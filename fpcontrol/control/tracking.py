@@ -4,7 +4,6 @@ import copy
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh, MeshTags
 
 from fpcontrol.characteristics.flow import Flow, Markers
+from fpcontrol.control.errors import Errors
 from fpcontrol.control.objectives import L2Tracking, Objective, checked_weight, trapezoid
 from fpcontrol.control.on_characteristics import CharacteristicRuns
 from fpcontrol.control.on_mesh import MeshRuns
@@ -29,32 +29,6 @@ from fpcontrol.typing import AnalyticReference, Array
 
 # Options by the names that they had before.
 RENAMED = {"labels": "markers", "label_mesh": "marker_mesh"}
-
-
-@dataclass(frozen=True, repr=False)
-class Errors:
-    r"""How closely a density follows its reference.
-
-    Attributes:
-        value: The cost J.
-        relative_error: :math:`(\int\|\rho-\rho^{ref}\|^2 dt / \int\|\rho^{ref}\|^2 dt)^{1/2}`,
-            trapezoid over all time levels, L2 norms in space.
-        relative_sup_error: :math:`\max_t\|\rho-\rho^{ref}\| / \max_t\|\rho^{ref}\|`.
-        final_error: :math:`\|\rho-\rho^{ref}\| / \|\rho^{ref}\|` at the last time.
-        over_time: :math:`\|\rho-\rho^{ref}\| / \|\rho^{ref}\|` at all levels, ``(steps + 1,)``.
-    """
-
-    value: float
-    relative_error: float
-    relative_sup_error: float
-    final_error: float
-    over_time: Array
-
-    def __repr__(self) -> str:
-        return (
-            f"Errors: J {self.value:.4g}, relative error {self.relative_error:.4g}, relative sup "
-            f"error {self.relative_sup_error:.4g}, at the end {self.final_error:.4g}"
-        )
 
 
 class TrackingProblem:
@@ -347,14 +321,36 @@ class TrackingProblem:
             for rho in (reference.start, reference.goal, self._start)
         )
         fine = MoserFlow(start, goal, reference.t1, self.sigma, discretization=method)
-        drift = copy.copy(self.drift)
-        drift.mesh = mesh
+        return self.on(fine, steps, start=begun, **options)
+
+    def on(
+        self,
+        reference: MoserFlow,
+        steps: int | None = None,
+        *,
+        drift: ParametricDrift | None = None,
+        start: fem.Function | None = None,
+        **options: Any,
+    ) -> "TrackingProblem":
+        """The same problem with a reference on another mesh of the domain. Collective.
+
+        Weights mean the same drift on both: its coordinates are those of this problem's mesh.
+
+        Args:
+            reference: What to follow there.
+            steps: Number of steps; as many unless given.
+            drift: Another drift; this problem's unless given.
+            start: See the class, as for
+            options: none of which is taken along.
+        """
+        drift = copy.copy(drift or self.drift)
+        drift.mesh = reference.elements.mesh
         return TrackingProblem(
-            fine,
+            reference,
             drift,
             self.sigma,
             steps or self.steps,
-            start=begun,
+            start=start,
             running_weight=self.running_weight,
             terminal_weight=self.terminal_weight,
             decay=self.decay,

@@ -260,6 +260,19 @@ class SemiDiscretization(ABC):
         """
 
     @abstractmethod
+    def sources(self, dv: Array, u: Array, stage: StageDrift) -> Array:
+        r"""Derivatives of :math:`-N(v, D)\,u` along several directions, ``(directions, n_local)``.
+
+        What this rank's cells contribute, ghosts not yet added to their owners: a product with
+        functions of the mesh needs no more. Walls are not looked at.
+
+        Args:
+            dv: Directions at the points, ``(directions, N, d)``.
+            u: Local array.
+            stage: The drift and the diffusivity.
+        """
+
+    @abstractmethod
     def products(self) -> DriftProducts:
         """New collection of products, empty."""
 

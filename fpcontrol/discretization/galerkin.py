@@ -135,6 +135,17 @@ class GalerkinSystem(SemiDiscretization):
         flux *= g.evaluate(u) * g.reference_weights[:, None]
         return g.assemble(g.basis_gradients.T @ flux.reshape(len(g.basis_gradients), -1))
 
+    def sources(self, dv: Array, u: Array, stage: StageDrift | None = None) -> Array:
+        r""":math:`(\dot v_k\,u, \nabla\phi_i)` of this rank's cells, ``(directions, n_local)``."""
+        g = self.elements
+        add = kernels.sources(g.dimension, g.n_points, len(g.dofs))
+        out = np.zeros((len(dv), g.n_local))
+        shape = len(dv), g.dimension, g.n_points, g.n_cells
+        by_component = np.ascontiguousarray(dv.transpose(0, 2, 1), dtype=float).reshape(shape)
+        values = g.basis_values * g.reference_weights[:, None]
+        add(by_component, u, g.cofactor, g.cell_dofs, values, g.basis_gradients, out)
+        return out
+
     def products(self) -> "GalerkinProducts":
         """New collection of products, empty."""
         return GalerkinProducts(self)

@@ -219,3 +219,53 @@ def products(d: int, n_points: int, n_basis: int) -> Callable[..., None]:
                         out[k, q, start + c] += value[c] * total
 
     return add
+
+
+@functools.cache
+def sources(d: int, n_points: int, n_basis: int) -> Callable[..., None]:
+    """``add(dv, u, cofactor, dofs, values, slopes, out)`` for one element.
+
+    Adds ``(dv_k u, grad phi_i)`` of the cells for several directions ``dv_k``.
+
+    Args of the result:
+        dv: Directions, ``(directions, d, n_points, n_cells)``.
+        u: Local array.
+        cofactor: ``det(J) J^{-1}``, ``(d, d, n_cells)``.
+        dofs: Numbers of the basis functions, ``(n_basis, n_cells)``.
+        values: Basis functions at the points times the points' weights, ``(n_points, n_basis)``.
+        slopes: Their reference gradients, ``(d * n_points, n_basis)``.
+        out: Shape ``(directions, n_local)``.
+    """
+
+    @compiled
+    def add(dv: Any, u: Any, cofactor: Any, dofs: Any, values: Any, slopes: Any, out: Any) -> None:
+        value, part = np.empty((n_points, BLOCK)), np.empty((n_basis, BLOCK))
+        flux = np.empty((d * n_points, BLOCK))
+        n_cells = dofs.shape[1]
+        for start in range(0, n_cells, BLOCK):
+            width = min(BLOCK, n_cells - start)
+            for q in range(n_points):
+                for c in range(width):
+                    total = 0.0
+                    for i in range(n_basis):
+                        total += values[q, i] * u[dofs[i, start + c]]
+                    value[q, c] = total
+            for j in range(dv.shape[0]):
+                for a in range(d):
+                    for q in range(n_points):
+                        for c in range(width):
+                            total = 0.0
+                            for k in range(d):
+                                total += cofactor[a, k, start + c] * dv[j, k, q, start + c]
+                            flux[a * n_points + q, c] = total * value[q, c]
+                for i in range(n_basis):
+                    for c in range(width):
+                        total = 0.0
+                        for m in range(d * n_points):
+                            total += slopes[m, i] * flux[m, c]
+                        part[i, c] = total
+                for i in range(n_basis):
+                    for c in range(width):
+                        out[j, dofs[i, start + c]] += part[i, c]
+
+    return add

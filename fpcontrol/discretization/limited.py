@@ -164,6 +164,10 @@ class LimitedSystem(SemiDiscretization):
         """Galerkin's. Collective."""
         return self.high.source(dv, u, stage)
 
+    def sources(self, dv: Array, u: Array, stage: StageDrift) -> Array:
+        """Galerkin's."""
+        return self.high.sources(dv, u, stage)
+
     def products(self) -> "LimitedProducts":
         """New collection of products, empty."""
         return LimitedProducts(self)

@@ -242,16 +242,32 @@ class MonotoneSystem(SemiDiscretization):
 
     def source(self, dv: Array, u: Array, stage: StageDrift) -> Array:
         r"""Derivative of :math:`-N(v, D)\,u` along ``dv``, owned entries. Collective."""
-        p = self.peclet(stage.values(), stage.diffusivity)
-        i, j = self.edges.ends
-        change = np.einsum("nd,nd->n", dv, self.edges.vectors) * self.edges.weights
-        back, forth = self.flux.slopes(p)
-        flow = -change * (back * u[i] + forth * u[j])
+        flow = self._flows(dv, u, stage)
         return self._assembled(-flow, flow)
+
+    def sources(self, dv: Array, u: Array, stage: StageDrift) -> Array:
+        r"""Derivatives of :math:`-N(v, D)\,u` of this rank's edges, ``(directions, n_local)``."""
+        i, j = self.edges.ends
+        n = self.elements.n_local
+        return np.stack(
+            [
+                np.bincount(j, flow, minlength=n) - np.bincount(i, flow, minlength=n)
+                for flow in self._flows(dv, u, stage)
+            ]
+        )
 
     def products(self) -> "MonotoneProducts":
         """New collection of products, empty."""
         return MonotoneProducts(self)
+
+    def _flows(self, dv: Array, u: Array, stage: StageDrift) -> Array:
+        """Changes of the edges' flows along directions ``(..., N, d)``, ``(..., N)``."""
+        p = self.peclet(stage.values(), stage.diffusivity)
+        i, j = self.edges.ends
+        change = np.einsum("...nd,nd->...n", dv, self.edges.vectors)
+        back, forth = self.flux.slopes(p)
+        result: Array = change * (-self.edges.weights * (back * u[i] + forth * u[j]))
+        return result
 
     def _assembled(self, at_i: Array, at_j: Array) -> Array:
         """Owned entries of a dual vector from parts at the ends of the edges. Collective."""

@@ -242,7 +242,7 @@ def tracking(
         )
 
     first = problem(grid)
-    result = minimize(first, max_iterations=iterations, progress=False)
+    result = minimize(first, method="lmvm", max_iterations=iterations, progress=False)
     cases = {"first weights": first.drift.weights, f"after {iterations} iterations": result.weights}
     for name, weights in cases.items():
         certified = partial(lambda weights, at: tracking_certificate(problem(at), weights), weights)
