@@ -284,11 +284,12 @@ class _Steps:
         warn: bool = True,
     ) -> None:
         g, scheme, times = equation.elements, run.scheme, run.times
+        self._nodes = nodes = equation.discretization.nodes(scheme)
         self._equation, self._run, self._room, self._progress = equation, run, room, progress
         self._times, self._dt = times, (run.t1 - run.t0) / run.steps
         with collective_errors(g.comm):  # a schedule may raise on one rank only
             self._diffusivity = [
-                [equation.noise.diffusivity(t + c * self._dt) for c in scheme.c] for t in times[:-1]
+                [equation.noise.diffusivity(t + c * self._dt) for c in nodes] for t in times[:-1]
             ]
         largest = max(max(row) for row in self._diffusivity)
         self.stepper = make_stepper(
@@ -305,7 +306,7 @@ class _Steps:
         # Without a reference to self: what is in a cycle lives until the garbage is collected.
         def transport(n: int) -> tuple[Array, float]:
             """Drift at the points and diffusivity in the first stage of a step. Collective."""
-            t = times[n] + scheme.c[0] * dt
+            t = times[n] + nodes[0] * dt
             return sample(equation.drift, t, equation.system), diffusivity[n][0]
 
         self.watch = Watch(
@@ -319,7 +320,7 @@ class _Steps:
 
     def levels(self) -> Iterator[Array]:
         """Yield the levels, local; each is overwritten as soon as its room is given again."""
-        g, stepper, c = self._equation.elements, self.stepper, self._run.scheme.c
+        g, stepper, c = self._equation.elements, self.stepper, self._nodes
         sampler = DriftSampler(self._equation.drift, self._equation.system)
         last = before = self._room(0)
         last[:], taken = self._equation.system.begun(self._run.start.x.array)

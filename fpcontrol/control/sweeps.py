@@ -68,12 +68,12 @@ class Sweeps:
         self.system, self.elements, self.steps = system, system.elements, steps
         self.field, self.time = drift.field, drift.time
         self._noise, self._dt = noise, drift.t1 / steps
-        dt = self._dt
+        dt, nodes = self._dt, system.discretization.nodes(scheme)
         with collective_errors(system.comm):  # a schedule may raise on one rank only
             self._diffusivity = [
-                [noise.diffusivity(dt * (n + c)) for c in scheme.c] for n in range(steps)
+                [noise.diffusivity(dt * (n + c)) for c in nodes] for n in range(steps)
             ]
-            self._terms = [[drift.time.terms(dt * (n + c)) for c in scheme.c] for n in range(steps)]
+            self._terms = [[drift.time.terms(dt * (n + c)) for c in nodes] for n in range(steps)]
             self._middles = [drift.time.terms(dt * (n + 0.5)) for n in range(steps)]
         largest = max(d for row in self._diffusivity for d in row)
         self.stepper = make_stepper(system, dt, scheme, largest, linear_solver, petsc_options)

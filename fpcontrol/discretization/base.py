@@ -52,6 +52,10 @@ class TimeScheme(Protocol):
     def positive(self) -> bool:
         """Whether it keeps a density positive, for a monotone method and every step."""
 
+    @property
+    def c(self) -> tuple[float, ...]:
+        """Where in a step it asks for the drift, in units of the step."""
+
 
 class Filler(Protocol):
     r"""Fills operators :math:`M + \tau N(v, D)` for one :math:`\tau`."""
@@ -299,6 +303,10 @@ class Discretization(ABC):
     @abstractmethod
     def on(self, mesh: Mesh) -> SemiDiscretization:
         """The method on a mesh. Collective."""
+
+    def nodes(self, scheme: TimeScheme) -> tuple[float, ...]:
+        """Where in a step the drift and the noise are asked for, in units of the step."""
+        return scheme.c
 
     @abstractmethod
     def refusal(self, scheme: TimeScheme) -> str | None:

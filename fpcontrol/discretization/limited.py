@@ -1,6 +1,6 @@
 r"""A positive method of second order: Galerkin's step, limited towards the monotone one.
 
-One step takes Galerkin's with the implicit midpoint rule and the monotone method's with backward
+One step takes Galerkin's with Crank-Nicolson or SDIRK2 and the monotone method's with backward
 Euler, both at the drift in its middle, and goes from the second as far towards the first as the
 density stays positive (``discretization.limiter``). Where the density is resolved that is all the
 way.
@@ -38,7 +38,8 @@ class Limited(Discretization):
     Equal to ``Galerkin(1)`` with Crank-Nicolson steps (and quadrature by the middles of the cells'
     edges) as long as that leaves at every node half of what the monotone step has there; never
     negative; conservative. No mesh is too obtuse for it. Two linear systems a step. A drift that
-    switches wants two to four steps a piece.
+    switches wants two to four steps a piece. With ``SDIRK2()``, three systems a step, layers that
+    no step resolves are damped; all stages see the drift in the step's middle.
 
     Args:
         flux: Of the monotone step, see ``Monotone``.
@@ -68,13 +69,17 @@ class Limited(Discretization):
         return self.of(lagrange(mesh, 1))
 
     def refusal(self, scheme: TimeScheme) -> str | None:
-        """Of all schemes but the implicit midpoint rule, which its step is made of."""
-        if scheme.name == "CrankNicolson":
+        """Of all schemes but Crank-Nicolson and SDIRK2."""
+        if scheme.name in ("CrankNicolson", "SDIRK2"):
             return None
         return (
-            "its step is made of the implicit midpoint rule and backward Euler; leave the scheme "
-            "out, or give CrankNicolson()."
+            "its step, of order 2, is limited towards backward Euler's; leave the scheme out, or "
+            "give CrankNicolson() or SDIRK2()."
         )
+
+    def nodes(self, scheme: TimeScheme) -> tuple[float, ...]:
+        """The middle of a step: one drift for all stages."""
+        return (0.5,)
 
 
 class LimitedSystem(SemiDiscretization):
@@ -190,7 +195,8 @@ class LimitedProducts:
     r"""Collects the products of the three parts of a step, over ``dt``.
 
     Attributes:
-        high: Of Galerkin's step.
+        high: Of Galerkin's step, over ``share * dt``.
+        share: The scheme's gamma.
         low: Of the monotone one.
         of_v: Dual of v in the limiter, ``(d, E, n_cells)``, but for
         of_p: what belongs to its component along the edges' vectors, ``(E, n_cells)``.
@@ -201,6 +207,7 @@ class LimitedProducts:
         self.high, self.low = system.high.products(), system.low.products()
         self.of_v = np.zeros((system.elements.dimension, *edges.own.shape))
         self.of_p = np.zeros(edges.own.shape)
+        self.share = 0.5
 
     def add(self, u: Array, z: Array, stage: StageDrift) -> None:
         """Take in a product of Galerkin's operator."""
@@ -208,7 +215,7 @@ class LimitedProducts:
 
     def collect(self, values: Callable[[], Array]) -> Array:
         """Derivative in the drift's values, ``(N, d)``; starts anew from zero."""
-        result = 0.5 * self.high.collect(values)
+        result = self.share * self.high.collect(values)
         result += self.low.collect(values)
         result += self.of_v.reshape(len(self.of_v), -1).T
         result += self.of_p.ravel()[:, None] * self._edges.vectors

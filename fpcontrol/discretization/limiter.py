@@ -1,9 +1,11 @@
 r"""The limiter between a positive step and one of second order: values, tangent and transpose.
 
 For a step from :math:`\rho` let :math:`\rho_L` be that of the monotone method, :math:`\rho_H` that
-of Galerkin's, :math:`y = (\rho+\rho_H)/2` and :math:`d = \rho_H-\rho`. The residual of the positive
-step in Galerkin's equations is, cell by cell (T), with :math:`F_e = D\,[B(-p)\rho_{L,i} -
-B(p)\rho_{L,j}]`, cotangents :math:`w_e^T`, and :math:`\sum_i r_i^T = 0`,
+of Galerkin's, :math:`d = \rho_H-\rho`, and :math:`y` the latter's mean over the step, such that
+:math:`M d = -dt\,A y`: :math:`\sum b_i u_i` for stages :math:`u_i`, for Crank-Nicolson
+:math:`(\rho+\rho_H)/2`. The residual of the positive step in Galerkin's equations is, cell by cell
+(T), with :math:`F_e = D\,[B(-p)\rho_{L,i} - B(p)\rho_{L,j}]`, cotangents :math:`w_e^T`, and
+:math:`\sum_i r_i^T = 0`,
 
 .. math::
     r_i^T = \bigl((M_L^T-M^T)d\bigr)_i - dt\,(A^T y)_i + dt\sum_{e\in T}\pm w_e^T F_e .
@@ -82,11 +84,13 @@ class StepEnds:
 
     Attributes:
         rho: At its start.
+        mean: Over it, by Galerkin's method.
         high: At its end by Galerkin's method.
         low: At its end by the positive one.
     """
 
     rho: Array
+    mean: Array
     high: Array
     low: Array
 
@@ -175,9 +179,8 @@ class Limiter:
             -v.slopes[1] * along,
             v.make_slopes,
         )
-        middle = 0.5 * (ends.rho + ends.high)
         df = self._fluxes(change, v, dt)
-        df += self._fluxes(StepEnds(middle, middle, ends.low), turned, dt)
+        df += self._fluxes(StepEnds(ends.mean, ends.mean, ends.mean, ends.low), turned, dt)
         node = self._node
         node.array[:] = 0.0
         loops.outgoing_tangent(seen.f, df, seen.width, *self._ends, node.array)
@@ -238,7 +241,7 @@ class Limiter:
             v.slopes,
             v.diffusivity,
             dt,
-            0.5 * (ends.rho + ends.high),
+            ends.mean,
             ends.low,
             of_f,
             d.array,
@@ -249,8 +252,9 @@ class Limiter:
         )
         for vector in self._duals:
             vector.scatter_reverse()
-        half, gap = 0.5 * y.array[:n], d.array[:n]
-        return StepEnds(half - gap, half + gap, of_low + low.array[:n])
+        return StepEnds(
+            -d.array[:n], y.array[:n].copy(), d.array[:n].copy(), of_low + low.array[:n]
+        )
 
     # -- inner parts ---------------------------------------------------------------------------
 
@@ -319,7 +323,7 @@ class Limiter:
             v.diffusivity,
             dt,
             ends.high - ends.rho,
-            0.5 * (ends.rho + ends.high),
+            ends.mean,
             ends.low,
             f,
         )

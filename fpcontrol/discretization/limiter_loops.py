@@ -27,7 +27,7 @@ def cell_fluxes(d: int) -> Callable[..., None]:
         v: Drift, ``(d, E, n_cells)``.
         leaving, entering: ``D B(-p)``, ``D B(p)``, ``(E, n_cells)``.
         D, dt: Diffusivity, time step.
-        change, y, low: ``high - rho``, ``(high + rho) / 2``, the positive density, local.
+        change, y, low: ``high - rho``, the mean over the step, the positive density, local.
     """
     n, edges = d + 1, d * (d + 1) // 2
 

@@ -12,7 +12,7 @@ from fpcontrol.discretization.limiter import CellDrift, StepEnds
 from fpcontrol.linalg.buffers import BufferCache
 from fpcontrol.stepping.base import Collect, Drive, Kept, Stepper
 from fpcontrol.stepping.runge_kutta import RungeKuttaStepper
-from fpcontrol.stepping.schemes import BackwardEuler, CrankNicolson
+from fpcontrol.stepping.schemes import BackwardEuler, RungeKutta
 from fpcontrol.typing import Array
 
 type State = tuple[tuple[Array, Array], tuple[Array, Array]]
@@ -24,25 +24,29 @@ class LimitedStepper(Stepper):
     Args:
         system: The limited method on a mesh.
         dt: Time step.
+        scheme: Of Galerkin's step, with the drift in the step's middle for all its stages.
         diffusivity: Largest D of the run.
         linear_solver, petsc_options: See ``LinearSolver``; of both systems of a step.
     """
 
-    rows = 3  # Galerkin's end and the monotone one, then the density
     system: LimitedSystem
 
     def __init__(
         self,
         system: LimitedSystem,
         dt: float,
+        scheme: RungeKutta,
         diffusivity: float,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.system, self.dt = system, dt
         options = diffusivity, linear_solver, petsc_options
-        self._high = RungeKuttaStepper(system.high, dt, CrankNicolson(), *options)
+        self._high = RungeKuttaStepper(system.high, dt, scheme, *options)
         self._low = RungeKuttaStepper(system.low, dt, BackwardEuler(), *options)
+        self._b, self._gamma = scheme.b, scheme.gamma
+        # Galerkin's inner stages and its end, the monotone end, then the density.
+        self.rows = len(scheme.b) + 2
         self.operators = Pair(self._high.operators, self._low.operators)
         self.solver = Both(self._high, self._low)
         self.absorbed = np.zeros(len(system.absorbing.tags) if system.absorbing else 0)
@@ -54,10 +58,10 @@ class LimitedStepper(Stepper):
     ) -> None:
         """Advance one step; ``kept`` takes the ends of the two it is made of. Collective."""
         drive, stage = _shared(drive)
-        room = np.empty((2, len(rho))) if kept is None else kept
-        ends = StepEnds(rho, room[0], room[1])
-        self._high.step(rho, before, ends.high, drive)
-        self._low.step(rho, before, ends.low, drive)
+        room = np.empty((self.rows - 1, len(rho))) if kept is None else kept
+        self._high.step(rho, before, room[-2], drive, room[:-2])
+        self._low.step(rho, before, room[-1], drive)
+        ends = self._ends(rho, room)
         out[:], limited = self.system.limiter(ends, self._drift(stage), self.dt)
         self.limited += limited
         self.absorbed = self._low.absorbed + self.system.limiter.absorbed
@@ -74,11 +78,15 @@ class LimitedStepper(Stepper):
     ) -> None:
         """Derivative of ``step``. Collective."""
         drive, stage = _shared(drive)
-        ends, change = StepEnds(rho, *kept), StepEnds(drho, *np.empty_like(kept))
-        none = kept[:0]
-        self._high.tangent_step(drho, rho, none, ends.high, drive, dv, change.high)
-        self._low.tangent_step(drho, rho, none, ends.low, drive, dv, change.low)
-        out[:] = self.system.limiter.tangent(ends, change, self._drift(stage), dv(0), self.dt)
+        ends, room, turned = self._ends(rho, kept), np.empty_like(kept), dv(0)
+
+        def same(i: int) -> Array:
+            return turned
+
+        self._high.tangent_step(drho, rho, kept[:-2], ends.high, drive, same, room[-2], room[:-2])
+        self._low.tangent_step(drho, rho, kept[:0], ends.low, drive, same, room[-1])
+        change = self._ends(drho, room)
+        out[:] = self.system.limiter.tangent(ends, change, self._drift(stage), turned, self.dt)
 
     def adjoint_state(self) -> State:
         """Adjoint stages of both steps."""
@@ -96,23 +104,46 @@ class LimitedStepper(Stepper):
     ) -> Array:
         """Transpose of ``step``. Collective."""
         drive, stage = _shared(drive)
-        ends, products = StepEnds(rho, *kept), collect(0)
+        ends, products = self._ends(rho, kept), collect(0)
         assert isinstance(products, LimitedProducts)
         duals = self.system.limiter.transpose(
             dual, ends, self._drift(stage), self.dt, products.of_v, products.of_p
         )
-        result, none = duals.rho, kept[:0]
-        for stepper, part, end, own, to in (
-            (self._high, duals.high, ends.high, state[0], products.high),
-            (self._low, duals.low, ends.low, state[1], products.low),
-        ):
-            result = result + stepper.adjoint_step(part, rho, none, end, drive, own, _always(to))
-        return result
+        products.share = self._gamma
+        of_rho, of_high, of_inner = self._of_ends(duals)
+        high, low = _always(products.high), _always(products.low)
+        return (
+            of_rho
+            + self._high.adjoint_step(
+                of_high, rho, kept[:-2], ends.high, drive, state[0], high, of_inner
+            )
+            + self._low.adjoint_step(duals.low, rho, kept[:0], ends.low, drive, state[1], low)
+        )
 
     @property
     def product_scale(self) -> float:
         """``dt``."""
         return self.dt
+
+    def _ends(self, rho: Array, kept: Array) -> StepEnds:
+        """Densities of a step, or their tangents, from its start and what was kept of it."""
+        *inner, high, low = kept
+        if not inner:  # one stage u, and high = rho + b (u - rho) / gamma
+            share = self._gamma
+            return StepEnds(rho, (1.0 - share) * rho + share * high, high, low)
+        mean = self._b[-1] * high
+        for weight, stage in zip(self._b, inner, strict=False):
+            mean += weight * stage
+        return StepEnds(rho, mean, high, low)
+
+    def _of_ends(self, duals: StepEnds) -> tuple[Array, Array, Array]:
+        """The transpose of ``_ends``: duals of the start, of the end and of the stages between."""
+        weights = self._b[:-1]
+        if not weights:
+            share = self._gamma
+            of_rho = duals.rho + (1.0 - share) * duals.mean
+            return of_rho, duals.high + share * duals.mean, np.empty((0, len(duals.mean)))
+        return duals.rho, duals.high + self._b[-1] * duals.mean, np.outer(weights, duals.mean)
 
     def _drift(self, stage: StageDrift) -> CellDrift:
         """What the limiter wants to know of a stage's drift."""

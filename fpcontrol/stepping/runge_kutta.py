@@ -77,14 +77,18 @@ class RungeKuttaStepper(Stepper):
         drive: Drive,
         dv: Callable[[int], Array],
         out: Array,
+        kept_change: Array | None = None,
     ) -> None:
-        r"""Derivative of ``step``: :math:`A_i\dot y_i = M\dot r_i - \gamma\,dt\,\dot N\,u_i`."""
+        r"""Derivative of ``step``: :math:`A_i\dot y_i = M\dot r_i - \gamma\,dt\,\dot N\,u_i`.
+
+        ``kept_change``, if given, takes that of what is kept.
+        """
         stages = self._stage_values(rho, kept, new)
 
         def source(i: int) -> Array:
             return self._scale * self.system.source(dv(i), stages[i], drive(i))
 
-        self._run(drho, (drho, drho), out, drive, source, None, stages)
+        self._run(drho, (drho, drho), out, drive, source, kept_change, stages)
 
     def adjoint_state(self) -> tuple[Array, Array]:
         """Adjoint stages of two steps, from which iterations extrapolate."""
@@ -100,6 +104,7 @@ class RungeKuttaStepper(Stepper):
         drive: Drive,
         state: tuple[Array, Array],
         collect: Collect,
+        of_kept: Array | None = None,
     ) -> Array:
         r"""Transpose of ``step``. Collective.
 
@@ -112,13 +117,19 @@ class RungeKuttaStepper(Stepper):
             \delta_j \leftarrow \delta_j + a_{ij} s_i\;(j<i),
 
         and :math:`\lambda \leftarrow \lambda + \sum s_i`. The derivative of J in the drift's values
-        is that of :math:`-\gamma\,dt\sum z_i^\top N(\cdot)\,u_i`.
+        is that of :math:`-\gamma\,dt\sum z_i^\top N(\cdot)\,u_i`. Where the stages
+        :math:`u_i = r_i + \gamma d_i` have duals of their own, ``of_kept (rows - 1, n_owned)``,
+        these come to :math:`\delta_i`, to those before and to :math:`\lambda`.
         """
         g, scheme = self.system.elements, self.scheme
         z, before = state
         b, y, result = self._b, self._y, dual.copy()
         stages = self._stage_values(rho, kept, new)
         increments = [weight * dual for weight in scheme.b]
+        for i, own in enumerate(() if of_kept is None else of_kept):
+            result += own
+            for j in range(i + 1):
+                increments[j] += scheme.a[i][j] * own
         for i in reversed(range(self.rows)):
             stage = drive(i)
             self.operators.use(stage)

@@ -34,10 +34,10 @@ def make_stepper(
         ValueError: On all ranks, if the scheme cannot serve the discretization; it says why.
     """
     scheme = check_scheme(scheme, system.discretization, bool(system.absorbing))
-    if isinstance(system, LimitedSystem):
-        return LimitedStepper(system, dt, diffusivity, linear_solver, petsc_options)
     if isinstance(scheme, Exponential):
         return ExponentialStepper(system, dt)
     if not isinstance(scheme, RungeKutta):
         raise ValueError(f"scheme = {scheme.name} is no scheme that there are steps for.")
+    if isinstance(system, LimitedSystem):
+        return LimitedStepper(system, dt, scheme, diffusivity, linear_solver, petsc_options)
     return RungeKuttaStepper(system, dt, scheme, diffusivity, linear_solver, petsc_options)
