@@ -46,6 +46,8 @@ def save(what: Trajectory | fem.Function, path: str | os.PathLike[str]) -> None:
         head |= {"cell_peclet": what.cell_peclet, "clipped": what.clipped}
         names = ("times", "mass", "minimum", "all_times", "absorbed")
         series = {k: getattr(what, k) for k in names}
+        head |= {"observables": list(what.observables)}
+        series |= {f"observable{i}": u for i, u in enumerate(what.observables.values())}
     elif isinstance(what, fem.Function):
         space, levels, series = what.function_space, what.x.array[None], {}
         head |= {"kind": "function", "name": what.name}
@@ -106,8 +108,11 @@ def load(path: str | os.PathLike[str], mesh: Mesh) -> Trajectory | fem.Function:
         density = fem.Function(space, name=head["name"])
         density.x.array[:] = levels[0]
         return density
+    observed = head.get("observables", ())
+    observables = {name: series.pop(f"observable{i}") for i, name in enumerate(observed)}
     return Trajectory(
         space=space,
+        observables=observables,
         levels=levels,
         iterations=head["iterations"],
         time_error=head["error"],

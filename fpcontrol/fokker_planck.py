@@ -17,6 +17,7 @@ from fpcontrol.drift.sampling import DriftSampler, check_switches, sample
 from fpcontrol.generator.steady import SteadyProblems
 from fpcontrol.linalg.linear_solvers import FACTORED_ONCE, check_linear_solver
 from fpcontrol.noise import Noise, Sigma
+from fpcontrol.observables.base import Function, Observable, Recorder, Setting, checked
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.progress import track
 from fpcontrol.stepping.resolution import Resolution
@@ -107,6 +108,7 @@ class FokkerPlanck(SteadyProblems):
         scheme: Scheme | None = None,
         tolerance: float | None = None,
         save: Save = "all",
+        observables: Mapping[str, Observable | Function] | None = None,
         progress: bool = False,
     ) -> Trajectory:
         """Carry a density from ``t0`` to ``t1``. Collective.
@@ -129,6 +131,9 @@ class FokkerPlanck(SteadyProblems):
             save: Which levels to keep: ``"all"``; an integer k, every k-th and the last;
                 ``"last"``; or a list of times, which must be time levels. Memory holds these and
                 two or three more. Mass and minimum are known at all levels in any case.
+            observables: What to measure at all levels, by names of your choice: of
+                ``fpc.observables``, or any function ``f(t, rho)`` of time and density to a number
+                or an array; see ``Trajectory.observables``.
             progress: Show progress on rank 0.
 
         Returns:
@@ -139,7 +144,7 @@ class FokkerPlanck(SteadyProblems):
             ArithmeticError: On all ranks, if the solver fails, the tolerance is not reached, or
                 the run blows up: the message names time, place, cell Peclet number and remedy.
         """
-        run = self._checked(start, t0, t1, steps, scheme)
+        run = self._checked(start, t0, t1, steps, scheme, checked(observables))
         kept_levels(save, run.times)  # refuses what cannot be kept, before a run
         if tolerance is None:
             return self._solve(run, save, progress)[0]
@@ -179,7 +184,13 @@ class FokkerPlanck(SteadyProblems):
     # -- inner parts ---------------------------------------------------------------------------
 
     def _checked(
-        self, start: fem.Function, t0: float, t1: float, steps: int, scheme: Scheme | None
+        self,
+        start: fem.Function,
+        t0: float,
+        t1: float,
+        steps: int,
+        scheme: Scheme | None,
+        observables: Mapping[str, Observable] | None = None,
     ) -> "_Run":
         steps = check_steps(steps)
         if not (np.isfinite([t0, t1]).all() and t1 > t0):
@@ -187,7 +198,7 @@ class FokkerPlanck(SteadyProblems):
         check_density("start", start, self.elements)
         check_switches(self.drift, t0, t1, steps)
         scheme = check_scheme(scheme, self.discretization, bool(self.system.absorbing))
-        return _Run(start, t0, t1, steps, scheme)
+        return _Run(start, t0, t1, steps, scheme, observables or {})
 
     def _yield_levels(self, run: "_Run", progress: bool) -> Iterator[tuple[float, fem.Function]]:
         empty, spare = blank(self.elements.space), np.empty((3, self.elements.n_local))
@@ -227,6 +238,7 @@ class FokkerPlanck(SteadyProblems):
             steps.stepper.limited_share(steps.stepper.limited, run.steps),
             steps.resolution.figures(),
             self.system.clipped,
+            steps.recorder.series,
         )
         return trajectory, watch.said
 
@@ -259,13 +271,14 @@ class FokkerPlanck(SteadyProblems):
 
 @dataclass(frozen=True)
 class _Run:
-    """What is run: a start density, equal steps, a scheme."""
+    """What is run: a start density, equal steps, a scheme; and what is observed."""
 
     start: fem.Function
     t0: float
     t1: float
     steps: int
     scheme: Scheme
+    observables: Mapping[str, Observable]
 
     @property
     def times(self) -> Array:
@@ -317,6 +330,8 @@ class _Steps:
             warn=warn,
             tolerance=self.stepper.solver.tolerance,
         )
+        setting = Setting(equation.system, equation.drift, equation.noise)
+        self.recorder = Recorder(run.observables, setting, times)
 
     def levels(self) -> Iterator[Array]:
         """Yield the levels, local; each is overwritten as soon as its room is given again."""
@@ -325,6 +340,7 @@ class _Steps:
         last = before = self._room(0)
         last[:], taken = self._equation.system.begun(self._run.start.x.array)
         self.watch.begin(last, taken)
+        self.recorder.see(0, last)
         yield last
         for n in track(range(self._run.steps), "forward", g.comm, self._progress):
 
@@ -337,5 +353,6 @@ class _Steps:
             new = self._room(n + 1)
             stepper.step(last, before, new, drive)
             self.watch.check(n + 1, new, last, before, stepper.absorbed)
+            self.recorder.see(n + 1, new)
             last, before = new, last
             yield new

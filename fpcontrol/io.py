@@ -187,8 +187,13 @@ def _vtx_size(fields: list[fem.Function], steps: int) -> int:
     return 65536 + steps * mesh.comm.allreduce(step)
 
 
-def record(result: Result) -> dict[str, Any]:
-    """Parameters, versions, ranks and figures of a run, ready for JSON. Collective."""
+def record(result: Result | Trajectory) -> dict[str, Any]:
+    """Parameters, versions, ranks and figures of a run, ready for JSON. Collective.
+
+    Of a ``Trajectory`` masses, minima, what walls have absorbed and observables, at all levels.
+    """
+    if isinstance(result, Trajectory):
+        return _of_trajectory(result)
     errors, problem = result.errors, result.problem
     last = result.history[-1]
     return {
@@ -227,6 +232,32 @@ def record(result: Result) -> dict[str, Any]:
     }
 
 
+def _of_trajectory(run: Trajectory) -> dict[str, Any]:
+    series = {"times": run.all_times, "mass": run.mass, "minimum": run.minimum}
+    absorbed = dict(zip(map(str, run.tags), run.absorbed.T, strict=True))
+    return {
+        "dofs": run.space.dofmap.index_map.size_global,
+        "figures": {
+            "mass_defect": run.mass_defect,
+            "time_error": run.time_error,
+            "cell_peclet": run.cell_peclet and run.cell_peclet._asdict(),
+            "weights_cut_off": run.clipped,
+            "limited_fraction": run.limited_fraction,
+            "iterations": run.iterations,
+        },
+        "levels": {name: _finite(u) for name, u in series.items()},
+        "absorbed": {tag: _finite(u) for tag, u in absorbed.items()},
+        "observables": {name: _finite(u) for name, u in run.observables.items()},
+        "ranks": run.space.mesh.comm.size,
+        "versions": versions(),
+    }
+
+
+def _finite(values: np.ndarray) -> Any:
+    """Nested lists; ``None`` for what has no form in JSON."""
+    return np.where(np.isfinite(values), values, np.array(None)).tolist()
+
+
 def _bounds(c: Certificate | None) -> dict[str, float | None]:
     """Distances at the end and their bounds; what is not finite has no form in JSON."""
     if c is None:
@@ -250,12 +281,14 @@ def versions() -> dict[str, str]:
 
 
 def write_record(
-    result: Result, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None
+    result: Result | Trajectory,
+    path: str | os.PathLike[str],
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``record(result)`` and what the caller adds as JSON. Collective.
 
     Args:
-        result: From ``minimize``.
+        result: From ``minimize``; or a trajectory.
         path: Where to.
         extra: Entries beside those of ``record``, see ``write_json``; such as the options of a
             program, without which the run could not be made again.
@@ -264,7 +297,8 @@ def write_record(
         OSError: On all ranks, if the folder cannot be written to.
     """
     content = record(result) | dict(extra or {})
-    write_json(content, path, result.problem.elements.comm)
+    of = result.space.mesh if isinstance(result, Trajectory) else result.problem.elements
+    write_json(content, path, of.comm)
 
 
 def write_json(content: Mapping[str, Any], path: str | os.PathLike[str], comm: MPI.Comm) -> None:

@@ -1,6 +1,6 @@
 """Densities over time, with their masses and minima."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mpi4py import MPI
@@ -43,6 +43,8 @@ class Trajectory:
             for a monotone method that of an edge, with the drift along it. ``None`` if unknown.
         clipped: Sum of the edge weights that a monotone method has cut off, over that of the
             others: its error is in proportion. 0 where none is.
+        observables: What was asked to be measured, by name, at ``all_times``: ``(steps + 1,)`` for
+            a number, ``(steps + 1, ...)`` for an array; see ``fpc.observables``.
     """
 
     space: fem.FunctionSpace
@@ -60,6 +62,7 @@ class Trajectory:
     limited_fraction: float = 0.0
     cell_peclet: CellPeclet | None = None
     clipped: float = 0.0
+    observables: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of levels kept."""

@@ -16,7 +16,7 @@ LAYERS = [
     {"discretization", "xdmf"},
     {"stepping"},
     {"mesh", "density", "drift", "walls"},
-    {"trajectory", "generator", "fokker_planck"},
+    {"trajectory", "generator", "observables", "fokker_planck"},
     {"reference", "characteristics"},
     {"distances"},
     {"certificates"},

@@ -83,6 +83,19 @@ class Boundary:
         facets = dolfinx.mesh.exterior_facet_indices(topology)
         behind = topology.connectivity(d - 1, d)
         cells = behind.array[behind.offsets[facets]].astype(np.intp)
+        return cls.beside(mesh, facets, cells, _tags(mesh, facets, tags))
+
+    @classmethod
+    def beside(cls, mesh: Mesh, facets: Array, cells: Array, tags: Array) -> Self:
+        """Any facets, each seen from a cell beside it, to which normals and slopes belong.
+
+        Args:
+            mesh: Mesh of straight simplices, with connectivities of cells and facets.
+            facets: Numbers of facets, ``(n,)``.
+            cells: Cell of each, ``(n,)``.
+            tags: Tag of each, ``(n,)``.
+        """
+        d = mesh.topology.dim
         on_facet = dolfinx.mesh.entities_to_geometry(mesh, d - 1, facets).reshape(-1, 1, d)
         nodes = mesh.geometry.dofmaps[0][cells]
         opposite = (nodes[:, :, None] != on_facet).all(axis=2).argmax(axis=1)
@@ -100,7 +113,7 @@ class Boundary:
             facets,
             cells,
             opposite,
-            _tags(mesh, facets, tags),
+            tags,
             x[every[:, None], _others(d)[opposite]],
             -slope / steepness[:, None],
             d * volumes * steepness,

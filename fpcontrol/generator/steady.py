@@ -12,9 +12,9 @@ from dolfinx.mesh import MeshTags
 from fpcontrol.discretization.base import SemiDiscretization
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.neumann import Parts
+from fpcontrol.discretization.sets import Where, dofs_of
 from fpcontrol.drift.base import Drift
 from fpcontrol.generator.operator import Generator
-from fpcontrol.generator.sets import Where, dofs_of
 from fpcontrol.generator.spectrum import Eigenpairs, eigenpairs
 from fpcontrol.noise import Noise
 from fpcontrol.parallel.errors import reduced

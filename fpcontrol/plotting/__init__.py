@@ -10,6 +10,7 @@ format of the suffix and whole or not at all. Axes to draw into can be handed ov
 """
 
 from fpcontrol.plotting.densities import density
+from fpcontrol.plotting.over_time import observables
 from fpcontrol.plotting.tracked import convergence, error_over_time, tracking
 
-__all__ = ["convergence", "density", "error_over_time", "tracking"]
+__all__ = ["convergence", "density", "error_over_time", "observables", "tracking"]

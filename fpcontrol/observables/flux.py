@@ -1,0 +1,101 @@
+r"""Flux of mass through facets, on walls or inside.
+
+.. math:: \int_F (v\rho - D\nabla\rho)\cdot n\,dS
+
+On a facet between two cells the slopes of both enter with equal weights.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import numpy as np
+from dolfinx.mesh import MeshTags, exterior_facet_indices
+
+from fpcontrol.discretization.boundary import Boundary, FacetQuadrature
+from fpcontrol.discretization.sets import Where, facets_of
+from fpcontrol.observables.base import Evaluation, Observable, Setting
+from fpcontrol.parallel.errors import collective_errors
+from fpcontrol.typing import Array
+
+type Direction = Array | tuple[float, ...] | Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Flux(Observable):
+    """See ``flux``."""
+
+    where: Where
+    tags: MeshTags | None
+    direction: Direction | None
+
+    def on(self, setting: Setting) -> Evaluation:
+        """See ``Observable.on``. Collective."""
+        g, topology = setting.elements, setting.elements.mesh.topology
+        facets = facets_of(g, self.where, self.tags, "where")
+        beside = topology.connectivity(g.dimension - 1, g.dimension)
+        counts = np.diff(beside.offsets)[facets]
+        starts = beside.offsets[facets]
+        each = np.repeat(np.arange(len(facets)), counts)
+        place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        cells = beside.array[starts[each] + place].astype(np.intp)
+        own = cells < g.n_cells
+        each, cells = each[own], cells[own]
+        outer = np.isin(facets[each], exterior_facet_indices(topology))
+        sides = Boundary.beside(g.mesh, facets[each], cells, np.zeros(len(cells), dtype=np.int32))
+        points = sides.quadrature(2 * g.degree)
+        share = np.where(outer, 1.0, 0.5)[points.facets]
+        with collective_errors(g.comm):
+            sign = self._sign(points, outer)
+        return _Flux(setting, points, share * sign * points.weights)
+
+    def _sign(self, points: FacetQuadrature, outer: Array) -> Array:
+        """Which way along the normal counts, ``(N,)``."""
+        if self.direction is None:
+            if not outer.all():
+                raise ValueError(
+                    "where: facets lie between two cells; give direction=, a vector or a function "
+                    "of x that says which way through them counts."
+                )
+            return np.ones(len(points.weights))
+        way = self.direction(points.points.copy()) if callable(self.direction) else self.direction
+        try:
+            along = np.broadcast_to(np.asarray(way, dtype=float), points.points.shape)
+        except ValueError:
+            raise ValueError(
+                f"direction must be a vector of {points.points.shape[1]} numbers, or a function of "
+                f"x (N, d) to (N, d); it gave shape {np.shape(way)}."
+            ) from None
+        return np.sign(np.einsum("nd,nd->n", along, points.normals))
+
+
+class _Flux(Evaluation):
+    size = 1
+
+    def __init__(self, setting: Setting, points: FacetQuadrature, weights: Array) -> None:
+        self._setting, self._points, self._weights = setting, points, weights
+        self._x = points.points
+        self._x.flags.writeable = False
+        values, slopes = points.tabulate(setting.elements.space)
+        self._values, self._slopes = values, slopes
+        self._dofs = setting.elements.space.dofmap.list[points.cells]
+        self._piece: Hashable | None = None
+        self._along = np.empty(0)
+
+    def parts(self, t: float, rho: Array) -> Array:
+        setting, own = self._setting, rho[self._dofs]
+        piece = setting.drift.piece(t)
+        if piece is None or piece != self._piece:
+            v = np.asarray(setting.drift(t, self._x))
+            if v.shape != self._x.shape:
+                raise ValueError(
+                    f"drift(t, x) returned shape {v.shape} for x of shape {self._x.shape}."
+                )
+            self._along = np.einsum("nd,nd->n", v, self._points.normals)
+            self._piece = piece
+        D = setting.noise.diffusivity(t)
+        density = np.einsum("ni,ni->n", self._values, own)
+        slope = np.einsum("ni,ni->n", self._slopes, own)
+        return np.array([self._weights @ (self._along * density - D * slope)])
+
+    def value(self, t: float, rho: Array, sums: Array) -> float:
+        return float(sums[0])

@@ -1,0 +1,164 @@
+"""Observables that are integrals of the density: one scalar product each at a level."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from dolfinx import fem
+from dolfinx.mesh import MeshTags
+
+from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.sets import Where, cells_of, checked
+from fpcontrol.observables.base import Evaluation, Observable, Setting
+from fpcontrol.observables.quadrature import CellRule, sampled
+from fpcontrol.parallel.errors import collective_errors
+from fpcontrol.typing import Array
+
+# Beyond twice the degree of the elements: what a user's function is integrated with.
+FINER = 4
+
+
+class Linear(Evaluation):
+    """Scalar products with fixed vectors, and what is made of them.
+
+    Args:
+        rows: Local vectors, this rank's part of ``(f, phi_i)``, ``(size, n_local)``.
+        finish: Value from the sums, ``(size,)``.
+    """
+
+    def __init__(self, rows: Array, finish: Callable[[Array], Any]) -> None:
+        self._rows, self.size, self._finish = rows, len(rows), finish
+
+    def parts(self, t: float, rho: Array) -> Array:
+        """Scalar products with what this rank's cells have, ``(size,)``."""
+        return self._rows @ rho
+
+    def value(self, t: float, rho: Array, sums: Array) -> Any:
+        """See ``Evaluation.value``."""
+        return self._finish(sums)
+
+
+def _centre(g: Elements, x: Array) -> Array:
+    """Middle of the box of the mesh, from which moments are taken: less is lost. Collective."""
+    low = g.comm.allreduce(x.min(axis=1, initial=np.inf), op=_minimum)
+    high = -g.comm.allreduce((-x).min(axis=1, initial=np.inf), op=_minimum)
+    return 0.5 * (low + high)
+
+
+def _minimum(a: Array, b: Array) -> Array:
+    return np.minimum(a, b)
+
+
+def _moments(g: Elements, order: int) -> tuple[Array, Array]:
+    """Rows of 1, ``x_k - c_k`` and their products up to an order, and c. Collective."""
+    rule = CellRule.of(g, g.degree + order)
+    x = rule.points[: g.dimension]
+    c = _centre(g, x)
+    y = x - c[:, None]
+    functions = [np.ones(y.shape[1]), *y]
+    if order > 1:
+        functions += [a * b for a in y for b in y]
+    return np.array([rule.functional(f) for f in functions]), c
+
+
+@dataclass(frozen=True)
+class Mean(Observable):
+    """See ``mean``."""
+
+    def on(self, setting: Setting) -> Evaluation:
+        """See ``Observable.on``. Collective."""
+        rows, c = _moments(setting.elements, 1)
+        return Linear(rows, lambda sums: c + sums[1:] / sums[0])
+
+
+@dataclass(frozen=True)
+class Covariance(Observable):
+    """See ``covariance``."""
+
+    def on(self, setting: Setting) -> Evaluation:
+        """See ``Observable.on``. Collective."""
+        d = setting.elements.dimension
+        rows, _ = _moments(setting.elements, 2)
+
+        def finish(sums: Array) -> Array:
+            first, second = sums[1 : d + 1] / sums[0], sums[d + 1 :].reshape(d, d) / sums[0]
+            return second - np.outer(first, first)
+
+        return Linear(rows, finish)
+
+
+@dataclass(frozen=True)
+class Mass(Observable):
+    """See ``mass``."""
+
+    where: Where | None
+    tags: MeshTags | None
+
+    def on(self, setting: Setting) -> Evaluation:
+        """See ``Observable.on``. Collective."""
+        g, where = setting.elements, self.where
+        rule = CellRule.of(g, 2 * g.degree + FINER)
+        inside = np.ones((len(rule.weights), g.n_cells), dtype=bool)
+        if callable(where):
+            with collective_errors(g.comm):
+                inside = checked(where, rule.points, "where").reshape(inside.shape)
+                row = self._row(g, rule, inside)
+        else:
+            if where is not None:
+                inside &= cells_of(g, where, self.tags, "where")
+            row = rule.functional(inside.ravel().astype(float))
+        return Linear(row[None], lambda sums: sums[0])
+
+    def _row(self, g: Elements, rule: CellRule, inside: Array) -> Array:
+        """Cells that the set's edge cuts are looked at more closely."""
+        assert callable(self.where)
+        cut = inside.any(axis=0) & ~inside.all(axis=0)
+        row = rule.functional((inside & ~cut).ravel().astype(float))
+        for cells in np.array_split(np.flatnonzero(cut), max(1, int(cut.sum()) // 256)):
+            fine = CellRule.fine(g, cells)
+            row += fine.functional(checked(self.where, fine.points, "where").astype(float))
+        return row
+
+
+@dataclass(frozen=True)
+class Expectation(Observable):
+    """See ``expectation``."""
+
+    function: Callable[[Array], Array]
+
+    def on(self, setting: Setting) -> Evaluation:
+        """See ``Observable.on``. Collective."""
+        g = setting.elements
+        rule = CellRule.of(g, 2 * g.degree + FINER)
+        values = sampled(g, self.function, rule.points, "f", many=True)
+        rows = np.array([rule.functional(f) for f in np.atleast_2d(values)])
+        return Linear(rows, lambda sums: sums if values.ndim > 1 else sums[0])
+
+
+@dataclass(frozen=True)
+class Energy(Observable):
+    """See ``energy``."""
+
+    potential: Callable[[Array], Array] | fem.Function
+
+    def on(self, setting: Setting) -> Evaluation:
+        """See ``Observable.on``. Collective."""
+        g, V = setting.elements, self.potential
+        rule = CellRule.of(g, 2 * g.degree + FINER)
+        if isinstance(V, fem.Function):
+            if V.function_space.mesh._cpp_object != g.mesh._cpp_object:
+                raise ValueError("The potential V lives on another mesh than the equation.")
+            if V.function_space.dofmap.index_map_bs != 1:
+                raise ValueError(f"V = {V.name!r} must be scalar.")
+            values = rule.values_of(V)
+        else:
+            x = np.ascontiguousarray(rule.points[: g.dimension].T)
+            with collective_errors(g.comm):
+                values = np.asarray(V(x))
+                if values.shape != (len(x),) or values.dtype.kind not in "fiu":
+                    raise ValueError(
+                        f"V(x) returned {values.dtype} values of shape {values.shape} for x of "
+                        f"shape {x.shape}; real values of shape ({len(x)},) are needed."
+                    )
+        return Linear(rule.functional(values)[None], lambda sums: sums[0])
