@@ -13,6 +13,7 @@ from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import Discretization, StageDrift
 from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.drift.base import as_drift
+from fpcontrol.drift.data import data
 from fpcontrol.drift.sampling import DriftSampler, check_switches, sample
 from fpcontrol.generator.steady import SteadyProblems
 from fpcontrol.linalg.linear_solvers import FACTORED_ONCE, check_linear_solver
@@ -52,7 +53,8 @@ class FokkerPlanck(SteadyProblems):
     Args:
         mesh: Mesh of intervals, triangles or tetrahedra; not to be moved afterwards.
         drift: Callable ``drift(t, x)``, ``x`` of shape ``(N, d)``, to ``(N, d)``; asked at times
-            inside the steps only. ``fpc.drift.Steady(f)`` for one that does not depend on time.
+            inside the steps only. ``fpc.drift.Steady(f)`` for one that does not depend on time. Or
+            a vector-valued dolfinx Function, see ``fpc.drift.data``.
         sigma: Noise of the SDE ``dX = v dt + sigma dW``, length per time**0.5; a number, or a
             function of time.
         absorbing: Walls that absorb: ``marker(x)`` as ``dolfinx.mesh.locate_entities_boundary``
@@ -74,7 +76,7 @@ class FokkerPlanck(SteadyProblems):
     def __init__(
         self,
         mesh: Mesh,
-        drift: VectorField,
+        drift: VectorField | fem.Function,
         sigma: Sigma,
         *,
         absorbing: Walls | None = None,
@@ -87,7 +89,8 @@ class FokkerPlanck(SteadyProblems):
     ) -> None:
         discretization = check_discretization(discretization, degree, quadrature_degree)
         self.noise = Noise(sigma)
-        self.mesh, self.drift = mesh, as_drift(drift)
+        self.mesh = mesh
+        self.drift = as_drift(data(drift) if isinstance(drift, fem.Function) else drift)
         self.discretization = discretization
         self.system = discretization.on(mesh).with_walls(absorbing, facet_tags)
         self.elements = self.system.elements

@@ -102,8 +102,9 @@ def test_facts_of_a_callable_class_are_taken_over():
 def test_what_is_no_drift_is_refused_by_name():
     mesh = cube(WORLD, 2, 2)
     data = fem.Function(fem.functionspace(mesh, ("Lagrange", 1, (2,))), name="wind")
-    words = raised(ValueError, lambda: fpc.FokkerPlanck(mesh, data, 1.0))
-    assert "'wind' is a dolfinx Function" in words and "drift(t, x)" in words
+    words = raised(ValueError, lambda: as_drift(data))
+    assert "'wind' is a dolfinx Function" in words and "fpc.drift.data(function)" in words
+    assert fpc.FokkerPlanck(mesh, data, 1.0).drift.function.name == "wind"
     words = raised(ValueError, lambda: fpc.FokkerPlanck(mesh, 3.0, 1.0))
     assert "drift = 3.0 is not callable" in words
     assert "Steady" in raised(ValueError, lambda: fpc.FokkerPlanck(mesh, Steady, 1.0))

@@ -6,17 +6,23 @@ its divergence. Sums, multiples, maps and reversals of drifts know these facts o
 """
 
 from fpcontrol.drift.base import Drift, Reversed, Steady, Sum, as_drift, zero
+from fpcontrol.drift.data import DataDrift, data
 from fpcontrol.drift.gradient import GradientDrift, gradient
+from fpcontrol.drift.grid import GridDrift, grid
 from fpcontrol.drift.mapped import Mapped
 
 __all__ = [
+    "DataDrift",
     "Drift",
     "GradientDrift",
+    "GridDrift",
     "Mapped",
     "Reversed",
     "Steady",
     "Sum",
     "as_drift",
+    "data",
     "gradient",
+    "grid",
     "zero",
 ]

@@ -280,8 +280,8 @@ def as_drift(drift: Any) -> Drift:
         return drift
     if hasattr(drift, "function_space"):  # a Function, told apart without loading DOLFINx
         raise ValueError(
-            f"drift = {drift.name!r} is a dolfinx Function; drifts from finite-element data are "
-            "not offered. Give a callable drift(t, x), x of shape (N, d), that evaluates it."
+            f"drift = {drift.name!r} is a dolfinx Function; give fpc.drift.data(function), or of a "
+            "potential fpc.drift.gradient(function)."
         )
     if isinstance(drift, type) or not callable(drift):
         raise ValueError(f"drift = {drift!r} is not callable; give drift(t, x).")
