@@ -34,6 +34,7 @@ FIGURES = {
     "sigma": "sigma_figure",
     "solvers": "solvers_figure",
     "steps": "steps_figure",
+    "tracking": "tracking_figure",
 }
 
 

@@ -1,0 +1,237 @@
+"""How closely a drift of limited width follows a reference, and what it costs.
+
+    python benchmarks/bench_tracking.py [--quick] [--out DIR] [--tables NAME ...] [--scale FACTOR]
+    python benchmarks/bench_tracking.py --check [--out DIR]
+
+Targets, widths, pieces, noises and domains as in tracking_cases.py, from the uniform density, each
+for several seeds, side by side on the ranks. Optimized with Galerkin's method of degree 1 by
+``fpc.steer`` (without noise by L-BFGS along characteristics, from steep weights), then the same
+weights are looked at by ``Limited()``, whose density is positive: on four steps a piece, on eight,
+and on the mesh refined once. DIR/tracking/ keeps weights and figures of every case: a run that was
+broken off goes on with the others, and --check computes the figures of the weights anew.
+"""
+
+import json
+import sys
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mpi4py import MPI
+
+import numpy as np
+import results
+from tracking_cases import DOMAINS, TABLES, USUAL, Case
+
+import fpcontrol as fpc
+
+COMM = MPI.COMM_WORLD
+
+
+def problem_of(case: Case, comm: MPI.Comm) -> fpc.TrackingProblem:
+    """The problem that the figures are of."""
+    reference = case.reference(comm, case.cells)
+    mesh = reference.elements.mesh
+    width = case.width or mesh.geometry.dim
+    drift = fpc.NetworkDrift(mesh, width, case.pieces, seed=case.seed)
+    if case.method == "ode":
+        coarse = DOMAINS[case.domain](comm, case.cells // 2)  # some 4 000 markers
+        options = {"marker_mesh": coarse, "quadrature_degree": 4}
+        return fpc.TrackingProblem(reference, drift, 0.0, 2 * case.pieces, **options)
+    return fpc.TrackingProblem(reference, drift, reference.noise.sigma, 4 * case.pieces)
+
+
+def optimized(case: Case, comm: MPI.Comm, seconds: float) -> fpc.Result:
+    """Weights within a budget."""
+    problem = problem_of(case, comm)
+    quiet: dict[str, Any] = {"progress": False}
+    if case.method == "steer":
+        made = case.domain in ("interval", "square", "box")
+        return fpc.steer(
+            problem.reference,
+            drift=problem.drift,
+            budget=seconds,
+            seed=case.seed,
+            coarse=case.reference(comm, case.cells // 2) if made else None,
+            **quiet,
+        )
+    start = problem.drift.weights
+    if case.method == "ode":
+        start = fpc.construction.steep_weights(problem.drift, case.seed)
+    return fpc.minimize(
+        problem, start, method="lmvm", max_iterations=10**6, max_seconds=seconds, **quiet
+    )
+
+
+def positive(problem: fpc.TrackingProblem) -> fpc.TrackingProblem:
+    """The same problem by ``Limited()``."""
+    r = problem.reference
+    flow = fpc.MoserFlow(r.start, r.goal, r.t1, problem.sigma, discretization=fpc.Limited())
+    return problem.on(flow)
+
+
+def looked_at(case: Case, weights: np.ndarray, comm: MPI.Comm) -> dict[str, Any]:
+    """Figures of weights."""
+    problem = problem_of(case, comm)
+    if case.method == "ode":
+        errors = problem.errors(weights)
+        mesh = DOMAINS[case.domain](comm, 2 * case.cells)
+        again = problem.refined(2 * problem.steps, marker_mesh=mesh).errors(weights)
+        low = problem.mass_and_minimum(weights)[1].min() * problem.elements.volume
+        return {
+            "error": errors.relative_error,
+            "sup error": errors.relative_sup_error,
+            "error, finer mesh": again.relative_error,
+            "minimum / mean": float(low),
+        }
+    limited = positive(problem)
+    errors = limited.errors(weights)
+    eight = limited.refined(2 * problem.steps).errors(weights)
+    fine = problem.on_refined_mesh(problem.steps, discretization=fpc.Limited())
+    run = limited.trajectory(weights)
+    last, goal = run[-1], problem.reference.goal
+    volume = problem.elements.volume
+    w2 = fpc.distances.sliced_wasserstein if problem.elements.dimension > 1 else None
+    return {
+        "error": errors.relative_error,
+        "sup error": errors.relative_sup_error,
+        "error, 8 steps": eight.relative_error,
+        "error, finer mesh": fine.errors(weights).relative_error,
+        "error, Galerkin": problem.errors(weights).relative_error,
+        "minimum / mean": float(run.minimum.min() * volume),
+        "limited nodes": run.limited_fraction,
+        "KL at the end": fpc.distances.kl(last, goal),
+        "W2 at the end": w2(last, goal) if w2 else fpc.distances.wasserstein(last, goal),
+    }
+
+
+def forward_seconds(problem: fpc.TrackingProblem, weights: np.ndarray) -> float:
+    """Processor seconds of a forward run, of four steps a piece."""
+    problem(0.999 * weights)
+    begin = time.process_time()
+    problem(1.001 * weights)
+    return time.process_time() - begin
+
+
+class Bench:
+    """Runs cases that have no figures yet, and collects those of all."""
+
+    def __init__(self, folder: Path, scale: float, check: bool) -> None:
+        self.folder, self.scale, self.check = folder, scale, check
+
+    def __call__(self, case: Case, comm: MPI.Comm) -> dict[str, Any]:
+        """Figures of a case; its files are written on rank 0 of the group."""
+        path = self.folder / f"{case.name}.json"
+        warnings.simplefilter("ignore")  # of what the table itself says
+        if path.exists():
+            known = json.loads(path.read_text())
+            if self.check:
+                with np.load(path.with_suffix(".npz")) as file:
+                    return known | {"again": looked_at(case, file["weights"], comm)["error"]}
+            return dict(known)
+        begin = time.monotonic()
+        result = optimized(case, comm, self.scale * case.seconds)
+        seconds = time.monotonic() - begin
+        forward = forward_seconds(result.problem, result.weights)
+        row = looked_at(case, result.weights, comm) | {
+            "uncontrolled": result.uncontrolled.relative_error if result.uncontrolled else None,
+            "derivatives": result.evaluations,
+            "seconds": seconds,
+            "forward runs' worth": seconds / forward,
+            "history": [(i.seconds, i.relative_error) for i in result.history],
+        }
+        if comm.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            np.savez_compressed(path.with_suffix(".npz"), weights=result.weights)
+            results.write(path, row)
+        return row
+
+
+def main() -> None:
+    """Run, print, write."""
+    parser = results.arguments(__doc__, "tracking", "one case of each table, for seconds")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=USUAL, metavar="NAME")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor of all budgets")
+    parser.add_argument("--check", action="store_true", help="only figures of known weights, anew")
+    options = parser.parse_args()
+    out = options.out or Path("out/benchmarks")
+    runs = list(dict.fromkeys(c for t in options.tables for c in TABLES[t].runs))
+    if options.quick:
+        small = {"cells": 8, "pieces": 8, "seconds": 2.0}
+        runs = [replace(TABLES[t].cases[0], **small) for t in options.tables]
+    bench = Bench(out / "tracking", options.scale, options.check)
+    missing = [c for c in runs if not (bench.folder / f"{c.name}.json").exists()]
+    if options.check:
+        runs = [c for c in runs if c not in missing]
+    elif COMM.rank == 0:
+        total = options.scale * sum(c.seconds for c in missing) / COMM.size
+        print(
+            f"{len(missing)} of {len(runs)} cases to run, {total / 60:.0f} minutes on {COMM.size} "
+            "rank(s) and a third more to look at what came out",
+            file=sys.stderr,
+            flush=True,
+        )
+    if not runs:
+        return
+    found = dict(zip(runs, fpc.ensemble.run(bench, runs), strict=True))
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for name in options.tables:
+        table, rows = TABLES[name], []
+        for case in table.cases:
+            seeds = [found[c] for c in table.runs if c in found and replace(c, seed=0) == case]
+            if options.quick:
+                seeds = [found[runs[options.tables.index(name)]]] * (case is table.cases[0])
+            if seeds:
+                rows.append(_row(case, seeds))
+        tables[name] = rows
+    if COMM.rank == 0:
+        for name, rows in tables.items():
+            print(f"\n{name}\n" + _printed(rows, options.check))
+    if options.check:
+        return
+    earlier = (results.read(out, "tracking") or {}).get("tables", {})
+    result = {"scale": options.scale, "tables": {**earlier, **tables}}
+    results.save(options.out, "tracking", result, COMM)
+
+
+def _row(case: Case, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians over the seeds, with the smallest and the largest error."""
+    row: dict[str, Any] = {
+        "target": case.target,
+        "domain": case.domain,
+        "width": case.width or {"interval": 1, "box": 3}.get(case.domain, 2),
+        "pieces": case.pieces,
+        "sigma": round(case.sigma, 3),
+        "method": case.method,
+        "seeds": len(seeds),
+    }
+    for key in seeds[0]:
+        if key != "history":
+            values = [s[key] for s in seeds if s.get(key) is not None]
+            row[key] = float(np.median(values)) if values else None
+    row["lowest error"] = min(s["error"] for s in seeds)
+    row["highest error"] = max(s["error"] for s in seeds)
+    row["histories"] = [s["history"] for s in seeds]
+    return row
+
+
+def _printed(rows: list[dict[str, Any]], check: bool) -> str:
+    keys = ["target", "domain", "width", "pieces", "sigma", "method", "seeds", "error"]
+    keys += ["again"] if check else []
+    keys += ["lowest error", "highest error", "sup error", "error, finer mesh", "minimum / mean"]
+    keys += ["KL at the end", "W2 at the end", "derivatives", "seconds", "forward runs' worth"]
+    lines = [" | ".join(keys), " | ".join("---" for _ in keys)]
+    for row in rows:
+        cells = (row.get(key) for key in keys)
+        lines.append(
+            " | ".join(
+                "" if c is None else f"{c:.3g}" if isinstance(c, float) else str(c) for c in cells
+            )
+        )
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
