@@ -33,7 +33,7 @@ def tables(name: str, folder: Path) -> dict[str, list[dict[str, Any]]]:
     figures = list(folder.glob(f"{name}*.png"))
     assert figures and all(figure.stat().st_size > 10_000 for figure in figures)
     # Nothing but whole files.
-    assert {file.suffix for file in folder.iterdir()} == {".json", ".png"}
+    assert {file.suffix for file in folder.iterdir() if file.is_file()} == {".json", ".png"}
     result = json.loads((folder / f"{name}.json").read_text())
     assert {"processor", "ranks", "versions", "date"} <= result["environment"].keys()
     return result["tables"]
@@ -51,6 +51,23 @@ def test_convergence(tmp_path: Path) -> None:
         assert row["characteristics"] == pytest.approx(row["exact"], abs=1e-5)
     assert by_m[64]["upwind 500"] == pytest.approx(1.085, abs=1e-3)
     assert len(list(tmp_path.glob("*.png"))) == len(found)
+
+
+def test_tracking(tmp_path: Path) -> None:
+    found = tables("tracking", tmp_path)
+    assert all(len(rows) == 1 for rows in found.values())
+    for (row,) in found.values():
+        assert row["error"] < 0.6 * row["uncontrolled"]
+        assert row["minimum / mean"] > 0.0
+        assert row["seconds"] < 60.0
+    # What is known is not run again, and its figures come out of its weights again.
+    done = run("bench_tracking.py", "--quick", "--check", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("|") for line in done.stdout.splitlines() if line.count("|") > 9]
+    names = [name.strip() for name in lines[0]]
+    for line in lines:
+        if line[1].strip() not in ("target", "---"):
+            assert line[names.index("again")] == line[names.index("error")]
 
 
 def test_choices(tmp_path: Path) -> None:

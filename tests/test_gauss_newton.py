@@ -148,7 +148,7 @@ def test_modes_vanish_on_absorbing_walls():
     assert modes.eigenvalues == pytest.approx(exact, rel=1e-2)
 
 
-@pytest.mark.parallel([1, 2])
+@pytest.mark.parallel(1)
 @pytest.mark.parametrize(
     "options",
     [

@@ -11,7 +11,7 @@ import numpy as np
 
 from fpcontrol.control.network import ACTIVATIONS, NetworkDrift
 from fpcontrol.control.on_mesh import MeshRuns
-from fpcontrol.control.parametric import PiecewiseConstant, Terms
+from fpcontrol.control.parametric import ParametricDrift, PiecewiseConstant, Terms
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
@@ -50,7 +50,7 @@ def steep_weights(drift: NetworkDrift, seed: int = 0) -> Array:
     return np.concatenate(blocks)
 
 
-def interleaved(weights: Array, drift: NetworkDrift, together: int = 4) -> Array:
+def interleaved(weights: Array, drift: ParametricDrift, together: int = 4) -> Array:
     """Weights of twice as many pieces: groups of pieces, each run through twice in half its time.
 
     ABCD becomes ABCDABCD, not AABBCCDD: the density follows the mean of the pieces more closely. It

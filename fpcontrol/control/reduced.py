@@ -18,7 +18,8 @@ import numpy as np
 from scipy import sparse
 
 from fpcontrol.control.on_mesh import MeshRuns
-from fpcontrol.control.parametric import Terms
+from fpcontrol.control.parametric import ParametricDrift, Terms
+from fpcontrol.control.storage import GIB
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.base import StageDrift
 from fpcontrol.discretization.modes import smooth_modes
@@ -52,7 +53,8 @@ class ReducedModel:
 
     Args:
         problem: The problem.
-        modes: Number of modes; fewer if the mesh does not carry as many.
+        modes: Number of modes; fewer if the mesh does not carry as many, or half of the budget of
+            memory not the models of all pieces.
 
     Attributes:
         modes: Number of modes.
@@ -70,7 +72,7 @@ class ReducedModel:
             )
         self._runs, self._sweeps, self._drift = runs, runs.sweeps, drift
         self._system, self._elements = runs.system, runs.elements
-        self._modes = smooth_modes(runs.system, modes).functions
+        self._modes = smooth_modes(runs.system, min(modes, _fitting(runs, drift))).functions
         self.modes = self._modes.shape[1]
         scheme = runs.scheme
         # Others than Runge-Kutta's are of order 2 at least; so is this.
@@ -184,6 +186,13 @@ class ReducedModel:
             state = new
             cost += weight * (state.T @ state)
         return state, cost
+
+
+def _fitting(runs: MeshRuns, drift: ParametricDrift) -> int:
+    """Number of modes whose models of all pieces fit in half of the budget of memory."""
+    numbers = 0.5 * runs.storage.budget * GIB / 8.0 / drift.pieces
+    # A square of modes and weights, and a rectangle of as many rows as there are modes, for each.
+    return max(1, int((0.5 * numbers) ** 0.5) - 2 * drift.field.size)
 
 
 def _energy(jacobian: Array, rho: Array) -> Array:

@@ -34,6 +34,7 @@ class Run:
         trials: Steps whose value alone was asked for.
         shortened: Trial steps at which the equation could not be solved.
         interrupted: Not empty after a Ctrl-C.
+        begun: When the seconds of the history began, as ``time.monotonic`` has it.
         best_weights, best_value: Of all evaluations; empty and infinite before the first.
     """
 
@@ -54,7 +55,7 @@ class Run:
         self._first_iteration, self._resumed = last.iteration, bool(history)
         self._fingerprint = problem.fingerprint()
         self._first_gradient = history[0].gradient_norm if history else None
-        self._clock = time.monotonic() - last.seconds
+        self.begun = time.monotonic() - last.seconds
         self.best_value, self.best_weights = np.inf, np.empty(0)
         self._best_error, self._best_gradient = np.inf, np.inf
 
@@ -128,7 +129,7 @@ class Run:
         """
         if self._resumed and not iteration:
             return None
-        seconds = self.problem.elements.comm.bcast(time.monotonic() - self._clock)
+        seconds = self.problem.elements.comm.bcast(time.monotonic() - self.begun)
         self.history.append(
             Iterate(
                 self._first_iteration + iteration,

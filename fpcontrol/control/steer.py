@@ -3,7 +3,8 @@
 import copy
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -37,6 +38,7 @@ STARTS = 0.5  # share of the search for beginnings, of which the best one is gon
 ENDS = ("interrupted", "target_error")
 SLOW = 2e-3  # relative decrease of J in an iteration below which a descent has ended
 LONG = 10**6
+SAVED = 10  # iterations of the last descent between two checkpoints
 FINE = 4  # steps a piece of what is reported
 
 
@@ -122,19 +124,13 @@ def steer(
     if resume is not None:
         weights, history, _ = read_checkpoint(resume, problem)
 
-    search = Search(problem, history, modes, seed, progress)
+    search = Search(problem, history, target, modes, seed, progress)
     search.limit(budget, max_evaluations, target_error)
-    if target is not None:
-        fingerprint = problem.fingerprint()
-
-        def save(best: Array) -> None:
-            write_checkpoint(target, fingerprint, best, search.history, comm)
-
-        search.save = save
+    log_rank0(f"steer 0 of {budget:g} s: {len(weights)} weights", comm, progress)
     with interrupts() as search.interrupted:
         if resume is None and isinstance(drift, NetworkDrift):
             weights = search.construct(_stages(problem, drift, coarse or reference, options))
-        found, reason = search.descend(problem, weights)
+        found, reason = search.descend(weights)
     settings = {
         "method": "steer",
         "steps": problem.steps,
@@ -180,36 +176,46 @@ def _stages(
     return stages
 
 
+def _doubled(weights: Array, problems: Sequence[TrackingProblem]) -> Array:
+    """Weights of the first of some problems, for twice as many pieces as the last one has."""
+    for problem in problems:
+        groups = max(2, problem.drift.pieces // GROUPS)
+        weights = interleaved(weights, problem.drift, groups)
+    return weights
+
+
 class Search:
     """Descents one after another within one budget. Collective.
 
     Args:
         problem: The problem that is to be solved in the end.
         history: To be added to.
+        target: Where checkpoints go; none if not given.
         modes, seed, progress: See ``steer``.
 
     Attributes:
         evaluations, trials, shortened: See ``Run``; of all descents.
         interrupted: Not empty after a Ctrl-C.
-        save: Called with weights of the problem after a stage.
     """
 
     def __init__(
         self,
         problem: TrackingProblem,
         history: list[Iterate],
+        target: Path | None,
         modes: int,
         seed: int,
         progress: bool,
     ) -> None:
-        self._comm, self.history, self._modes = problem.elements.comm, history, modes
-        self._seed, self._shown = seed, progress
+        self._problem, self._comm, self._history = problem, problem.elements.comm, history
+        self._target, self._fingerprint = target, problem.fingerprint()
+        self._modes, self._seed, self._shown = modes, seed, progress
         self._begun = time.monotonic()
+        self._before = history[-1].seconds if history else 0.0
         self.evaluations = history[-1].evaluations if history else 0
         self.trials = self.shortened = 0
         self.interrupted: list[int] = []
         self._model: tuple[TrackingProblem, ReducedModel] | None = None
-        self.save: Callable[[Array], None] = lambda best: None
 
     def limit(self, seconds: float, evaluations: int | None, target_error: float) -> None:
         """Set the budget and the error that is good enough."""
@@ -222,23 +228,21 @@ class Search:
         Args:
             stages: Problems of which each has twice as many pieces as the one before.
         """
-        until = 1.0 - FINAL
-        share = until / sum(2.0**k for k in range(len(stages)))
-        weights, reason = self._chosen(stages[0], share if len(stages) > 1 else until)
+        until, total = 1.0 - FINAL, 2.0 ** len(stages) - 1.0
+        weights, reason = self._chosen(stages, until / total)
         for k, problem in enumerate(stages[1:], 1):
-            if reason in ENDS:
-                until = 0.0
-            before = cast(NetworkDrift, stages[k - 1].drift)
-            weights = interleaved(weights, before, max(2, before.pieces // GROUPS))
-            if until > 0.0:
-                ends = until * (2.0 ** (k + 1) - 1.0) / (2.0 ** len(stages) - 1.0)
+            weights = _doubled(weights, stages[k - 1 : k])
+            if reason not in ENDS:
+                ends = until * (2.0 ** (k + 1) - 1.0) / total
                 weights, _, reason = self._descent(problem, weights, LONG, ends)
                 self._say(f"{problem.drift.pieces} pieces", problem, weights)
+                self._save(weights, stages[k:-1])
         return weights
 
-    def _chosen(self, problem: TrackingProblem, until: float) -> tuple[Array, str]:
-        """Weights with neurons that fit, and why the search ended."""
-        rng, n = np.random.default_rng(self._seed), problem.drift.pieces
+    def _chosen(self, stages: Sequence[TrackingProblem], until: float) -> tuple[Array, str]:
+        """Weights with neurons that fit, for the first stage, and why the search ended."""
+        problem, rng = stages[0], np.random.default_rng(self._seed)
+        n = problem.drift.pieces
         best, least, reason = self._begin(problem, rng, until)
         while self._spent() < STARTS * until and reason not in ENDS:
             weights, value, reason = self._begin(problem, rng, until)
@@ -246,10 +250,11 @@ class Search:
                 best, least = weights, value
         renewed = RENEWED * n
         while self._spent() < until and reason not in ENDS:
+            self._save(best, stages[:-1])
             weak = 1.0 / np.maximum(energies(problem, best), 1e-300)
             count = min(max(round(renewed), 1), n)
             some = rng.choice(n, count, replace=False, p=weak / weak.sum())
-            weights = screened(problem, best, some, seed=int(rng.integers(2**31)))
+            weights = self._screened(problem, best, some, rng)
             weights, value, reason = self._descent(problem, weights, ROUND, until)
             kept = value < least
             renewed *= MORE if kept else LESS
@@ -266,7 +271,7 @@ class Search:
         drift = cast(NetworkDrift, problem.drift)
         weights, n = steep_weights(drift, int(rng.integers(2**31))), drift.pieces
         for k in range(min(SETS, n)):
-            weights = screened(problem, weights, range(k, n, SETS), seed=int(rng.integers(2**31)))
+            weights = self._screened(problem, weights, range(k, n, SETS), rng)
             weights, value, reason = self._descent(problem, weights, FIRST, until)
             if reason in ENDS:
                 return weights, value, reason
@@ -274,11 +279,28 @@ class Search:
         self._say(f"neurons for {n} pieces", problem, weights)
         return weights, value, reason
 
-    def descend(self, problem: TrackingProblem, weights: Array) -> tuple[Array, str]:
+    def descend(self, weights: Array) -> tuple[Array, str]:
         """The last descent, and why it stopped."""
-        found, _, reason = self._descent(problem, weights, LONG, 1.0)
-        self.save(found)
+        self._save(weights, [])
+        found, _, reason = self._descent(self._problem, weights, LONG, 1.0)
         return found, reason
+
+    def _screened(
+        self,
+        problem: TrackingProblem,
+        weights: Array,
+        pieces: Iterable[int],
+        rng: np.random.Generator,
+    ) -> Array:
+        """Other neurons in some pieces; a derivative more."""
+        self.evaluations += 1
+        return screened(problem, weights, pieces, seed=int(rng.integers(2**31)))
+
+    def _save(self, weights: Array, left: Sequence[TrackingProblem]) -> None:
+        """A checkpoint of weights that have to be doubled for each of some problems yet."""
+        if self._target is not None:
+            full = _doubled(weights, left)
+            write_checkpoint(self._target, self._fingerprint, full, self._history, self._comm)
 
     def _spent(self) -> float:
         """Share of the budget that is used up, the same on all ranks. Collective."""
@@ -295,7 +317,9 @@ class Search:
         The first evaluation is taken in any case.
         """
         bar = Progress("steer", iterations, self._comm, False)
-        run = Run(problem, self.history, bar, None, LONG)
+        last = problem is self._problem
+        run = Run(problem, self._history, bar, self._target if last else None, SAVED)
+        run.evaluations, run.begun = self.evaluations, self._begun - self._before
         seconds = until * self._seconds - (time.monotonic() - self._begun)
         left = None
         if self._limit is not None:
@@ -308,6 +332,7 @@ class Search:
             reason = gauss_newton_descent(run, weights, iterations, self._model[1])
         except Stop as stop:
             reason = str(stop)
+        run.save()
         self.evaluations = run.evaluations
         self.trials += run.trials
         self.shortened += run.shortened
