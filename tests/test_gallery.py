@@ -1,0 +1,51 @@
+"""The jobs of the gallery: short, and their figures are the known ones."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+GALLERY = Path(__file__).parents[1] / "demos" / "gallery"
+JOBS = sorted(GALLERY.glob("*.py"))
+
+
+def job(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, GALLERY / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", JOBS, ids=lambda p: p.stem)
+def test_jobs_are_short_and_make_a_picture(path, tmp_path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 60 and len(JOBS) >= 2
+    job(path.stem).main(tmp_path)
+    assert (tmp_path / f"{path.stem}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parallel([1, 2])
+def test_kramers():
+    kramers = job("kramers")
+    # A quarter of the rate of V = 4 (x^2 - 1)^2 with D = 1.
+    assert kramers.modes(0.25).values[1] == pytest.approx(0.1191184 / 4.0, rel=1e-6)
+    ratios = [kramers.modes(D).values[1] / kramers.kramers(D) for D in (0.12, 0.06)]
+    assert 0.85 < ratios[0] < ratios[1] < 1.0  # 1 - O(D)
+    assert (1.0 - ratios[0]) / (1.0 - ratios[1]) == pytest.approx(2.0, rel=0.15)
+
+
+def test_decisions():
+    decisions = job("decisions")
+    v, a, z = decisions.DRIFT, decisions.BOUND, decisions.BIAS
+    e, t, found = decisions.run()
+    exact = np.array(decisions.series(t))
+    assert np.abs(found - exact).max() < 2e-3 * exact.max()
+    # In closed form: shares and mean time, which the backward equation gives, too.
+    share = (1.0 - np.exp(-2.0 * v * z)) / (1.0 - np.exp(-2.0 * v * a))
+    x = e.elements.space.tabulate_dof_coordinates()[:, 0]
+    here = np.abs(x - z) < 1e-9
+    assert here.any()
+    assert e.exit_probability(2).x.array[here] == pytest.approx(share, rel=1e-9)
+    assert e.exit_time().x.array[here] == pytest.approx((a * share - z) / v, rel=1e-9)
+    assert found[1].sum() * (t[1] - t[0]) == pytest.approx(share, abs=2e-3)
