@@ -8,6 +8,8 @@
   has no L2 accuracy, whatever the method.
 - *smooth*: on the unit square a drift with v.n = 0 that makes no layers, L2 distance at the end to
   degree 2 on 96 x 96: what positivity costs where nothing is amiss.
+- *fplanck* (``make peers``), beside them on as many cells, with the force, reflecting walls and no
+  error in time: its distance in *smooth* is that at the middles of its cells.
 - *cost*: a forward run, and value and derivative of a tracking problem on the island's mesh, for a
   network whose weights switch: microseconds per degree of freedom and piece, of four steps (of one
   for the exponential), and over Galerkin's.
@@ -24,6 +26,7 @@ import numpy as np
 import results
 import timing
 from dolfinx.mesh import Mesh
+from peer_processes import answer
 
 import fpcontrol as fpc
 from fpcontrol.stepping.schemes import Scheme
@@ -61,6 +64,38 @@ def end(
     return run[-1], float(run.minimum.min() * equation.elements.volume / run.mass[0])
 
 
+FPLANCK = "fplanck"
+
+
+def fplanck(pecs: list[float], what: str, *arguments: Any) -> list[Any]:
+    """What fplanck finds at each cell Peclet number; nothing without it, or on several ranks."""
+    asked = (f"--{what}", *pecs, *arguments)
+    found = answer("fplanck_positive", *asked) if COMM.size == 1 else None
+    return found[what] if found else [None for _ in pecs]
+
+
+def distance_of_cells(density: list[float], truth: Any) -> float:
+    """Wasserstein-1 distance of what is constant on equal cells of [0, 1] to a density there."""
+    x, u = truth.function_space.tabulate_dof_coordinates()[:, 0], truth.x.array
+    order = np.argsort(x)
+    x, u = x[order], u[order]
+    below = np.concatenate([[0.0], np.cumsum(0.5 * np.diff(x) * (u[1:] + u[:-1]))])
+    ends = np.linspace(0.0, 1.0, len(density) + 1)
+    other = np.interp(x, ends, np.concatenate([[0.0], np.cumsum(density)]) / len(density))
+    return float(np.trapezoid(np.abs(below - other), x))
+
+
+def distance_at_middles(density: list[list[float]], truth: Any) -> float:
+    """L2 distance, at the middles of equal cells, which are nodes of the other density."""
+    values, n = np.array(density), len(density)
+    x = truth.function_space.tabulate_dof_coordinates()[:, :2] * n - 0.5
+    cells = np.rint(x).astype(int)
+    there = np.abs(x - cells).max(axis=1) < 1e-9
+    i, j = cells[there].T
+    assert len(i) == n * n
+    return float(np.sqrt(((values[i, j] - truth.x.array[there]) ** 2).mean()))
+
+
 def push(t: float, x: np.ndarray) -> np.ndarray:
     """To the right wall and back."""
     return np.full_like(x, 1.0 if t < 0.4 else -1.0)
@@ -69,7 +104,7 @@ def push(t: float, x: np.ndarray) -> np.ndarray:
 def layers(pecs: list[float], n: int) -> list[dict[str, Any]]:
     """Layers at the walls of an interval."""
     rows = []
-    for pe in pecs:
+    for pe, peer in zip(pecs, fplanck(pecs, "layers", "--cells", n), strict=True):
         sigma = (2.0 / (n * pe)) ** 0.5
         fine = fpc.mesh.interval(COMM, 32 * n)
         truth, _ = end(fine, push, sigma, fpc.Limited(), None, 0.8, 64 * n)
@@ -82,6 +117,9 @@ def layers(pecs: list[float], n: int) -> list[dict[str, Any]]:
             known = found is not None and lowest > -1e-3
             row[f"W1 {name}"] = fpc.distances.wasserstein(found, truth, p=1) if known else np.nan
             row[f"minimum {name}"] = lowest
+        known = bool(peer and peer["density"])
+        row[f"W1 {FPLANCK}"] = distance_of_cells(peer["density"], truth) if known else np.nan
+        row[f"minimum {FPLANCK}"] = peer["minimum"] if known else np.nan
         rows.append(row)
     return rows
 
@@ -101,7 +139,7 @@ def hill(x: np.ndarray) -> np.ndarray:
 def smooth(pecs: list[float], n: int) -> list[dict[str, Any]]:
     """No layers: n x n cells, half of them along a side for degree 2."""
     rows = []
-    for pe in pecs:
+    for pe, peer in zip(pecs, fplanck(pecs, "smooth", "--side", n), strict=True):
         sigma = (2.0 * 1.1 / (n * pe)) ** 0.5
         fine = fpc.mesh.rectangle(COMM, (96, 96))
         run = partial(end, drift=swirl, sigma=sigma, t1=0.5, start=hill)
@@ -112,6 +150,7 @@ def smooth(pecs: list[float], n: int) -> list[dict[str, Any]]:
             mesh = fpc.mesh.rectangle(COMM, (side, side))
             found, _ = run(mesh, method=method, scheme=scheme, steps=40)
             row[name] = fpc.distances.l2(found, truth) if found else np.nan
+        row[FPLANCK] = distance_at_middles(peer, truth) if peer else np.nan
         rows.append(row)
     return rows
 

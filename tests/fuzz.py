@@ -20,8 +20,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-# A case takes milliseconds; on a busy machine, compiling, it takes its time.
+# A case takes milliseconds; on a busy machine, compiling, it takes its time. The first one waits
+# for all that is compiled.
 PATIENCE = 120.0
+FIRST_PATIENCE = 900.0
 # Share of the time for groups of so many ranks.
 SHARES = {1: 0.5, 2: 0.3, 3: 0.2}
 
@@ -81,13 +83,15 @@ def group(ranks: int, first: int, seconds: float, only: bool = False) -> list[di
 
     for stream, put in ((process.stdout, said.put), (process.stderr, errors.append)):
         threading.Thread(target=listen, args=(stream, put), daemon=True).start()
-    found, begun = [], first
+    found: list[dict[str, Any]] = []
+    begun = first
     while True:
+        patience = PATIENCE if found else FIRST_PATIENCE
         try:
-            line = said.get(timeout=PATIENCE)
+            line = said.get(timeout=patience)
         except queue.Empty:
             process.terminate()
-            found.append({"seed": begun, "kind": "broken", "words": f"no end in {PATIENCE:g} s"})
+            found.append({"seed": begun, "kind": "broken", "words": f"no end in {patience:g} s"})
             break
         if not line:
             if process.wait(timeout=PATIENCE):

@@ -121,8 +121,8 @@ def start_of(rng: np.random.Generator, mesh: Mesh, degree: int) -> fem.Function:
 
     def f(x: np.ndarray) -> np.ndarray:
         there = np.abs(x[:d].T - vertex).max(axis=1) < 1e-9 * (high - low).max()
-        # Of degree 2, what is 1 at a vertex and 0 at all other nodes has no mass.
-        return 0.1 * (degree > 1) + (there | (scaled(x)[:, 0] < cut) if kind == 2 else there)
+        # Of degree 2, what is 1 at a vertex and 0 at all other nodes has no mass, or less.
+        return 1.0 * (degree > 1) + (there | (scaled(x)[:, 0] < cut) if kind == 2 else there)
 
     return fpc.density.interpolate(mesh, f, degree)
 
@@ -185,6 +185,8 @@ def case_of(comm: MPI.Comm, seed: int) -> Case:
     if isinstance(method, fpc.Galerkin) and walls:
         walls = {}
     solver = str(rng.choice(["auto", "gmres", "direct"], p=[0.7, 0.1, 0.2]))
+    if isinstance(method, fpc.Limited) and rng.random() < 0.3:
+        scheme = fpc.SDIRK2()
     words = (
         f"{kind} {n} ({d}-D), {method!r}, {'Exponential' if exponential else scheme!r}, "
         f"{type(drift).__name__}, sigma {sigma:.3g}, cell Peclet number {peclet:.2g}, {steps} "
