@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from problems import WORLD, bump, cube, raised, stirring, tracking
+from petsc4py import PETSc
+from problems import SELF, WORLD, bump, cube, raised, stirring, tracking
 
 import fpcontrol as fpc
 from fpcontrol.discretization.elements import Elements, lagrange
@@ -145,3 +146,31 @@ def test_breakdown_at_round_off_is_no_failure():
     assert solve(1e4) < 1e-11
     assert solve(1e8) < 1e-11
     assert "stopped after" in raised(ArithmeticError, lambda: solve(1e4, ksp_max_it=3))
+
+
+def test_a_matrix_without_pivots_on_its_diagonal_is_solved_with_pivoting():
+    # On an interval LU takes the pivots as they come; a drift that outweighs all leaves none.
+    entries = np.diag([1.0, 2.0, 3.0], 1) - np.diag([4.0, 5.0, 6.0], -1)
+    matrix = PETSc.Mat().createAIJ((4, 4), comm=SELF)
+    matrix.setUp()
+    for i in range(4):
+        for j in range(4):
+            matrix.setValue(i, j, entries[i, j])
+    matrix.assemble()
+    solver = LinearSolver(matrix, dimension=1)
+    b, x = matrix.createVecLeft(), matrix.createVecRight()
+    b.setArray(np.arange(1.0, 5.0))
+    solver.solve(b, x)
+    assert x.getArray() == pytest.approx(np.linalg.solve(entries, b.getArray()), rel=1e-12)
+    solver.solve_transpose(b, x)
+    assert x.getArray() == pytest.approx(np.linalg.solve(entries.T, b.getArray()), rel=1e-12)
+    assert solver.rescues == 2
+
+
+@pytest.mark.parametrize("scheme", [None, fpc.SDIRK2()])
+def test_limited_steps_stand_any_drift_on_an_interval(scheme):
+    mesh = fpc.mesh.interval(SELF, 12, -100.0, 400.0)
+    drift = fpc.drift.Steady(lambda x: 1e9 * np.ones_like(x))
+    equation = fpc.FokkerPlanck(mesh, drift, 100.0, discretization=fpc.Limited())
+    run = equation.solve(fpc.density.uniform(mesh, 1), 10.0, 2, scheme=scheme)
+    assert run.minimum.min() >= 0.0 and run.mass_defect < 1e-12

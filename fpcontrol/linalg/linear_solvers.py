@@ -233,11 +233,15 @@ class LinearSolver:
             self._transposes = True
 
     def _rescue(self, matrix: PETSc.Mat) -> "LinearSolver":
-        """The direct solver that takes over where GMRES failed."""
+        """The direct solver that takes over where GMRES failed, or an LU without pivoting."""
         self.rescues += 1
         if self._direct is None:
+            pivots = self._ksp.getType() == "preonly"
             self._direct = LinearSolver(
-                matrix, "direct", dimension=self._dimension, prefix="fpcontrol_rescue_"
+                matrix,
+                "direct",
+                dimension=3 if pivots else self._dimension,  # MUMPS there
+                prefix="fpcontrol_rescue_",
             )
         # One factorization at a time: it is the exception.
         self._direct._ksp.setOperators(matrix)
@@ -256,6 +260,8 @@ class LinearSolver:
             assert self._matrix is not None
             if _backward_error(b, x, self._matrix, apply) <= RTOL:
                 return False
+        if reason == PETSc.KSP.ConvergedReason.DIVERGED_PCSETUP_FAILED and _unpivoted(ksp):
+            return True
         if reason < 0 and (self._asked != "auto" or self.method != "gmres"):
             raise ArithmeticError(
                 f"The linear solver {ksp.getType()} stopped after {ksp.getIterationNumber()} "
@@ -264,6 +270,15 @@ class LinearSolver:
                 f"{ksp.getOptionsPrefix()!r})."
             )
         return bool(reason < 0)
+
+
+def _unpivoted(ksp: PETSc.KSP) -> bool:
+    """Whether a solver is PETSc's own LU, which takes the pivots as they come."""
+    return bool(
+        ksp.getType() == "preonly"
+        and ksp.getPC().getType() == "lu"
+        and ksp.getPC().getFactorSolverType() == "petsc"
+    )
 
 
 def _backward_error(
