@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,16 @@ def problem_of(case: Case, comm: MPI.Comm) -> fpc.TrackingProblem:
     reference = case.reference(comm, case.cells)
     mesh = reference.elements.mesh
     width = case.width or mesh.geometry.dim
-    drift = fpc.NetworkDrift(mesh, width, case.pieces, seed=case.seed)
+    network = partial(fpc.NetworkDrift, mesh, width, activation=case.activation, seed=case.seed)
+    drift: fpc.ParametricDrift = network(case.pieces)
+    if case.method not in ("steer", "lmvm"):
+        steep = fpc.construction.steep_weights(drift, case.seed)
+        drift = drift.with_weights(steep)
+    if case.method == "linear":
+        more = network(case.pieces + 1)
+        steep = fpc.construction.steep_weights(more, case.seed)
+        time = fpc.PiecewiseLinear(case.pieces)
+        drift = fpc.ParametricDrift(mesh, more.field, time, steep)
     if case.method == "ode":
         coarse = DOMAINS[case.domain](comm, case.cells // 2)  # some 4 000 markers
         options = {"marker_mesh": coarse, "quadrature_degree": 4}
@@ -57,12 +67,8 @@ def optimized(case: Case, comm: MPI.Comm, seconds: float) -> fpc.Result:
             coarse=case.reference(comm, case.cells // 2) if made else None,
             **quiet,
         )
-    start = problem.drift.weights
-    if case.method == "ode":
-        start = fpc.construction.steep_weights(problem.drift, case.seed)
-    return fpc.minimize(
-        problem, start, method="lmvm", max_iterations=10**6, max_seconds=seconds, **quiet
-    )
+    method = "lmvm" if "lmvm" in case.method or case.method == "ode" else "gauss_newton"
+    return fpc.minimize(problem, method=method, max_iterations=10**6, max_seconds=seconds, **quiet)
 
 
 def positive(problem: fpc.TrackingProblem) -> fpc.TrackingProblem:
@@ -205,6 +211,7 @@ def _row(case: Case, seeds: list[dict[str, Any]]) -> dict[str, Any]:
         "pieces": case.pieces,
         "sigma": round(case.sigma, 3),
         "method": case.method,
+        "activation": case.activation,
         "seeds": len(seeds),
     }
     for key in seeds[0]:
@@ -218,7 +225,8 @@ def _row(case: Case, seeds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _printed(rows: list[dict[str, Any]], check: bool) -> str:
-    keys = ["target", "domain", "width", "pieces", "sigma", "method", "seeds", "error"]
+    keys = ["target", "domain", "width", "pieces", "sigma", "method", "activation"]
+    keys += ["seeds", "error"]
     keys += ["again"] if check else []
     keys += ["lowest error", "highest error", "sup error", "error, finer mesh", "minimum / mean"]
     keys += ["KL at the end", "W2 at the end", "derivatives", "seconds", "forward runs' worth"]

@@ -75,8 +75,11 @@ class Case:
         sigma: Noise, with half the longest side of the domain's box as the unit of length.
         seed: Of all that is random.
         seconds: Budget.
-        method: "steer", "lmvm" (from random weights), or "ode" (sigma = 0, along characteristics).
+        method: "steer"; "lmvm" from random weights; from steep random weights "lmvm steep", "steep"
+            (Gauss-Newton) and "linear" (the same, weights linear in time); "ode" (sigma = 0, along
+            characteristics, "lmvm steep").
         cells: Along a side, where the mesh is made.
+        activation: Of the network.
     """
 
     target: str = "two bumps"
@@ -88,12 +91,14 @@ class Case:
     seconds: float = 30.0
     method: str = "steer"
     cells: int = 32
+    activation: str = "tanh"
 
     @property
     def name(self) -> str:
         """Name of its files."""
         parts = (self.target, self.domain, self.width, self.pieces, f"{self.sigma:.3g}", self.seed)
-        return "-".join(str(p) for p in (*parts, self.method)).replace(" ", "_")
+        other = () if self.activation == "tanh" else (self.activation,)
+        return "-".join(str(p) for p in (*parts, self.method, *other)).replace(" ", "_")
 
     def reference(self, comm: MPI.Comm, cells: int) -> fpc.MoserFlow:
         """From uniform to the target, on cells so large."""
@@ -152,7 +157,16 @@ TABLES = {
             *(Case(sigma=s) for s in (0.1, 0.2, 0.1**0.5, 0.5, 1.0)),
         )
     ),
-    "methods": Table((Case(method="lmvm"),)),
+    "methods": Table(
+        tuple(
+            Case(method=m, seconds=40.0) for m in ("steer", "steep", "lmvm", "lmvm steep", "linear")
+        )
+    ),
+    "activations": Table(
+        tuple(
+            Case(activation=a, seconds=40.0) for a in ("tanh", "sin", "sigmoid", "softplus", "relu")
+        )
+    ),
     "domains": Table(
         (
             Case(domain="interval", pieces=40, seconds=15.0),

@@ -32,15 +32,12 @@ def draw(result: Mapping[str, Any]) -> dict[str, Any]:
             noise.axhline(row["error"], color=COLORS[1], label="no noise, characteristics")
             noise.legend(fontsize=8.5)
     noise.set_title("noise, 80 pieces", fontsize=10.5)
-    known = [r for r in tables.get("pieces", []) if r["pieces"] == 80]
-    for color, (label, some) in zip(
-        COLORS, (("steer", known), ("lmvm", tables.get("methods", []))), strict=False
-    ):
-        for row in some:
-            for k, history in enumerate(row["histories"]):
-                t, e = np.array(history, dtype=float).T
-                best = np.minimum.accumulate(e)
-                seconds.loglog(t, best, color=color, lw=1.2, label=label if k == 0 else None)
+    for color, row in zip(COLORS, tables.get("methods", []), strict=False):
+        for k, history in enumerate(row["histories"]):
+            t, e = np.array(history, dtype=float).T
+            best = np.minimum.accumulate(e)
+            label = row["method"] if k == 0 else None
+            seconds.loglog(t, best, color=color, lw=1.2, label=label)
     seconds.set_title("80 pieces", fontsize=10.5)
     seconds.set_xlabel("seconds")
     seconds.legend(fontsize=8.5)
