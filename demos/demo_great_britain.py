@@ -47,6 +47,8 @@ class Options:
     """Intervals of time on which the weights are constant."""
     width: int = 2
     """Number of neurons."""
+    activation: str = "tanh"
+    """tanh, relu, softplus, sigmoid or sin."""
     diffusivity: float = 0.05
     """D = sigma**2 / 2 in length**2 per unit of time."""
     length: float | None = None
@@ -153,7 +155,13 @@ def main(options: Options) -> fpc.Result:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the same points as above
         cheap = flow(replace(options, method="galerkin"), mesh)
-    drift = fpc.NetworkDrift(mesh, options.width, options.pieces, max_speed=options.max_speed)
+    drift = fpc.NetworkDrift(
+        mesh,
+        options.width,
+        options.pieces,
+        activation=options.activation,
+        max_speed=options.max_speed,
+    )
     checkpoint = options.out / f"{name}.npz"
     result = fpc.steer(
         reference,

