@@ -5,7 +5,7 @@
 # line in L2 to where the people live. It obeys the Fokker-Planck equation
 # $$\partial_t\rho = \nabla\cdot(D\nabla\rho - v\rho),\qquad (D\nabla\rho - v\rho)\cdot n = 0$$
 # on the island, with the drift of a network of width 2,
-# $v = s\,W(t)\tanh(A(t)y + b(t))$, whose ten weights are constant on each of 100 pieces of time.
+# $v = s\,W(t)\sin(A(t)y + b(t))$, whose ten weights are constant on each of 100 pieces of time.
 # Neurons are chosen by what the adjoint asks for, weights by Gauss-Newton steps over all pieces.
 #
 # About two minutes on two ranks:
@@ -47,8 +47,8 @@ class Options:
     """Intervals of time on which the weights are constant."""
     width: int = 2
     """Number of neurons."""
-    activation: str = "tanh"
-    """tanh, relu, softplus, sigmoid or sin."""
+    activation: str = "sin"
+    """sin, tanh, sigmoid, softplus or relu."""
     diffusivity: float = 0.05
     """D = sigma**2 / 2 in length**2 per unit of time."""
     length: float | None = None

@@ -38,8 +38,8 @@ def run(name: str, *arguments: str, ranks: int = 1) -> subprocess.CompletedProce
     ("name", "ranks", "relative_error"),
     [
         ("demo_interval", 1, 0.1616),
-        ("demo_two_bumps", 2, 0.1857),
-        ("demo_great_britain", 2, 0.3076),
+        ("demo_two_bumps", 2, 0.1147),
+        ("demo_great_britain", 2, 0.3054),
         ("demo_neural_ode", 2, 0.0882),
     ],
 )
