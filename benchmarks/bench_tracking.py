@@ -24,6 +24,7 @@ from mpi4py import MPI
 
 import numpy as np
 import results
+import timing
 from tracking_cases import DOMAINS, TABLES, USUAL, Case
 
 import fpcontrol as fpc
@@ -198,7 +199,11 @@ def main() -> None:
     if options.check:
         return
     earlier = (results.read(out, "tracking") or {}).get("tables", {})
-    result = {"scale": options.scale, "tables": {**earlier, **tables}}
+    result = {
+        "environment": timing.environment(COMM),
+        "scale": options.scale,
+        "tables": {**earlier, **tables},
+    }
     results.save(options.out, "tracking", result, COMM)
 
 
