@@ -233,6 +233,19 @@ def test_bad_arguments_are_refused():
     assert "sigma = 0" in raised(ValueError, lambda: quiet(still, method="gauss_newton"))
 
 
+@pytest.mark.parallel(1)
+def test_densities_that_are_negative_at_points_do_not_matter():
+    """Layers of degree 2: the energy takes the density where it is positive."""
+    mesh = fpc.mesh.interval(SELF, 40)
+    start = fpc.density.uniform(mesh)
+    goal = fpc.density.interpolate(mesh, lambda x: np.exp(-20.0 * (x[0] - 0.7) ** 2), floor=0.1)
+    reference = fpc.MoserFlow(start, goal, 1.0, 0.1)
+    drift = fpc.NetworkDrift(mesh, 1, 10)
+    result = quiet(fpc.TrackingProblem(reference, drift, 0.1, 40), max_iterations=10)
+    assert result.minimum_density < 0.0
+    assert result.relative_error < 0.5 * result.uncontrolled.relative_error
+
+
 @pytest.mark.parallel([1, 2])
 def test_stops_after_so_many_seconds():
     result = quiet(tracking(), method="gauss_newton", max_iterations=10**6, max_seconds=0.5)

@@ -60,7 +60,7 @@ def minimize(
             BFGS; taken without noise) or ``"cg"``.
         max_iterations: Iterations of this call.
         max_evaluations: Evaluations of value and derivative of this call.
-        max_seconds: Stop at the first evaluation or piece after so many seconds.
+        max_seconds: Stop after so many seconds, but not before the first evaluation.
         gradient_tolerance: Stop at this fraction of the first gradient norm.
         target_error: Stop at this relative error.
         checkpoint: File (.npz) for the best weights and the history, replaced every

@@ -110,8 +110,8 @@ class ReducedModel:
         for (i, share), drive, pairs in zip(places, drives, terms, strict=True):
             stage = densities[i] + share * (densities[i + 1] - densities[i])
             sources.append((system.sources(jacobians[pairs], stage, drive) @ modes).T)
-        middle = np.maximum(0.5 * (densities[0] + densities[-1]), 0.0)
-        rho = system.at_points(middle) * system.point_weights
+        middle = system.at_points(0.5 * (densities[0] + densities[-1]))
+        rho = np.maximum(middle, 0.0) * system.point_weights
         energies = [_energy(jacobian, rho) for jacobian in jacobians.values()]
         parts = self._on_root([*operators, *sources, *energies])
         if parts is None:

@@ -77,9 +77,12 @@ class Run:
         self._deadline = time.monotonic() + seconds
 
     def check(self) -> None:
-        """Raise a ``Stop`` after a Ctrl-C, or when the time is over. Collective."""
+        """Raise a ``Stop`` after a Ctrl-C, or when the time is over. Collective.
+
+        The first evaluation is taken however late it is.
+        """
         comm = self.problem.elements.comm
-        late = time.monotonic() > self._deadline
+        late = bool(self.best_weights.size) and time.monotonic() > self._deadline
         why = comm.allreduce(2 * bool(self.interrupted) + late, op=MPI.MAX)
         if why:
             raise Stop("interrupted" if why > 1 else "max_seconds")

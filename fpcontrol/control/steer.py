@@ -273,7 +273,7 @@ class Search:
         for k in range(min(SETS, n)):
             weights = self._screened(problem, weights, range(k, n, SETS), rng)
             weights, value, reason = self._descent(problem, weights, FIRST, until)
-            if reason in ENDS:
+            if reason in (*ENDS, "max_seconds", "max_evaluations"):
                 return weights, value, reason
         weights, value, reason = self._descent(problem, weights, 2 * ROUND, until)
         self._say(f"neurons for {n} pieces", problem, weights)
