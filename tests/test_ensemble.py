@@ -106,9 +106,13 @@ def everything(folder):
         name = folder / f"{dim}-{degree}-{sigma:g}"
         problem = tracking(comm, dim, degree, 4, sigma=sigma, activation="tanh")
         first = fpc.minimize(
-            problem, max_iterations=1, checkpoint=f"{name}.npz", checkpoint_every=1
+            problem,
+            method="lmvm",
+            max_iterations=1,
+            checkpoint=f"{name}.npz",
+            checkpoint_every=1,
         )
-        result = fpc.minimize(problem, max_iterations=1, resume=f"{name}.npz")
+        result = fpc.minimize(problem, method="lmvm", max_iterations=1, resume=f"{name}.npz")
         value, derivative = problem.value_and_derivative(problem.drift.weights)
         if dim == 1 and sigma:
             fpc.plotting.tracking(result, f"{name}.png")
