@@ -106,7 +106,9 @@ def test_flux_through_walls_and_inside(dim):
     tags = sides(mesh)
     drift = fpc.drift.Steady(lambda x: np.cos(2.0 * x) - 0.5)
     equation = fpc.FokkerPlanck(mesh, drift, 1.0, absorbing=(9,), facet_tags=tags)
-    start = fpc.density.interpolate(mesh, lambda x: (1.0 - x[0]) * (1.0 + x[0] ** 2))
+    start = fpc.density.interpolate(
+        mesh, lambda x: np.maximum((1.0 - x[0]) * (1.0 + x[0] ** 2), 0.0)
+    )
     ahead = np.eye(dim)[0]
     run = equation.solve(
         start,
