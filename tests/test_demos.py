@@ -32,14 +32,14 @@ def run(name: str, *arguments: str, ranks: int = 1) -> subprocess.CompletedProce
     return mpirun(ranks, str(DEMOS / f"{name}.py"), *arguments)
 
 
-# Relative errors after what --quick allows. The optimizer amplifies round-off, so that they hold to
-# some per cent, on any number of ranks.
+# Relative errors after what --quick allows, to 2 % on so many ranks: which neurons are chosen may
+# hang on round-off, and on another number of ranks the search takes another way.
 @pytest.mark.parametrize(
     ("name", "ranks", "relative_error"),
     [
         ("demo_interval", 1, 0.1616),
         ("demo_two_bumps", 2, 0.1147),
-        ("demo_great_britain", 2, 0.3054),
+        ("demo_great_britain", 2, 0.2846),
         ("demo_neural_ode", 2, 0.0882),
     ],
 )
@@ -48,7 +48,7 @@ def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     stem = name.removeprefix("demo_")
     record = json.loads((tmp_path / f"{stem}.json").read_text())
-    assert record["figures"]["relative_error"] == pytest.approx(relative_error, rel=0.05)
+    assert record["figures"]["relative_error"] == pytest.approx(relative_error, rel=0.02)
     assert record["figures"]["mass_defect"] < 1e-13
     assert record["ranks"] == ranks
     # Enough to run it again.
