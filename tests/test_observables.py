@@ -275,7 +275,7 @@ def test_files_records_and_pictures(tmp_path):
     )
 
 
-@pytest.mark.parallel(1)
+@pytest.mark.parallel([1, 2])
 def test_bad_input():
     mesh = cube(WORLD, 2, 4)
     other = cube(WORLD, 2, 3)

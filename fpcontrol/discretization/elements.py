@@ -168,6 +168,11 @@ class Elements:
         self.points.flags.writeable = False
         self.quadrature_weights = np.outer(w, self.determinant).ravel()
 
+        # PETSc's copy of the communicator goes with the last object on it. If the ranks dropped
+        # their vectors at different times, as after an error, one of them alone would make that
+        # copy anew, which is collective. These are never dropped.
+        self._work = self.vector(), self.vector()
+
         # Exact for the element's own functions.
         hat, w = basix.make_quadrature(element.cell_type, self.degree)
         mean = w @ element.tabulate(0, hat)[0, :, :, 0]
@@ -247,10 +252,6 @@ class Elements:
     def norm(self, u: Array) -> float:
         """L2 norm of a local array. Collective."""
         return self.sum(float(self.apply_mass(u) @ u[: self.n_owned])) ** 0.5
-
-    @functools.cached_property
-    def _work(self) -> tuple[Vector, Vector]:
-        return self.vector(), self.vector()
 
     def assemble(self, cells: Array) -> Array:
         """Owned entries of a dual vector from parts ``(n_basis, n_cells)``. Collective."""
