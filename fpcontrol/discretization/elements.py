@@ -18,7 +18,7 @@ from petsc4py import PETSc
 
 from fpcontrol.discretization.affine import check_mesh
 from fpcontrol.discretization.sparsity import Matrix, Sparsity
-from fpcontrol.parallel.errors import cached_comm
+from fpcontrol.linalg.communicators import lasting_comm
 from fpcontrol.typing import Array
 
 MAX_DEGREE = 3
@@ -71,8 +71,17 @@ class Vector:
         # Asked for once: dolfinx makes a new view each time, which a small mesh feels.
         self._vector = la_vector(index_map, 1)
         self.array: Array = self._vector.array
-        self.petsc_vec: PETSc.Vec = self._vector.petsc_vec
+        # Not dolfinx's, which is on the mesh's communicator and has a scatter of its own.
+        owned, size = index_map.size_local, (index_map.size_local, index_map.size_global)
+        self.petsc_vec: PETSc.Vec = PETSc.Vec().createWithArray(
+            self.array[:owned], size=size, comm=lasting_comm(index_map.comm)
+        )
         self._alone = self.petsc_vec.comm.size == 1
+
+    def __del__(self) -> None:
+        # PETSc would keep what Python drops until all ranks clean up together.
+        if "petsc_vec" in vars(self):
+            self.petsc_vec.destroy()
 
     def changed(self) -> None:
         """Tell PETSc, which remembers norms, that ``array`` was written to."""
@@ -168,11 +177,6 @@ class Elements:
         self.points.flags.writeable = False
         self.quadrature_weights = np.outer(w, self.determinant).ravel()
 
-        # PETSc's copy of the communicator goes with the last object on it. If the ranks dropped
-        # their vectors at different times, as after an error, one of them alone would make that
-        # copy anew, which is collective. These are never dropped.
-        self._work = self.vector(), self.vector()
-
         # Exact for the element's own functions.
         hat, w = basix.make_quadrature(element.cell_type, self.degree)
         mean = w @ element.tabulate(0, hat)[0, :, :, 0]
@@ -253,6 +257,10 @@ class Elements:
         """L2 norm of a local array. Collective."""
         return self.sum(float(self.apply_mass(u) @ u[: self.n_owned])) ** 0.5
 
+    @functools.cached_property
+    def _work(self) -> tuple[Vector, Vector]:
+        return self.vector(), self.vector()
+
     def assemble(self, cells: Array) -> Array:
         """Owned entries of a dual vector from parts ``(n_basis, n_cells)``. Collective."""
         result = self.vector()
@@ -270,7 +278,7 @@ class Elements:
         # What Python drops, PETSc keeps until all ranks of its communicator clean up together. A
         # mesh takes its own communicator with it: matrices on that would pile up for ever, and
         # after some hundred meshes MPI would have no communicator left.
-        comm = cached_comm(self.comm)
+        comm = lasting_comm(self.comm)
         PETSc.garbage_cleanup(comm)
         return comm
 
