@@ -64,12 +64,14 @@ def optimized(case: Case, comm: MPI.Comm, seconds: float) -> fpc.Result:
             problem.reference,
             drift=problem.drift,
             budget=seconds,
+            max_evaluations=case.evaluations,
             seed=case.seed,
             coarse=case.reference(comm, case.cells // 2) if made else None,
             **quiet,
         )
     method = "lmvm" if "lmvm" in case.method or case.method == "ode" else "gauss_newton"
-    return fpc.minimize(problem, method=method, max_iterations=10**6, max_seconds=seconds, **quiet)
+    limits: dict[str, Any] = {"max_evaluations": case.evaluations, "max_seconds": seconds}
+    return fpc.minimize(problem, method=method, max_iterations=10**6, **limits, **quiet)
 
 
 def positive(problem: fpc.TrackingProblem) -> fpc.TrackingProblem:
@@ -158,7 +160,7 @@ class Bench:
 
 def main() -> None:
     """Run, print, write."""
-    parser = results.arguments(__doc__, "tracking", "one case of each table, for seconds")
+    parser = results.arguments(__doc__, "tracking", "one case of each table, 40 evaluations")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=USUAL, metavar="NAME")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all budgets")
     parser.add_argument("--check", action="store_true", help="only figures of known weights, anew")
@@ -166,7 +168,7 @@ def main() -> None:
     out = options.out or Path("out/benchmarks")
     runs = list(dict.fromkeys(c for t in options.tables for c in TABLES[t].runs))
     if options.quick:
-        small = {"cells": 8, "pieces": 8, "seconds": 2.0}
+        small = {"cells": 8, "pieces": 8, "seconds": 60.0, "evaluations": 40}
         runs = [replace(TABLES[t].cases[0], **small) for t in options.tables]
     bench = Bench(out / "tracking", options.scale, options.check)
     missing = [c for c in runs if not (bench.folder / f"{c.name}.json").exists()]

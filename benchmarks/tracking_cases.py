@@ -75,6 +75,7 @@ class Case:
         sigma: Noise, with half the longest side of the domain's box as the unit of length.
         seed: Of all that is random.
         seconds: Budget.
+        evaluations: Another, which does not depend on the machine: values with derivatives.
         method: "steer"; "lmvm" from random weights; from steep random weights "lmvm steep", "steep"
             (Gauss-Newton) and "linear" (the same, weights linear in time); "ode" (sigma = 0, along
             characteristics, "lmvm steep").
@@ -89,6 +90,7 @@ class Case:
     sigma: float = 0.1**0.5
     seed: int = 0
     seconds: float = 40.0
+    evaluations: int | None = None
     method: str = "steer"
     cells: int = 32
     activation: str = "tanh"

@@ -59,7 +59,7 @@ def test_tracking(tmp_path: Path) -> None:
     for (row,) in found.values():
         assert row["error"] < 0.6 * row["uncontrolled"]
         assert row["minimum / mean"] > 0.0
-        assert row["seconds"] < 60.0
+        assert 0 < row["derivatives"] <= 42
     # What is known is not run again, and its figures come out of its weights again.
     done = run("bench_tracking.py", "--quick", "--check", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
