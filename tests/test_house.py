@@ -12,12 +12,12 @@ PACKAGE = Path(__file__).parents[1] / "fpcontrol"
 # From the bottom to the top, by folder or by module beside them: a module may import those of its
 # own layer and of lower ones.
 LAYERS = [
-    {"typing", "quadrature", "noising", "parallel", "linalg", "noise"},
+    {"typing", "quadrature", "parallel", "linalg", "noise"},
     {"discretization", "xdmf"},
     {"stepping"},
     {"mesh", "density", "drift", "walls"},
     {"trajectory", "generator", "observables", "fokker_planck"},
-    {"reference", "characteristics"},
+    {"reference", "characteristics", "noising"},
     {"distances"},
     {"certificates"},
     {"control"},
@@ -28,7 +28,13 @@ LAYERS = [
 # other leaves included; what is measured with a distance may be written or verified.
 LEAVES = {"verification", "io", "plotting"}
 # Mathematics without meshes, by module or folder: numpy and scipy are all that it needs.
-PURE = ("typing", "quadrature", "noise", "noising", "theorems.closed_forms")
+PURE = (
+    "typing",
+    "quadrature",
+    "noise",
+    *(f"noising.{part}" for part in ("line", "pieces", "mixture", "noised", "reversal")),
+    "theorems.closed_forms",
+)
 
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path

@@ -5,7 +5,7 @@ import math
 import pytest
 from problems import SELF, WORLD, failures
 
-from fpcontrol.noising import entropy
+from fpcontrol.noising.line import entropy
 from fpcontrol.theorems.experiments import early_stops, score_limits, vacuum
 from fpcontrol.theorems.framework.resolution import Grid
 from fpcontrol.theorems.statements import score_matching

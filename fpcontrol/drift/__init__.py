@@ -10,6 +10,7 @@ from fpcontrol.drift.data import DataDrift, data
 from fpcontrol.drift.gradient import GradientDrift, gradient
 from fpcontrol.drift.grid import GridDrift, grid
 from fpcontrol.drift.mapped import Mapped
+from fpcontrol.drift.retimed import Retimed
 
 __all__ = [
     "DataDrift",
@@ -17,6 +18,7 @@ __all__ = [
     "GradientDrift",
     "GridDrift",
     "Mapped",
+    "Retimed",
     "Reversed",
     "Steady",
     "Sum",

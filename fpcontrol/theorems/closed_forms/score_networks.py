@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from fpcontrol.noising import CosineSeries, entropy
+from fpcontrol.noising.line import CosineSeries, entropy
 from fpcontrol.quadrature import composite
 from fpcontrol.theorems.closed_forms.profiles import inverse
 from fpcontrol.typing import Array

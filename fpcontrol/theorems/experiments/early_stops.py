@@ -19,7 +19,8 @@ from mpi4py import MPI
 
 import numpy as np
 
-from fpcontrol.noising import Noising, OrnsteinUhlenbeck, Piece, PiecewiseHeat
+from fpcontrol.noising.line import Noising
+from fpcontrol.noising.pieces import OrnsteinUhlenbeckOfPieces, Piece, PiecewiseHeat
 from fpcontrol.theorems.framework import Experiment, Figure, Grid, Study, measure_each
 from fpcontrol.theorems.runs.reversed_noising import (
     JUMP,
@@ -99,7 +100,7 @@ def cases(amplitude: float, D: float, reach: float) -> dict[str, Case]:
     """All reversals of the experiment by name."""
     pieces = (Piece(0.0, 1.0, 1.0, -amplitude, WAVE),)
     walls = PiecewiseHeat(pieces, D)
-    line = OrnsteinUhlenbeck(PiecewiseHeat(pieces, D, walls=False), math.pi**2 * D)
+    line = OrnsteinUhlenbeckOfPieces(PiecewiseHeat(pieces, D, walls=False), math.pi**2 * D)
 
     def gaussian(x: Array) -> Array:
         return np.exp(-0.5 * (x - 0.5) ** 2 * line.rate / D)

@@ -12,7 +12,7 @@ import numpy as np
 from fpcontrol import SDIRK2, FokkerPlanck, density
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.mesh import interval
-from fpcontrol.noising import Noising, reverse
+from fpcontrol.noising.line import Noising, reverse
 from fpcontrol.quadrature import graded
 from fpcontrol.theorems.framework import Grid
 from fpcontrol.typing import Array

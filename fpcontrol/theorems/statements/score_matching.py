@@ -24,7 +24,8 @@ from mpi4py import MPI
 import numpy as np
 from scipy.special import gamma
 
-from fpcontrol.noising import CosineHeat, Piece, PiecewiseHeat, entropy
+from fpcontrol.noising.line import CosineHeat, entropy
+from fpcontrol.noising.pieces import Piece, PiecewiseHeat
 from fpcontrol.quadrature import graded
 from fpcontrol.theorems.closed_forms.profiles import GOALS, Profile
 from fpcontrol.theorems.experiments import early_stops, score_limits, vacuum
