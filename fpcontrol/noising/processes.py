@@ -9,7 +9,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 from dolfinx import fem
@@ -92,10 +91,6 @@ class Affine(ABC):
         """What a sampler starts from: noise alone, :math:`N(0, v(t_1))`."""
         return GaussianMixture(np.zeros((1, dimension)), self.variance(self.t1))
 
-    @overload
-    def of(self, data: GaussianMixture) -> Noised: ...
-    @overload
-    def of(self, data: fem.Function, *, steps: int = ..., finest: float = ...) -> NoisedOnMesh: ...
     def of(
         self, data: GaussianMixture | fem.Function, *, steps: int = 200, finest: float = 0.01
     ) -> Noised | NoisedOnMesh:
