@@ -22,6 +22,7 @@ from scipy.spatial import cKDTree
 
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.discretization.elements import MAX_DEGREE, lagrange
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.parallel.files import output_path, replacing, reserve
 from fpcontrol.stepping.resolution import CellPeclet
@@ -54,7 +55,7 @@ def save(what: Trajectory | fem.Function, path: str | os.PathLike[str]) -> None:
     else:
         raise ValueError(f"{what!r} cannot be saved: give a Trajectory or a dolfinx Function.")
     mesh, element = space.mesh, space.element.basix_element
-    comm, degree = mesh.comm, element.degree
+    comm, degree = comm_of(mesh), element.degree
     known = 1 <= degree <= MAX_DEGREE and space.dofmap.index_map_bs == 1
     if not known or element != lagrange(mesh, degree).element.basix_element:
         raise ValueError("Only Functions of continuous Lagrange spaces of degree 1 to 3 are saved.")
@@ -88,7 +89,7 @@ def save(what: Trajectory | fem.Function, path: str | os.PathLike[str]) -> None:
 
 def load(path: str | os.PathLike[str], mesh: Mesh) -> Trajectory | fem.Function:
     """See ``fpcontrol.io.load``; in a new Lagrange space on ``mesh``. Collective."""
-    comm, content, rows = mesh.comm, None, None
+    comm, content, rows = comm_of(mesh), None, None
     with contextlib.ExitStack() as stack:
         with collective_errors(comm):
             if comm.rank == 0:
@@ -172,7 +173,7 @@ def _check_distinct(x: Array) -> None:
 
 def _places(path: str | os.PathLike[str], space: fem.FunctionSpace, x: Array) -> Array:
     """Where in the file each degree of freedom of this rank is. Collective."""
-    comm, index_map, d = space.mesh.comm, space.dofmap.index_map, space.mesh.topology.dim
+    comm, index_map, d = comm_of(space.mesh), space.dofmap.index_map, space.mesh.topology.dim
     mine = space.tabulate_dof_coordinates()[: index_map.size_local + index_map.num_ghosts]
     degree = space.element.basix_element.degree
     if x.shape != (index_map.size_global, d):

@@ -16,6 +16,7 @@ from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.discretization.locate import locate
 from fpcontrol.linalg.linear_solvers import LinearSolver
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
@@ -133,7 +134,7 @@ def from_points(
     """
     degree = check_discretization(discretization, degree, None).degree
     d = mesh.topology.dim
-    with collective_errors(mesh.comm):
+    with collective_errors(comm_of(mesh)):
         points = np.asarray(points, dtype=float)
         if points.ndim != 2 or points.shape[1] != d or len(points) == 0:
             raise ValueError(f"points has shape {points.shape}; (N, {d}) with N > 0 is needed.")

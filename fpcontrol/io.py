@@ -23,6 +23,7 @@ from fpcontrol.certificates import Certificate
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.result import Result, load_result, save_result
 from fpcontrol.control.tracking import TrackingProblem
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.files import output_path, replacing, reserve
 from fpcontrol.reference import MoserFlow
 from fpcontrol.tables import read_points
@@ -161,7 +162,7 @@ def _write_vtx(
     path: str | os.PathLike[str],
 ) -> None:
     """Write fields at all times, after ``load(n)`` has given them their values. Collective."""
-    comm = fields[0].function_space.mesh.comm
+    comm = comm_of(fields[0].function_space.mesh)
     target = output_path(path, comm, bp=True)
     with replacing(target, comm) as beside:
         # ADIOS2 on a full disk leaves ranks waiting for each other, or ends the process.
@@ -184,7 +185,7 @@ def _vtx_size(fields: list[fem.Function], steps: int) -> int:
     width = fields[0].x.array.itemsize * components * len(fields)
     step = nodes * (24 + 9 + width) + 8192
     step += (cells.size_local + cells.num_ghosts) * 8 * (space.dofmap.list.shape[1] + 1)
-    return 65536 + steps * mesh.comm.allreduce(step)
+    return 65536 + steps * comm_of(mesh).allreduce(step)
 
 
 def record(result: Result | Trajectory) -> dict[str, Any]:

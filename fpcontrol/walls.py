@@ -12,6 +12,7 @@ from dolfinx.mesh import Mesh
 from fpcontrol.discretization.boundary import Boundary, Wall
 from fpcontrol.drift.base import Drift, as_drift
 from fpcontrol.drift.divergence import Divergence
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array, Field, VectorField
 
@@ -76,7 +77,7 @@ class WallFactor:
         wall = boundary.quadrature(4)
         parts = boundary.corners, boundary.normals, wall.points, wall.normals
         corners, outward, points, normals = (
-            np.concatenate(mesh.comm.allgather(part)) for part in parts
+            np.concatenate(comm_of(mesh).allgather(part)) for part in parts
         )
         self.size = float(np.ptp(points, axis=0).max())
         self.layer = self.size / 8 if layer is None else float(layer)

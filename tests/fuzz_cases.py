@@ -18,6 +18,7 @@ from problems import cube, l_shape
 from test_delaunay import arrays, jittered, made
 
 import fpcontrol as fpc
+from fpcontrol.parallel.communicators import comm_of
 
 MESHES = Path(__file__).parents[1] / "meshes"
 # A negative value of a positive method, over the largest, and a change of mass that are round-off.
@@ -102,7 +103,7 @@ def start_of(rng: np.random.Generator, mesh: Mesh, degree: int) -> fem.Function:
     """A start: uniform, a bump, half of it zero, or a point mass."""
     kind = rng.integers(4)
     place, cut = rng.random(3), rng.uniform(0.2, 0.8)
-    comm, d = mesh.comm, mesh.topology.dim
+    comm, d = comm_of(mesh), mesh.topology.dim
     if kind == 0:
         return fpc.density.uniform(mesh, degree)
     x = mesh.geometry.x[:, :d]
@@ -132,7 +133,7 @@ def nearest_vertex(mesh: Mesh, place: np.ndarray) -> np.ndarray:
     x = mesh.geometry.x[:, : mesh.topology.dim]
     far = ((x - place) ** 2).sum(axis=1)
     own = (float(far.min()), *x[int(far.argmin())]) if len(x) else (np.inf,)
-    return np.array(min(mesh.comm.allgather(own))[1:])
+    return np.array(min(comm_of(mesh).allgather(own))[1:])
 
 
 @dataclass
@@ -250,7 +251,7 @@ def judged(comm: MPI.Comm, seed: int) -> tuple[str, str]:
 
 def check(case: Case, trajectory: fpc.Trajectory) -> None:
     """What must hold for a density that came back. Collective."""
-    comm = trajectory.space.mesh.comm
+    comm = comm_of(trajectory.space.mesh)
     own = np.abs(trajectory.levels).max(initial=0.0)
     highest = comm.allreduce(float(own), op=MPI.MAX)
     if not np.isfinite(highest) or not np.isfinite(trajectory.minimum).all():

@@ -20,6 +20,7 @@ from dolfinx.mesh import Mesh
 from scipy.spatial import Delaunay
 
 import fpcontrol as fpc
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.theorems.framework.checks import Study
 
 WORLD, SELF = MPI.COMM_WORLD, MPI.COMM_SELF
@@ -54,8 +55,8 @@ def disk(comm: MPI.Comm, rings: int) -> Mesh:
 def bump(mesh: Mesh, degree: int, centre: float, width: float = 0.3) -> fem.Function:
     """Density of a Gaussian on a floor; centre and width in the unit of a mesh from ``cube``."""
     x = mesh.geometry.x[:, 0]
-    low = mesh.comm.allreduce(x.min(initial=np.inf), op=MPI.MIN)
-    size = mesh.comm.allreduce(x.max(initial=-np.inf), op=MPI.MAX) - low
+    low = comm_of(mesh).allreduce(x.min(initial=np.inf), op=MPI.MIN)
+    size = comm_of(mesh).allreduce(x.max(initial=-np.inf), op=MPI.MAX) - low
     dim = mesh.topology.dim
 
     def f(x: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def total(values: np.ndarray) -> float:
 
 def low_side(mesh: Mesh):
     """Marker of the facets with the smallest first coordinate."""
-    lowest = mesh.comm.allreduce(mesh.geometry.x[:, 0].min(initial=np.inf), op=MPI.MIN)
+    lowest = WORLD.allreduce(mesh.geometry.x[:, 0].min(initial=np.inf), op=MPI.MIN)
     return lambda x: np.isclose(x[0], lowest)
 
 

@@ -14,6 +14,7 @@ import fpcontrol as fpc
 from fpcontrol.discretization.edges import Edges
 from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.mesh.flips import flipped
+from fpcontrol.parallel.communicators import comm_of
 
 DATA = Path(__file__).parent / "data"
 
@@ -57,7 +58,7 @@ def boundary(mesh) -> set:
     nodes = dolfinx.mesh.entities_to_geometry(mesh, 1, facets)
     ends = mesh.geometry.x[nodes][:, :, :2].reshape(len(nodes), 2, 2)
     own = {frozenset(map(tuple, pair)) for pair in ends}
-    return set().union(*mesh.comm.allgather(own))
+    return set().union(*comm_of(mesh).allgather(own))
 
 
 def cells_of(mesh) -> int:

@@ -15,7 +15,7 @@ from problems import PROGRAM, WORLD, mpirun, raised, tracking
 
 import fpcontrol as fpc
 from fpcontrol.ensemble import EnsembleError, run
-from fpcontrol.parallel import errors as parallel
+from fpcontrol.parallel import communicators as parallel
 
 TESTS = Path(__file__).parent
 

@@ -108,6 +108,31 @@ def test_ranks_end_with_the_code_and_nothing_else_is_said(tmp_path: Path) -> Non
     assert (done.returncode, done.stdout.count("done"), done.stderr) == (3, 2, "")
 
 
+@pytest.mark.parallel(1)
+def test_mesh_that_goes_while_an_error_passes_keeps_no_other_from_going(tmp_path: Path) -> None:
+    script = tmp_path / "gone.py"
+    script.write_text(
+        "import gc\n"
+        "from mpi4py import MPI\n"
+        "import fpcontrol as fpc\n"
+        "def used():\n"
+        "    mesh = fpc.mesh.rectangle(MPI.COMM_WORLD, (4, 4))\n"
+        "    fpc.density.from_points(mesh, [[0.5, 0.5]], bandwidth=0.3)\n"
+        "    gc.collect()\n"
+        "    return mesh\n"
+        "try:\n"
+        "    [used(), 1 / 0]\n"
+        "except ZeroDivisionError:\n"
+        "    pass\n"
+        "used()\n"
+        "print('gone')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=PROGRAM
+    )
+    assert done.stdout == "gone\n" and "SystemError" not in done.stderr
+
+
 @pytest.mark.parallel([1, 2])
 def test_interrupt_is_answered_before_it_is_looked_at(capfd):
     usual = signal.getsignal(signal.SIGINT)

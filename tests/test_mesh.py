@@ -33,7 +33,7 @@ def measure(mesh: Mesh, dim: int, entities: np.ndarray) -> float:
     x = mesh.geometry.x[nodes.reshape(len(owned), dim + 1)]
     edges = x[:, 1:] - x[:, :1]
     gram = np.linalg.det(edges @ edges.transpose(0, 2, 1))
-    return mesh.comm.allreduce(float(np.sqrt(gram).sum())) / [1, 1, 2, 6][dim]
+    return COMM.allreduce(float(np.sqrt(gram).sum())) / [1, 1, 2, 6][dim]
 
 
 def size(mesh: Mesh) -> float:

@@ -13,6 +13,7 @@ from fpcontrol.control.network import ACTIVATIONS, NetworkDrift
 from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.control.parametric import ParametricDrift, PiecewiseConstant, Terms
 from fpcontrol.control.tracking import TrackingProblem
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
@@ -67,7 +68,7 @@ def interleaved(weights: Array, drift: ParametricDrift, together: int = 4) -> Ar
     Raises:
         ValueError: On all ranks, for weights that do not fit or are not constant on pieces.
     """
-    with collective_errors(drift.mesh.comm):
+    with collective_errors(comm_of(drift.mesh)):
         if not isinstance(drift.time, PiecewiseConstant):
             raise ValueError(f"{type(drift.time).__name__} weights cannot be interleaved.")
         if together < 1:

@@ -17,6 +17,7 @@ import numpy as np
 from dolfinx.mesh import Mesh
 
 from fpcontrol.drift.base import Drift
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array, Field
 
@@ -171,8 +172,8 @@ class PiecewiseLinear(TimeBasis):
 def bounding_box(mesh: Mesh) -> tuple[Array, Array]:
     """Smallest and largest coordinates of a mesh, ``(d,)`` each. Collective."""
     x = mesh.geometry.x[:, : mesh.geometry.dim]
-    low = reduced(mesh.comm, x.min(axis=0, initial=np.inf), MPI.MIN)
-    return low, reduced(mesh.comm, x.max(axis=0, initial=-np.inf), MPI.MAX)
+    low = reduced(comm_of(mesh), x.min(axis=0, initial=np.inf), MPI.MIN)
+    return low, reduced(comm_of(mesh), x.max(axis=0, initial=-np.inf), MPI.MAX)
 
 
 def centre_and_scale(box: tuple[Array, Array]) -> tuple[Array, float]:
@@ -214,7 +215,7 @@ class ParametricDrift(Drift):
         self.mesh, self.field, self.time = mesh, field, time or PiecewiseConstant()
         self.box = bounding_box(mesh)
         self.centre, self.scale = centre_and_scale(self.box)
-        with collective_errors(mesh.comm):
+        with collective_errors(comm_of(mesh)):
             if weights is None:
                 self.weights = np.zeros(self.time.blocks * field.size)
             else:
@@ -233,7 +234,7 @@ class ParametricDrift(Drift):
     def with_weights(self, weights: Array) -> Self:
         """The same drift with other weights. Collective."""
         other = copy.copy(self)
-        with collective_errors(self.mesh.comm):
+        with collective_errors(comm_of(self.mesh)):
             other.weights = self.check_weights(weights).copy()
         return other
 

@@ -7,7 +7,7 @@ from petsc4py import PETSc
 
 from fpcontrol.control.run import Run, everywhere
 from fpcontrol.linalg.linear_solvers import petsc_options_set
-from fpcontrol.parallel.errors import cached_comm
+from fpcontrol.parallel.communicators import cached_comm
 from fpcontrol.typing import Array
 
 # TAO's types that need values and derivatives only, with options that differ from TAO's own.

@@ -13,6 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
@@ -49,7 +50,7 @@ def check_mesh(mesh: Mesh, name: str = "mesh") -> Mesh:
         ValueError: On all ranks; says how many cells, facets or nodes are at fault and where the
             first one is.
     """
-    d, comm, coordinates = mesh.topology.dim, mesh.comm, _sum_of(mesh)
+    d, comm, coordinates = mesh.topology.dim, comm_of(mesh), _sum_of(mesh)
     if not comm.allreduce(_passed.get(mesh) != coordinates, op=MPI.LOR):
         return mesh
     _check_kind(mesh, name)

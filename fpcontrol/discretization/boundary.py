@@ -20,6 +20,7 @@ import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh, MeshTags
 
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
@@ -132,7 +133,7 @@ class Boundary:
         Note:
             Collective.
         """
-        return float(self.mesh.comm.allreduce(float(self.measures.sum())))
+        return float(comm_of(self.mesh).allreduce(float(self.measures.sum())))
 
     def quadrature(self, degree: int) -> "FacetQuadrature":
         """Points and weights on every facet, exact for polynomials of this degree.
@@ -233,7 +234,7 @@ def _tags(mesh: Mesh, facets: Array, tags: MeshTags | Marker | None) -> Array:
     """Tags of facets, ``(n,)``. Collective."""
     found = np.full(len(facets), UNTAGGED, dtype=np.int32)
     d = mesh.topology.dim
-    with collective_errors(mesh.comm):
+    with collective_errors(comm_of(mesh)):
         if isinstance(tags, MeshTags):
             if tags.dim != d - 1 or tags.topology != mesh.topology._cpp_object:
                 raise ValueError(

@@ -15,6 +15,7 @@ from dolfinx.mesh import Mesh
 from scipy.spatial import cKDTree
 
 from fpcontrol.discretization.boundary import UNTAGGED, Boundary
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
@@ -79,10 +80,10 @@ class Cells:
 
     def __init__(self, mesh: Mesh, boundary: Boundary | None = None) -> None:
         boundary = boundary or Boundary.of(mesh)
-        with collective_errors(mesh.comm):
+        with collective_errors(comm_of(mesh)):
             if boundary.mesh is not mesh and boundary.mesh._cpp_object != mesh._cpp_object:
                 raise ValueError("boundary is that of another mesh; use Boundary.of(mesh, tags).")
-        comm, d = mesh.comm, mesh.topology.dim
+        comm, d = comm_of(mesh), mesh.topology.dim
         n_cells = mesh.topology.index_map(d).size_local
         self.first = int(comm.exscan(n_cells) or 0)
         nodes = mesh.geometry.dofmaps[0][:n_cells]

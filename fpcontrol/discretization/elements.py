@@ -19,6 +19,7 @@ from petsc4py import PETSc
 from fpcontrol.discretization.affine import check_mesh
 from fpcontrol.discretization.sparsity import Matrix, Sparsity
 from fpcontrol.linalg.communicators import lasting_comm
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.typing import Array
 
 MAX_DEGREE = 3
@@ -147,7 +148,7 @@ class Elements:
         rule: tuple[Array, Array] | None = None,
     ) -> None:
         mesh, element = space.mesh, space.element.basix_element
-        self.space, self.mesh, self.comm = space, mesh, mesh.comm
+        self.space, self.mesh, self.comm = space, mesh, comm_of(mesh)
         self.dimension = d = mesh.topology.dim
         self.degree = element.degree
         self.quadrature_degree = _checked_quadrature(quadrature_degree, self.degree)

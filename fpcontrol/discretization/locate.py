@@ -15,6 +15,7 @@ import numpy as np
 from dolfinx import fem, geometry
 from dolfinx.mesh import Mesh
 
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.typing import Array
 
 # Depths are barycentric coordinates, relative to the cell: below this they are round-off.
@@ -153,7 +154,7 @@ def locate(mesh: Mesh, x: Array, reach: float = 0.0) -> Located:
     Note:
         Collective.
     """
-    comm, own = mesh.comm, OwnCells(mesh)
+    comm, own = comm_of(mesh), OwnCells(mesh)
     boxes = np.array(comm.allgather(own.box))
     size = float((boxes[:, 1].max(axis=0) - boxes[:, 0].min(axis=0)).max())
     margin = reach + INSIDE * size

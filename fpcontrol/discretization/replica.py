@@ -8,6 +8,7 @@ from dolfinx import fem
 
 from fpcontrol.discretization.cells import Cells, LeftDomain
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
@@ -57,7 +58,7 @@ class Replica:
 
     def __init__(self, space: fem.FunctionSpace, cells: Cells | None = None) -> None:
         self.cells = Cells(space.mesh) if cells is None else cells
-        self._comm, self._element = space.mesh.comm, space.element.basix_element
+        self._comm, self._element = comm_of(space.mesh), space.element.basix_element
         index_map = space.dofmap.index_map
         self._n_owned = index_map.size_local
         own = space.dofmap.list[: space.mesh.topology.index_map(space.mesh.topology.dim).size_local]

@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from fpcontrol.discretization.elements import MAX_DEGREE, Elements, lagrange
 from fpcontrol.discretization.locate import locate
 from fpcontrol.discretization.neumann import Parts
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
@@ -29,8 +30,8 @@ def check_pair(a: fem.Function, b: fem.Function) -> None:
     for name, f in (("a", a), ("b", b)):
         if not isinstance(f, fem.Function):
             raise ValueError(f"{name} = {f!r} is not a dolfinx Function; see fpc.density.")
-    comm = a.function_space.mesh.comm
-    if MPI.Comm.Compare(comm, b.function_space.mesh.comm) not in (MPI.IDENT, MPI.CONGRUENT):
+    comm = comm_of(a.function_space.mesh)
+    if MPI.Comm.Compare(comm, comm_of(b.function_space.mesh)) not in (MPI.IDENT, MPI.CONGRUENT):
         raise ValueError("a and b live on meshes of different communicators.")
     with collective_errors(comm):
         dims = [f.function_space.mesh.topology.dim for f in (a, b)]

@@ -37,6 +37,7 @@ from fpcontrol.distances.optimal_transport import (
     wasserstein_of_atoms,
     weighted_points,
 )
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
@@ -272,7 +273,7 @@ def wasserstein_with_bound(
     mass = equal_mass(a, b)
     if a.function_space.mesh.topology.dim > 1:
         return wasserstein_of_atoms(a, b, p, int(atoms), mass)
-    comm = a.function_space.mesh.comm
+    comm = comm_of(a.function_space.mesh)
     pieces = [pieces_of("a", a), pieces_of("b", b)]
     value = 0.0
     with collective_errors(comm):
@@ -353,7 +354,7 @@ def _sliced_densities(
     check_pair(a, b)
     mass = equal_mass(a, b)
     (x, u), (y, v) = weighted_points("a", a), weighted_points("b", b)
-    comm, costs = a.function_space.mesh.comm, np.zeros(projections)
+    comm, costs = comm_of(a.function_space.mesh), np.zeros(projections)
     directions = _directions(x.shape[1], projections, seed)
     for k in range(comm.rank, projections, comm.size):
         costs[k] = discrete_cost(x @ directions[k], y @ directions[k], u, v, p)

@@ -14,6 +14,7 @@ from dolfinx import fem
 
 from fpcontrol.discretization.elements import MAX_DEGREE, Elements
 from fpcontrol.distances.comparison import EXTRA_DEGREE, degree_of, nonnegative
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
@@ -219,7 +220,7 @@ def wasserstein_of_atoms(
     a: fem.Function, b: fem.Function, p: float, atoms: int, mass: float
 ) -> tuple[float, float]:
     """Distance between clusters of both densities, and the bound. Collective."""
-    comm = a.function_space.mesh.comm
+    comm = comm_of(a.function_space.mesh)
     with collective_errors(comm):
         try:
             import ot
@@ -263,13 +264,13 @@ def _cut(name: str, f: fem.Function, q: int, atoms: int) -> _Parts:
     det = np.abs(np.linalg.det(jacobian.transpose(2, 0, 1)))
     table = element.tabulate(0, reference.reshape(-1, d))[0, :, :, 0]
     values = table @ f.x.array[f.function_space.dofmap.list[:n_cells].T]
-    values = nonnegative(name, values.ravel(), mesh.comm).reshape(*reference.shape[:2], n_cells)
+    values = nonnegative(name, values.ravel(), comm_of(mesh)).reshape(*reference.shape[:2], n_cells)
     origin = nodes[:, 0].T
     return _Parts(
         origin[:, None, None] + np.einsum("kac,sqa->ksqc", jacobian, reference),
         values * weights[:, None] * (det / len(corners)),
         origin[:, None] + np.einsum("kac,sa->ksc", jacobian, corners.mean(axis=1)),
-        mesh.comm,
+        comm_of(mesh),
     )
 
 

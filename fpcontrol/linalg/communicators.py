@@ -4,7 +4,7 @@ from mpi4py import MPI
 
 from petsc4py import PETSc
 
-from fpcontrol.parallel.errors import cached_comm
+from fpcontrol.parallel.communicators import cached_comm
 
 # One object of PETSc a communicator, never dropped.
 _anchors: dict[int, PETSc.Vec] = {}

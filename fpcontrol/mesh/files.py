@@ -11,6 +11,7 @@ from dolfinx.mesh import Mesh, MeshTags
 from fpcontrol import xdmf
 from fpcontrol.discretization.affine import check_mesh, check_nodes
 from fpcontrol.mesh.distribution import distributed
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 
 
@@ -60,7 +61,7 @@ def read_facet_tags(path: str | Path, mesh: Mesh, name: str | None = None) -> Me
         ValueError: On all ranks, if the file has no such tags, tags of another mesh, or two tags
             of one facet.
     """
-    comm, dim = mesh.comm, mesh.topology.dim - 1
+    comm, dim = comm_of(mesh), mesh.topology.dim - 1
     read = None
     last = comm.allreduce(mesh.geometry.input_global_indices.max(initial=-1), op=MPI.MAX)
     with collective_errors(comm):

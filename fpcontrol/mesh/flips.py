@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fpcontrol.discretization.affine import check_mesh
 from fpcontrol.mesh.distribution import distributed
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
@@ -44,7 +45,7 @@ def delaunay(mesh: Mesh) -> Mesh:
         ValueError: On all ranks, for other cells, or a mesh that the equation would refuse.
     """
     check_mesh(mesh)
-    comm, d = mesh.comm, mesh.topology.dim
+    comm, d = comm_of(mesh), mesh.topology.dim
     if d != 2:
         raise ValueError(
             f"mesh is of {('intervals', '', 'tetrahedra')[d - 1]}; edges are flipped in triangles "

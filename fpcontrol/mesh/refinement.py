@@ -6,6 +6,7 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 from fpcontrol.discretization.affine import check_mesh
+from fpcontrol.parallel.communicators import comm_of
 
 # Nodes are looked for this far outside the cells, in lengths of the mesh: its round-off.
 ROUNDING = 1e-10
@@ -42,7 +43,7 @@ def transferred(f: fem.Function, space: fem.FunctionSpace) -> fem.Function:
     x = mesh.geometry.x
     size = float(np.ptp(x, axis=0).max(initial=0.0)) if len(x) else 0.0
     data = fem.create_interpolation_data(
-        space, f.function_space, cells, padding=ROUNDING * mesh.comm.allreduce(size)
+        space, f.function_space, cells, padding=ROUNDING * comm_of(mesh).allreduce(size)
     )
     result = fem.Function(space, name=f.name)
     result.interpolate_nonmatching(f, cells, data)

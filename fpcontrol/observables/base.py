@@ -12,6 +12,7 @@ from fpcontrol.discretization.base import SemiDiscretization
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.drift.base import Drift
 from fpcontrol.noise import Noise
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import raise_collectively, reduced
 from fpcontrol.typing import Array
 
@@ -97,7 +98,7 @@ class _OfFunction(Evaluation):
             value = self._function(t, density)
         except Exception as caught:
             error = caught
-        raise_collectively(density.function_space.mesh.comm, error)
+        raise_collectively(comm_of(density.function_space.mesh), error)
         return value
 
 

@@ -97,20 +97,3 @@ def barrier_with_timeout(meeting: MPI.Comm, patience: float, message: str = "") 
         if message and time.monotonic() > deadline:
             abort(message)
         time.sleep(1e-3)  # leaves the core to ranks that still work
-
-
-# Communicators that are never freed, one for every set of ranks asked for.
-_CACHED = [MPI.COMM_WORLD, MPI.COMM_SELF]
-
-
-def cached_comm(comm: MPI.Comm) -> MPI.Comm:
-    """A communicator that stays, with the ranks of ``comm`` in the same order. Collective.
-
-    The world's communicator if it has these ranks, else one that is made at the first call for
-    these ranks and given back at all later ones.
-    """
-    for known in _CACHED:
-        if MPI.Comm.Compare(comm, known) in (MPI.IDENT, MPI.CONGRUENT):
-            return known
-    _CACHED.append(comm.Dup())
-    return _CACHED[-1]

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.plotting.canvas import Canvas, Sample
 from fpcontrol.plotting.picture import (
     BLUE,
@@ -55,7 +56,7 @@ def density(
             f"rho, a {type(rho).__name__}, is no density; give a dolfinx Function, such as "
             "trajectory[-1]."
         )
-    comm = rho.function_space.mesh.comm
+    comm = comm_of(rho.function_space.mesh)
     target = picture_path(path, comm)
     axes = checked_axes(ax, 1, "ax", comm)
     canvas = Canvas(rho.function_space, unit, at)

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.plotting.picture import (
     BLUE,
     GREEN,
@@ -54,7 +55,7 @@ def observables(
             number of axes.
         OSError: On all ranks, if the file cannot be written.
     """
-    comm, known = trajectory.space.mesh.comm, trajectory.observables
+    comm, known = comm_of(trajectory.space.mesh), trajectory.observables
     asked = list(known if names is None else names)
     unknown = [name for name in asked if name not in known]
     if unknown or not asked:
