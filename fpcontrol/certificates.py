@@ -138,7 +138,7 @@ def certificate(
         rho_2: Second, in the same space at the same times; positive.
         v_1: Drift of the first. Both may change from step to step, as drifts with pieces do.
         v_2: Drift of the second.
-        sigma: Noise of both.
+        sigma: Noise of both, a number or a function of time.
         divergence: Of ``v_1``, ``divergence(t, x)`` to ``(N,)``, for (E2); ``v_1`` must then not
             point outward at the walls.
         quadrature_degree: See ``Elements``; twice the degree and 2 more unless given, as

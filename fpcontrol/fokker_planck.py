@@ -10,14 +10,15 @@ from dolfinx.mesh import Mesh, MeshTags
 
 from fpcontrol.density import check_density
 from fpcontrol.discretization.absorbing import Walls
-from fpcontrol.discretization.base import Discretization, StageDrift
+from fpcontrol.discretization.base import Discretization, StageDrift, driven
+from fpcontrol.discretization.diffusion import NoiseSampler
 from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.drift.base import as_drift
 from fpcontrol.drift.data import data
 from fpcontrol.drift.sampling import DriftSampler, check_switches, sample
 from fpcontrol.generator.steady import SteadyProblems
 from fpcontrol.linalg.linear_solvers import FACTORED_ONCE, check_linear_solver
-from fpcontrol.noise import Noise, Sigma
+from fpcontrol.noise import Interpretation, Noise, Sigma
 from fpcontrol.observables.base import Function, Observable, Recorder, Setting, checked
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.progress import track
@@ -38,6 +39,12 @@ class FokkerPlanck(SteadyProblems):
         \partial_t\rho = \nabla\cdot(D\nabla\rho - v\rho),\qquad
         (D\nabla\rho - v\rho)\cdot n = 0,\qquad D = \sigma^2/2
 
+    Where sigma depends on place or direction, :math:`a = \sigma\sigma^\top = 2D` and, with walls
+    likewise, unless another interpretation of the SDE is given (``fpcontrol.noise``)
+
+    .. math:: \partial_t\rho = \tfrac12\textstyle\sum_{ij}\partial_i\partial_j(a_{ij}\rho)
+        - \nabla\cdot(v\rho) = \nabla\cdot(D\nabla\rho - (v - \nabla\cdot D)\rho) .
+
     On absorbing walls (``absorbing``) :math:`\rho = 0` instead: particles that reach them are gone.
     The mass decreases, by what ``Trajectory.absorbed`` says for each of them: together they are
     constant. A start density need not vanish there: the run begins with its L2 projection on those
@@ -55,8 +62,12 @@ class FokkerPlanck(SteadyProblems):
         drift: Callable ``drift(t, x)``, ``x`` of shape ``(N, d)``, to ``(N, d)``; asked at times
             inside the steps only. ``fpc.drift.Steady(f)`` for one that does not depend on time. Or
             a vector-valued dolfinx Function, see ``fpc.drift.data``.
-        sigma: Noise of the SDE ``dX = v dt + sigma dW``, length per time**0.5; a number, or a
-            function of time.
+        sigma: Noise of the SDE ``dX = v dt + sigma dW``, length per time**0.5: a number or
+            ``sigma(t)``; or, by place and direction, ``sigma(x)`` (the argument called x) or
+            ``sigma(t, x)`` to ``(N,)``, ``(N, d)`` (one an axis) or ``(N, d, d)``, d numbers, a
+            ``(d, d)`` matrix, or a dolfinx Function. ``Galerkin`` takes all.
+        interpretation: ``"ito"``, ``"stratonovich"`` or ``"divergence"``: flux
+            :math:`v\rho - D\nabla\rho`, the only one of a sigma that jumps, in regions say.
         absorbing: Walls that absorb: ``marker(x)`` as ``dolfinx.mesh.locate_entities_boundary``
             takes it (its tag is 1), or one or several tags of ``facet_tags``. A node on facets of
             two tags belongs to the one named first. None unless given.
@@ -79,6 +90,7 @@ class FokkerPlanck(SteadyProblems):
         drift: VectorField | fem.Function,
         sigma: Sigma,
         *,
+        interpretation: Interpretation = "ito",
         absorbing: Walls | None = None,
         facet_tags: MeshTags | None = None,
         discretization: Discretization | None = None,
@@ -88,12 +100,13 @@ class FokkerPlanck(SteadyProblems):
         petsc_options: Mapping[str, Any] | None = None,
     ) -> None:
         discretization = check_discretization(discretization, degree, quadrature_degree)
-        self.noise = Noise(sigma)
+        self.noise = Noise(sigma, interpretation=interpretation)
         self.mesh = mesh
         self.drift = as_drift(data(drift) if isinstance(drift, fem.Function) else drift)
         self.discretization = discretization
         self.system = discretization.on(mesh).with_walls(absorbing, facet_tags)
         self.elements = self.system.elements
+        self._sampler = NoiseSampler(self.noise, self.system)
         self._linear_solver = check_linear_solver(linear_solver)
         steady = self.drift.steady and self.noise.steady
         if linear_solver == "auto" and steady and mesh.topology.dim == 2 and not petsc_options:
@@ -305,9 +318,9 @@ class _Steps:
         self._times, self._dt = times, (run.t1 - run.t0) / run.steps
         with collective_errors(g.comm):  # a schedule may raise on one rank only
             self._diffusivity = [
-                [equation.noise.diffusivity(t + c * self._dt) for c in nodes] for t in times[:-1]
+                [equation._sampler.at(t + c * self._dt) for c in nodes] for t in times[:-1]
             ]
-        largest = max(max(row) for row in self._diffusivity)
+        largest = equation._sampler.largest(D for row in self._diffusivity for D in row)
         self.stepper = make_stepper(
             equation.system,
             self._dt,
@@ -320,10 +333,10 @@ class _Steps:
         diffusivity, dt = self._diffusivity, self._dt
 
         # Without a reference to self: what is in a cycle lives until the garbage is collected.
-        def transport(n: int) -> tuple[Array, float]:
-            """Drift at the points and diffusivity in the first stage of a step. Collective."""
-            t = times[n] + nodes[0] * dt
-            return sample(equation.drift, t, equation.system), diffusivity[n][0]
+        def transport(n: int) -> StageDrift:
+            """What drives the first stage of a step. Collective."""
+            v = sample(equation.drift, times[n] + nodes[0] * dt, equation.system)
+            return driven(n, lambda: v, diffusivity[n][0])
 
         self.watch = Watch(
             equation.system,
@@ -349,7 +362,7 @@ class _Steps:
 
             def drive(i: int, n: int = n) -> StageDrift:
                 drift = sampler.at(self._times[n] + c[i] * self._dt)
-                stage = StageDrift(*drift, self._diffusivity[n][i])
+                stage = driven(*drift, self._diffusivity[n][i])
                 self.resolution.see(n, stage)
                 return stage
 

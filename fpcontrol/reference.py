@@ -11,11 +11,12 @@ from dolfinx import fem
 
 from fpcontrol.density import Density, check_density
 from fpcontrol.discretization.base import Discretization
-from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.diffusion import Diffusivity, NoiseSampler
+from fpcontrol.discretization.galerkin import Galerkin, applied
 from fpcontrol.discretization.locate import OwnCells
 from fpcontrol.discretization.neumann import Parts, potential
 from fpcontrol.drift.base import Drift, SamplePoints
-from fpcontrol.noise import Noise, Sigma
+from fpcontrol.noise import Interpretation, Noise, Sigma
 from fpcontrol.typing import Array
 
 # Masses are equal up to what sums and scalings leave of round-off.
@@ -39,8 +40,9 @@ class MoserFlow:
         start: Density at time 0.
         goal: Density at time ``t1``, in the same space.
         t1: Last time ``T``.
-        sigma: Noise, length per time**0.5, a number or a function of time; zero gives the drift
-            of the continuity equation.
+        sigma: Noise, see ``FokkerPlanck``; zero gives the drift of the continuity equation.
+        interpretation: Of a noise that depends on place, see there: what it adds to the drift of
+            the equation is taken off ``drift``.
         discretization: Whose discrete solution the drift keeps on the line. Unless given, that
             for which the densities were made (``fpc.density.uniform(mesh, discretization=)``), or
             ``Galerkin`` of their degree if they do not say. The equation must use the same.
@@ -67,12 +69,13 @@ class MoserFlow:
         t1: float,
         sigma: Sigma,
         *,
+        interpretation: Interpretation = "ito",
         discretization: Discretization | None = None,
         quadrature_degree: int | None = None,
     ) -> None:
         if not (np.isfinite(t1) and t1 > 0):
             raise ValueError(f"t1 = {t1!r} must be a positive finite time.")
-        self.noise = Noise(sigma, zero=True)
+        self.noise = Noise(sigma, zero=True, interpretation=interpretation)
         if not isinstance(start, fem.Function):
             raise ValueError(f"start = {start!r} is not a dolfinx Function; see fpc.density.")
         if discretization is None and quadrature_degree is None:
@@ -84,6 +87,7 @@ class MoserFlow:
             raise ValueError("Give discretization or quadrature_degree, not both.")
         self.system = discretization.of(start.function_space)
         self.elements = g = self.system.elements
+        self._sampler = NoiseSampler(self.noise, self.system)
         check_density("start", start, g)
         check_density("goal", goal, g)
         # Copies: what is made of them below must stay theirs.
@@ -194,7 +198,9 @@ class MoserDrift(Drift):
                 "the reference and the equation."
             )
         rho = flow.coefficients(t)
-        return own.moser_values(flow._potential, rho, flow.noise.diffusivity(t))
+        D = flow._sampler.at(t)
+        values = own.moser_values(flow._potential, rho, D)
+        return values - D.drift() if isinstance(D, Diffusivity) else values
 
     def __call__(self, t: float, x: Array) -> Array:
         """Drift at points in cells owned by this rank, ``(N, d)`` to ``(N, d)``. Not collective.
@@ -212,7 +218,9 @@ class MoserDrift(Drift):
                 f"{missing.size} of {len(x)} points lie in no cell owned by rank "
                 f"{own.comm.rank}, the first at {x[missing[0]]}."
             )
-        flux = potential + flow.noise.diffusivity(t) * rho
-        slope = search.evaluate(own.space, flux, cells, x)[1]
-        value = search.evaluate(own.space, rho, cells, x)[0]
-        return slope / value[:, None]
+        value, gradient = search.evaluate(own.space, rho, cells, x)
+        slope = search.evaluate(own.space, potential, cells, x)[1]
+        if flow.noise.uniform:
+            return (slope + flow.noise.diffusivity(t) * gradient) / value[:, None]
+        D, drift = flow.system.cell_noise.in_cells(flow.noise, t, cells, x)
+        return (slope + applied(D, gradient)) / value[:, None] - drift

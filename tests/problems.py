@@ -172,6 +172,13 @@ class Ripple:
         return A * np.cos(self.k * x).sum(axis=1)
 
 
+def region(mesh: Mesh, left: float, right: float, family="DG", degree=0) -> fem.Function:
+    """A Function of one value left of the middle and another one right of it."""
+    sigma = fem.Function(fem.functionspace(mesh, (family, degree)))
+    sigma.interpolate(lambda x: np.where(x[0] < 0.5, left, right))
+    return sigma
+
+
 def l_shape(comm, n: int = 6) -> Mesh:
     """The unit square without its upper right quarter."""
     x = np.array([[i / n, j / n] for j in range(n + 1) for i in range(n + 1)])

@@ -5,6 +5,7 @@ import numpy as np
 from fpcontrol.certificates import Certificate, certificate
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.tracking import TrackingProblem
+from fpcontrol.noise import Noise
 from fpcontrol.reference import MoserFlow
 from fpcontrol.trajectory import Trajectory, trajectory
 from fpcontrol.typing import Array
@@ -34,13 +35,16 @@ def tracking_certificate(
 
     Raises:
         ValueError: On all ranks, for a problem without noise, by which the estimates divide, or
-            with absorbing walls, or a reference that is not positive.
+            whose noise depends on place or direction, with absorbing walls, or a reference that is
+            not positive.
     """
     g, line = problem.elements, problem.reference
     if controlled is None:
         controlled = problem.trajectory(weights)
     if isinstance(controlled, Flow) or not isinstance(line, MoserFlow):
         raise ValueError("sigma = 0: these estimates divide by sigma**2; use a problem with noise.")
+    if not Noise(problem.sigma).uniform:
+        raise ValueError("sigma depends on place or direction: these estimates divide by a number.")
     if problem.tags:
         raise ValueError("absorbing: these estimates are of densities that keep their mass.")
     reference = MoserFlow(

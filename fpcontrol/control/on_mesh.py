@@ -15,8 +15,10 @@ from fpcontrol.control.parametric import ParametricDrift
 from fpcontrol.control.sweeps import Observe, See, Sweeps
 from fpcontrol.density import check_density
 from fpcontrol.discretization.absorbing import Walls
+from fpcontrol.discretization.base import StageDrift
+from fpcontrol.discretization.diffusion import NoiseSampler
 from fpcontrol.linalg.buffers import read_only
-from fpcontrol.noise import Noise, Sigma
+from fpcontrol.noise import Interpretation, Noise, Sigma
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.resolution import CellPeclet, Resolution
@@ -34,7 +36,7 @@ class MeshRuns:
     Args:
         reference: What to follow.
         drift: A drift with weights.
-        sigma: Noise.
+        sigma, interpretation: Noise, see ``FokkerPlanck``.
         steps: Number of time steps.
         tracking: Distance to the reference that is minimized; its squares are measured in any case.
         objectives: What is minimized beside it.
@@ -68,6 +70,7 @@ class MeshRuns:
         tracking: L2Tracking | None = None,
         objectives: Sequence[Objective] = (),
         start: fem.Function | None = None,
+        interpretation: Interpretation = "ito",
         absorbing: Walls | None = None,
         facet_tags: MeshTags | None = None,
         scheme: Scheme | None = None,
@@ -85,7 +88,8 @@ class MeshRuns:
         self.reference, self.elements = reference, reference.elements
         self.system = reference.system.with_walls(absorbing, facet_tags)
         self.tags = self.system.absorbing.tags if self.system.absorbing else ()
-        self.noise = noise = Noise(sigma)
+        self.noise = Noise(sigma, interpretation=interpretation)
+        self._sampler = NoiseSampler(self.noise, self.system)
         self.steps, self._blocks = steps, drift.time.blocks
         self._drift = drift
         self.start = start or reference.start
@@ -96,7 +100,7 @@ class MeshRuns:
         self.sweeps = Sweeps(
             self.system,
             drift,
-            self.noise,
+            self._sampler,
             steps,
             self.scheme,
             linear_solver,
@@ -112,18 +116,17 @@ class MeshRuns:
         self._costs: list[Cost] = [self._tracking, *self._others]
         self.norms, self.level_weights = self._tracking.norms, self._tracking.level_weights
         self._kept: _CachedRun | None = None
-        sweeps, times = self.sweeps, self.times
+        sweeps = self.sweeps
         self._theta = theta = [self._in_blocks(drift.weights)]  # of the run under way
 
         # Without a reference to self: what is in a cycle lives until the garbage is collected.
-        def transport(n: int) -> tuple[Array, float]:
-            """Drift in the middle of a step, and the diffusivity there."""
-            middle = 0.5 * (times[n] + times[n + 1])
-            return sweeps.middle(theta[0], n), noise.diffusivity(middle)
+        def transport(n: int) -> StageDrift:
+            """What drives the middle of a step."""
+            return sweeps.stage_at(theta[0], n + 0.5)
 
         self._watch = Watch(
             self.system,
-            times,
+            self.times,
             transport,
             scheme=self.scheme,
             warn=False,
@@ -253,7 +256,7 @@ class MeshRuns:
 
         walls = self.system.absorbing
         return ({"absorbing": walls.describe()} if walls else {}) | {
-            "sigma": self.noise.samples(self.times[-1]),
+            "sigma": self._sampler.samples(self.times[-1]),
             "scheme": self.scheme.name,
             "discretization": repr(self.system.discretization),
             "start_norm": g.norm(self.start.x.array) ** 2,

@@ -18,7 +18,7 @@ from fpcontrol.control.reduced import ReducedModel
 from fpcontrol.control.result import Result, completed
 from fpcontrol.control.run import Run, Stop
 from fpcontrol.control.tracking import TrackingProblem
-from fpcontrol.noise import Sigma
+from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.files import output_path
 from fpcontrol.parallel.progress import Progress, log_rank0
 from fpcontrol.parallel.signals import interrupts
@@ -109,8 +109,10 @@ def steer(
     mesh, dimension = reference.elements.mesh, reference.elements.dimension
     if drift is None:
         drift = NetworkDrift(mesh, width or dimension, pieces, t1=reference.t1, seed=seed)
-    sigma = reference.noise.sigma if sigma is None else sigma
-    if not callable(sigma) and not sigma > 0.0:
+    if sigma is None:
+        sigma = reference.noise.sigma
+        options = {"interpretation": reference.noise.interpretation} | options
+    if Noise(sigma, zero=True).absent:
         raise ValueError(
             f"sigma = {sigma!r}: neurons are chosen for a density on a mesh, with noise. Without, "
             "minimize a TrackingProblem from construction.steep_weights(drift)."

@@ -16,9 +16,9 @@ import numpy as np
 from fpcontrol.control.objectives import Cost
 from fpcontrol.control.parametric import ParametricDrift, Terms
 from fpcontrol.control.storage import Sizes, choose, give_back
-from fpcontrol.discretization.base import DriftProducts, SemiDiscretization, StageDrift
+from fpcontrol.discretization.base import DriftProducts, SemiDiscretization, StageDrift, driven
+from fpcontrol.discretization.diffusion import Diffusivity, NoiseSampler
 from fpcontrol.linalg.buffers import read_only
-from fpcontrol.noise import Noise
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.stepping.base import Drive
 from fpcontrol.stepping.schemes import Scheme
@@ -41,7 +41,7 @@ class Sweeps:
         system: The discretization on the mesh.
         drift: The drift, for its field and how its weights vary in time; the weights are arguments
             of the sweeps, ``(blocks, size)``.
-        noise: Noise of the equation.
+        noise: Noise of the equation, at the system's points.
         steps: Number of steps, a multiple of the drift's pieces.
         scheme, linear_solver, petsc_options: See ``Stepper``.
         memory, disk, snapshots: See ``storage.choose``.
@@ -55,7 +55,7 @@ class Sweeps:
         self,
         system: SemiDiscretization,
         drift: ParametricDrift,
-        noise: Noise,
+        noise: NoiseSampler,
         steps: int,
         scheme: Scheme,
         linear_solver: str,
@@ -70,12 +70,10 @@ class Sweeps:
         self._noise, self._dt = noise, drift.t1 / steps
         dt, nodes = self._dt, system.discretization.nodes(scheme)
         with collective_errors(system.comm):  # a schedule may raise on one rank only
-            self._diffusivity = [
-                [noise.diffusivity(dt * (n + c)) for c in nodes] for n in range(steps)
-            ]
+            self._diffusivity = [[noise.at(dt * (n + c)) for c in nodes] for n in range(steps)]
             self._terms = [[drift.time.terms(dt * (n + c)) for c in nodes] for n in range(steps)]
             self._middles = [drift.time.terms(dt * (n + 0.5)) for n in range(steps)]
-        largest = max(d for row in self._diffusivity for d in row)
+        largest = noise.largest(D for row in self._diffusivity for D in row)
         self.stepper = make_stepper(system, dt, scheme, largest, linear_solver, petsc_options)
         different = {
             pair
@@ -259,8 +257,7 @@ class Sweeps:
 
     def stage_at(self, weights: Array, place: float) -> StageDrift:
         """What drives the equation at a time in steps."""
-        diffusivity = self._noise.diffusivity(self._dt * place)
-        return self._stage(weights, self.terms_at(place), diffusivity)
+        return self._stage(weights, self.terms_at(place), self._noise.at(self._dt * place))
 
     def jacobian(self, weights: Array, terms: Terms) -> Array:
         """Derivatives of the drift of some terms in the weights that act, ``(size, N, d)``."""
@@ -268,15 +265,15 @@ class Sweeps:
 
     def middle(self, weights: Array, n: int) -> Array:
         """Drift in the middle of step ``n``, ``(N, d)``."""
-        return self._stage(weights, self._middles[n], 0.0).values()
+        return self._values(self.time.mixed(weights, self._middles[n]))
 
     def middle_jvp(self, weights: Array, n: int, direction: Array) -> Array:
         """Derivative of ``middle`` along a flat direction in the weights."""
         return self.jvp(weights, self._middles[n], direction.reshape(weights.shape))
 
-    def _stage(self, weights: Array, terms: Terms, diffusivity: float) -> StageDrift:
+    def _stage(self, weights: Array, terms: Terms, D: float | Diffusivity) -> StageDrift:
         theta = self.time.mixed(weights, terms)
-        return StageDrift(theta.tobytes(), lambda: self._values(theta), diffusivity)
+        return driven(theta.tobytes(), lambda: self._values(theta), D)
 
     def _values(self, theta: Array) -> Array:
         """The field at the points, read-only; the last one is kept."""
@@ -380,8 +377,7 @@ class _Reverse:
         terms, sweeps = self._terms, self._sweeps
         if terms is None:
             return
-        theta = sweeps.time.mixed(self._weights, terms)
-        s = self._products.collect(lambda: sweeps._values(theta))
+        s = self._products.collect()
         s *= sweeps.stepper.product_scale
         if self._see:
             self._see(terms, s)

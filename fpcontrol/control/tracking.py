@@ -20,7 +20,7 @@ from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import Discretization
 from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.mesh.refinement import refine, transferred
-from fpcontrol.noise import Noise, Sigma
+from fpcontrol.noise import Interpretation, Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.reference import MoserFlow
 from fpcontrol.stepping.schemes import Scheme
@@ -55,10 +55,10 @@ class TrackingProblem:
         reference: What to follow, on a mesh and in a space of its own (``MoserFlow``).
         drift: ``NetworkDrift``, or any other ``ParametricDrift``; without noise of a smooth
             activation or field.
-        sigma: Noise of the controlled equation, length per time**0.5; a number, or a function of
-            time.
+        sigma: Noise of the controlled equation, see ``FokkerPlanck``.
         steps: Number of time steps, a multiple of the drift's pieces; four steps a piece or more
             for figures that are reported.
+        interpretation: Of a noise that depends on place, see there.
         start: Start density, in the reference's space; the reference's own unless given.
         running_weight: :math:`w_r`.
         terminal_weight: :math:`w_T`.
@@ -95,6 +95,7 @@ class TrackingProblem:
         sigma: Sigma,
         steps: int,
         *,
+        interpretation: Interpretation = "ito",
         start: fem.Function | None = None,
         running_weight: float = 1.0,
         terminal_weight: float = 0.0,
@@ -134,13 +135,15 @@ class TrackingProblem:
             message = f"The option {old} is called {RENAMED[old]} now."
             warnings.warn(message, DeprecationWarning, stacklevel=2)
             on_characteristics[RENAMED[old]] = others.pop(old)
-        Noise(sigma, zero=True)
+        noise = Noise(sigma, zero=True, interpretation=interpretation)
+        noisy = not noise.absent
         if not isinstance(drift, ParametricDrift):
             raise ValueError(
                 f"drift, a {type(drift).__name__}, has no weights to optimize; give a NetworkDrift "
                 "or another ParametricDrift."
             )
-        self.sigma, self.steps = sigma, check_steps(steps, drift.pieces)
+        self.sigma, self.interpretation = noise.sigma, interpretation
+        self.steps = check_steps(steps, drift.pieces)
         tracking = L2Tracking(running_weight, terminal_weight)
         checked_weight("decay", decay)
         self.objectives = tuple(objectives)
@@ -165,7 +168,6 @@ class TrackingProblem:
             raise ValueError("drift and reference live on different meshes.")
         if isinstance(start, fem.Function):
             start = start.copy()  # what is remembered of a run must stay true
-        noisy = callable(sigma) or sigma > 0
         mine, theirs = (on_mesh, on_characteristics) if noisy else (on_characteristics, on_mesh)
         foreign = others | {name: value for name, value in theirs.items() if value is not None}
         if foreign:
@@ -185,6 +187,7 @@ class TrackingProblem:
                 tracking=tracking,
                 objectives=self.objectives,
                 start=start,
+                interpretation=interpretation,
                 **options,
             )
         else:
@@ -275,6 +278,7 @@ class TrackingProblem:
             self.drift,
             self.sigma,
             steps,
+            interpretation=self.interpretation,
             start=self._start,
             running_weight=self.running_weight,
             terminal_weight=self.terminal_weight,
@@ -320,7 +324,14 @@ class TrackingProblem:
             None if rho is None else transferred(rho, system.elements.space)
             for rho in (reference.start, reference.goal, self._start)
         )
-        fine = MoserFlow(start, goal, reference.t1, self.sigma, discretization=method)
+        fine = MoserFlow(
+            start,
+            goal,
+            reference.t1,
+            self.sigma,
+            interpretation=self.interpretation,
+            discretization=method,
+        )
         return self.on(fine, steps, start=begun, **options)
 
     def on(
@@ -350,6 +361,7 @@ class TrackingProblem:
             drift,
             self.sigma,
             steps or self.steps,
+            interpretation=self.interpretation,
             start=start,
             running_weight=self.running_weight,
             terminal_weight=self.terminal_weight,

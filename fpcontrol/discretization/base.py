@@ -10,6 +10,7 @@ discretization, and on the diffusivity. Nothing here asks N to be linear in eith
 """
 
 import copy
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
@@ -22,8 +23,11 @@ from dolfinx.mesh import Mesh, MeshTags
 from petsc4py import PETSc
 
 from fpcontrol.discretization.absorbing import Absorbing, Walls
+from fpcontrol.discretization.cell_noise import CellNoise
+from fpcontrol.discretization.diffusion import Diffusivity
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.restoration import NoRestoration
+from fpcontrol.noise import Noise
 from fpcontrol.typing import Array
 
 
@@ -32,13 +36,22 @@ class StageDrift(NamedTuple):
 
     Attributes:
         key: Stands for the drift's values, the same on all ranks; equal keys for equal values.
-        values: Gives them at the points, ``(N, d)``.
-        diffusivity: ``D = sigma**2/2``, length**2 per time.
+        values: Gives them at the points, ``(N, d)``, with what noise adds.
+        diffusivity: ``D = sigma**2/2``, length**2 per time, or what stands for it at the points.
     """
 
     key: Hashable
     values: Callable[[], Array]
-    diffusivity: float
+    diffusivity: float | Diffusivity
+
+
+def driven(
+    key: Hashable, values: Callable[[], Array], diffusivity: float | Diffusivity
+) -> StageDrift:
+    """A stage of a drift that was sampled, to which noise adds its own."""
+    if isinstance(diffusivity, Diffusivity):
+        return StageDrift(key, lambda: values() + diffusivity.drift(), diffusivity)
+    return StageDrift(key, values, diffusivity)
 
 
 class TimeScheme(Protocol):
@@ -60,7 +73,7 @@ class TimeScheme(Protocol):
 class Filler(Protocol):
     r"""Fills operators :math:`M + \tau N(v, D)` for one :math:`\tau`."""
 
-    def __call__(self, v: Array, diffusivity: float, out: Array) -> None:
+    def __call__(self, v: Array, diffusivity: float | Diffusivity, out: Array) -> None:
         """Write the entries, ``(sparsity.size,)``, for a drift ``v (N, d)`` at the points."""
 
 
@@ -68,14 +81,10 @@ class DriftProducts(Protocol):
     r"""Collects :math:`-z^\top N(v, D)\,u` over stages of one drift, for its derivative in v."""
 
     def add(self, u: Array, z: Array, stage: StageDrift) -> None:
-        """Take in the product of two local arrays at a stage."""
+        """Take in the product of two local arrays at a stage; all have the same drift."""
 
-    def collect(self, values: Callable[[], Array]) -> Array:
-        """Derivative of the sum in the drift's values, ``(N, d)``; starts anew from zero.
-
-        Args:
-            values: Gives the drift's values, which all stages had.
-        """
+    def collect(self) -> Array:
+        """Derivative of the sum in the drift's values, ``(N, d)``; starts anew from zero."""
 
 
 class Restoration(Protocol):
@@ -198,8 +207,23 @@ class SemiDiscretization(ABC):
         """Share of what is needed of the operator's weights that was cut off; 0 where none is."""
         return 0.0
 
+    @functools.cached_property
+    def cell_noise(self) -> CellNoise:
+        """Noise in the cells."""
+        return CellNoise(self.elements)
+
+    @abstractmethod
+    def noise_values(self, noise: Noise, t: float) -> tuple[Array, Array]:
+        """D at the points, ``(N,)`` or ``(N, d, d)``, and the drift that noise adds, ``(N, d)``.
+
+        Collective.
+
+        Raises:
+            ValueError: On all ranks, for bad values, and for noise that the method does not take.
+        """
+
     def cell_peclet(
-        self, v: Array, diffusivity: float, first: int = 0, every: int = 1
+        self, v: Array, diffusivity: float | Diffusivity, first: int = 0, every: int = 1
     ) -> tuple[Array, Array]:
         r"""Cell Peclet numbers :math:`|v| h/(2 D)` and the volumes that they stand for.
 
@@ -209,20 +233,23 @@ class SemiDiscretization(ABC):
 
         Args:
             v: Drift at the points, ``(N, d)``.
-            diffusivity: ``D``.
+            diffusivity: ``D``; a matrix is taken along the drift.
             first: The cell to begin with, and
             every: one of so many: at all points of each if that is 1, else at one.
         """
         g = self.elements
         points, rows = len(v) // max(g.n_cells, 1), slice(first, None, every)
         slopes, volumes = g.inverse_jacobian[:, :, rows], g.determinant[rows]
+        field = diffusivity.along(v) if isinstance(diffusivity, Diffusivity) else None
         numbers = []
         for q in range(points) if every == 1 else [first % max(points, 1)]:
-            u = v[q * g.n_cells : (q + 1) * g.n_cells][rows].T
+            own = slice(q * g.n_cells, (q + 1) * g.n_cells)
+            u, D = v[own][rows].T, diffusivity if field is None else field[own][rows]
             along = (slopes * u).sum(axis=1)
             total = np.abs(along).sum(axis=0) + np.abs(along.sum(axis=0))
             total[total == 0.0] = 1.0
-            numbers.append((u * u).sum(axis=0) / (diffusivity * total))
+            with np.errstate(over="ignore"):  # where there is no noise
+                numbers.append((u * u).sum(axis=0) / total / D)
         return np.concatenate(numbers or [volumes[:0]]), np.tile(volumes, len(numbers))
 
     @abstractmethod
@@ -234,8 +261,10 @@ class SemiDiscretization(ABC):
         """Transpose of ``at_points``: owned entries for duals ``s (N,)``. Collective."""
 
     @abstractmethod
-    def moser_values(self, potential: Array, rho: Array, diffusivity: float) -> Array:
+    def moser_values(self, potential: Array, rho: Array, diffusivity: float | Diffusivity) -> Array:
         r"""Drift at the points that moves a density exactly along a line, ``(N, d)``.
+
+        With what noise adds to it in it.
 
         With :math:`K\phi = M\dot\rho` it solves :math:`-N(v, D)\,\rho = M\dot\rho`.
 

@@ -185,18 +185,20 @@ class FacetQuadrature:
     reference: Array
     inverse: Array
 
-    def tabulate(self, space: fem.FunctionSpace) -> tuple[Array, Array]:
+    def tabulate(self, space: fem.FunctionSpace, along: Array | None = None) -> tuple[Array, Array]:
         r"""Basis functions of the cells behind, and their normal gradients, at the points.
 
         Args:
             space: Scalar Lagrange space on the boundary's mesh.
+            along: Vectors ``(N, d)`` in place of the normals.
 
         Returns:
             :math:`\phi_i(x_q)` and :math:`n\cdot\nabla\phi_i(x_q)`, each ``(N, n_basis)``, in the
             order of ``space.dofmap.list[cells]``.
         """
         table = space.element.basix_element.tabulate(1, self.reference)[:, :, :, 0]
-        normal = np.einsum("nak,nk->an", self.inverse, self.normals)
+        along = self.normals if along is None else along
+        normal = np.einsum("nak,nk->an", self.inverse, along)
         return table[0], np.einsum("an,ani->ni", normal, table[1:])
 
     def evaluate(self, space: fem.FunctionSpace, u: Array) -> tuple[Array, Array]:

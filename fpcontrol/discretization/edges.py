@@ -34,15 +34,10 @@ class Edges:
     """
 
     def __init__(self, elements: Elements) -> None:
-        g, d = elements, elements.dimension
+        g, d, self._elements = elements, elements.dimension, elements
         x = g.space.tabulate_dof_coordinates()[: g.n_local, :d]
-        pairs = list(combinations(range(d + 1), 2))
-        corners = x[g.dofs]  # (d + 1, cells, d)
-        parts = _voronoi(corners, pairs) if d == 3 else cotangents(g, pairs)
-        ends = np.array([g.dofs[list(pair)] for pair in pairs])  # (pairs, 2, cells)
-        ends = np.sort(ends.transpose(1, 0, 2).reshape(2, -1), axis=0)
-        local, number = np.unique(ends, axis=1, return_inverse=True)
-        sums = np.bincount(number.ravel(), parts.ravel(), minlength=local.shape[1])
+        local, number, parts = _of_cells(g, x)
+        sums = np.bincount(number, parts.ravel(), minlength=local.shape[1])
         weights, mine = _across_ranks(g, local, sums)
         total = reduced(
             g.comm, np.array([np.maximum(w, 0.0).sum() for w in (-weights[mine], weights[mine])])
@@ -51,6 +46,37 @@ class Edges:
         i, j = self.ends = local[:, mine]
         self.vectors, self.middles = x[j] - x[i], 0.5 * (x[i] + x[j])
         self.weights = np.maximum(weights[mine], 0.0)
+
+    def mean(self, values: Array) -> Array:
+        """Means over the cells at each edge, by their parts of its weight. Collective.
+
+        What is negative of the parts is left out.
+
+        Args:
+            values: Of the cells, ``(n_cells,)``.
+        """
+        g = self._elements
+        x = g.space.tabulate_dof_coordinates()[: g.n_local, : g.dimension]
+        local, number, parts = _of_cells(g, x)
+        shares = np.maximum(parts, 1e-12 * np.abs(parts).max(initial=0.0))
+        sums = [
+            _across_ranks(g, local, np.bincount(number, part.ravel(), minlength=local.shape[1]))
+            for part in (shares * values, shares)
+        ]
+        (total, mine), (share, _) = sums
+        result: Array = total[mine] / share[mine]
+        return result
+
+
+def _of_cells(g: Elements, x: Array) -> tuple[Array, Array, Array]:
+    """Ends of this rank's edges; numbers of the cells' edges; their parts ``(pairs, cells)``."""
+    pairs = list(combinations(range(g.dimension + 1), 2))
+    corners = x[g.dofs]  # (d + 1, cells, d)
+    parts = _voronoi(corners, pairs) if g.dimension == 3 else cotangents(g, pairs)
+    ends = np.array([g.dofs[list(pair)] for pair in pairs])  # (pairs, 2, cells)
+    ends = np.sort(ends.transpose(1, 0, 2).reshape(2, -1), axis=0)
+    local, number = np.unique(ends, axis=1, return_inverse=True)
+    return local, number.ravel(), parts
 
 
 def cotangents(g: Elements, pairs: list[tuple[int, int]]) -> Array:

@@ -133,6 +133,7 @@ class Elements:
         volume: Volume of the domain.
         dofs: Local numbers of the basis functions, ``(n_basis, n_cells)``; ``cell_dofs`` the same
             in 32 bits.
+        reference_points: The points in the reference cell, ``(n_points, d)``.
         reference_weights: Quadrature weights of the reference cell, ``(n_points,)``.
         basis_values: Basis functions at the points, ``(n_points, n_basis)``.
         basis_gradients: Their reference gradients, ``(d * n_points, n_basis)``.
@@ -162,7 +163,7 @@ class Elements:
 
         reference, w = rule or basix.make_quadrature(element.cell_type, self.quadrature_degree)
         table = element.tabulate(1, reference)[:, :, :, 0]  # (1 + d, points, basis functions)
-        self.n_points, self.reference_weights = len(w), w
+        self.n_points, self.reference_points, self.reference_weights = len(w), reference, w
         self.basis_values = table[0].copy()  # (points, basis)
         self.basis_gradients = (
             table[1:].reshape(d * self.n_points, -1).copy()

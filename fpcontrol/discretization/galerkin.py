@@ -2,15 +2,14 @@ r"""Galerkin's method with continuous elements, refilled from arrays.
 
 For all :math:`w \in V_h`,
 
-.. math:: (\partial_t\rho, w) + D(\nabla\rho, \nabla w) - (v\rho, \nabla w) = 0 ,
+.. math:: (\partial_t\rho, w) + (D\nabla\rho, \nabla w) - (v\rho, \nabla w) = 0 ,
 
-so that :math:`N = D K - B(v)` with :math:`B_{ij} = (v\,\phi_j, \nabla\phi_i)`, linear in the
-drift's values at the quadrature points. All cells are affine images of one reference cell: the
-element matrices of a drift are one product of its values with a table made once, and no form is
-compiled.
+so that, for a number D, :math:`N = D K - B(v)` with
+:math:`B_{ij} = (v\,\phi_j, \nabla\phi_i)`, linear in the drift's values at the quadrature points.
+All cells are affine images of one reference cell: the element matrices of a drift are one product
+of its values with a table made once, and no form is compiled.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +19,14 @@ from petsc4py import PETSc
 
 from fpcontrol.discretization import kernels
 from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, TimeScheme
+from fpcontrol.discretization.diffusion import Diffusivity
 from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.discretization.restoration import AdditiveRestoration
+from fpcontrol.noise import Noise
 from fpcontrol.typing import Array
+
+# Cells whose diffusion matrices are filled at a time: what is in between takes little memory.
+CHUNK = 8192
 
 
 @dataclass(frozen=True)
@@ -101,9 +105,17 @@ class GalerkinSystem(SemiDiscretization):
         """The stiffness matrix. Collective at first use."""
         return self.elements.stiffness
 
-    def moser_values(self, potential: Array, rho: Array, diffusivity: float) -> Array:
+    def noise_values(self, noise: Noise, t: float) -> tuple[Array, Array]:
+        """D and the drift that noise adds at the points. Collective."""
+        return self.cell_noise.at_points(noise, t)
+
+    def moser_values(self, potential: Array, rho: Array, diffusivity: float | Diffusivity) -> Array:
         r""":math:`(\nabla\phi + D\nabla\rho)/\rho` at the points, ``(N, d)``."""
-        flux = self.elements.gradient(potential + diffusivity * rho)
+        if isinstance(diffusivity, Diffusivity):
+            flux = self.elements.gradient(potential)
+            flux += applied(diffusivity.values(), self.elements.gradient(rho))
+        else:
+            flux = self.elements.gradient(potential + diffusivity * rho)
         return flux / self.at_points(rho)[:, None]
 
     def divisors(self, rho: Array) -> Array:
@@ -175,6 +187,35 @@ class GalerkinSystem(SemiDiscretization):
         self._fill(v, g.cofactor, self._table, g.sparsity.slots, scale, constant, out)
         return out
 
+    def diffusion_values(self, D: Array, scale: float, out: Array) -> None:
+        r"""Add ``scale`` times :math:`(D\nabla\phi_j, \nabla\phi_i)` to entries.
+
+        Args:
+            D: At ``points``, ``(N,)`` or ``(N, d, d)``.
+            scale: Factor.
+            out: Is added to, ``(sparsity.size,)``.
+        """
+        g, d = self.elements, self.elements.dimension
+        # For the loop of advection, which knows of points only: a drift D grad hat phi_b at a point
+        # for every b.
+        fill = kernels.advection(d, d * g.n_points, len(g.dofs))
+        gradients = g.basis_gradients.reshape(d, g.n_points, -1)
+        table = np.einsum("q,aqi,bqj->ijabq", g.reference_weights, gradients, gradients)
+        table = table.reshape(-1, d * d * g.n_points)
+        D = D.reshape(g.n_points, g.n_cells, *D.shape[1:])
+        for start in range(0, g.n_cells, CHUNK):
+            own = slice(start, start + CHUNK)
+            inverse = g.inverse_jacobian[:, :, own]
+            flux = (
+                np.einsum("qc,bkc->kbqc", D[:, own], inverse)
+                if D.ndim == 2
+                else np.einsum("qckl,blc->kbqc", D[:, own], inverse)
+            ).reshape(d, d * g.n_points, -1)
+            cofactor = np.ascontiguousarray(g.cofactor[:, :, own])
+            fill(
+                np.ascontiguousarray(flux), cofactor, table, g.sparsity.slots[own], scale, out, out
+            )
+
     def _by_component(self, v: Array) -> Array:
         """Of shape ``(N, d)``, as ``(d, n_points, n_cells)``; a view if stored so."""
         g = self.elements
@@ -187,15 +228,20 @@ class GalerkinFiller:
 
     def __init__(self, system: GalerkinSystem, scale: float) -> None:
         self._system, self._scale = system, scale
-        self._constant, self._diffusivity = system.mass_values.copy(), 0.0
+        self._constant = system.mass_values.copy()
+        self._diffusivity: float | Diffusivity = 0.0
 
-    def __call__(self, v: Array, diffusivity: float, out: Array) -> None:
+    def __call__(self, v: Array, diffusivity: float | Diffusivity, out: Array) -> None:
         """Write the entries for a drift at the points."""
         g = self._system.elements
         if diffusivity != self._diffusivity:
             self._diffusivity = np.nan  # until all is written
-            np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
-            self._constant += g.mass_values
+            if isinstance(diffusivity, Diffusivity):
+                self._constant[:] = g.mass_values
+                self._system.diffusion_values(diffusivity.values(), self._scale, self._constant)
+            else:
+                np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
+                self._constant += g.mass_values
             self._diffusivity = diffusivity
         self._system.advection_values(v, -self._scale, self._constant, out=out)
 
@@ -216,12 +262,17 @@ class GalerkinProducts:
         g = self._system
         self._add(u, z, g.cell_dofs, g.basis_values, g.basis_gradients, self._sum)
 
-    def collect(self, values: Callable[[], Array] | None = None) -> Array:
+    def collect(self) -> Array:
         """Derivative in the drift's values, ``(N, d)``; starts anew from zero."""
         g = self._system
         result = g.pull_back(self._sum * g.reference_weights[:, None], g.cofactor)
         self._sum[:] = 0.0
         return result
+
+
+def applied(D: Array, slopes: Array) -> Array:
+    """``D`` ``(N,)`` or ``(N, d, d)`` times vectors ``(N, d)``."""
+    return D[:, None] * slopes if D.ndim == 1 else np.einsum("nkl,nl->nk", D, slopes)
 
 
 def check_discretization(

@@ -6,9 +6,10 @@ density stays positive (``discretization.limiter``). Where the density is resolv
 way.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
+
+from mpi4py import MPI
 
 import numpy as np
 from dolfinx import fem
@@ -24,10 +25,13 @@ from fpcontrol.discretization.base import (
     TimeScheme,
 )
 from fpcontrol.discretization.cell_edges import CellEdges, edge_rule
+from fpcontrol.discretization.diffusion import Diffusivity, values_of
 from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.galerkin import Galerkin, GalerkinSystem
 from fpcontrol.discretization.limiter import CellDrift, Limiter
-from fpcontrol.discretization.monotone import Monotone, MonotoneSystem
+from fpcontrol.discretization.monotone import LEAST, Monotone, MonotoneSystem
+from fpcontrol.noise import Noise
+from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
 
 
@@ -140,7 +144,22 @@ class LimitedSystem(SemiDiscretization):
         """The stiffness matrix. Collective at first use."""
         return self.high.stiffness
 
-    def moser_values(self, potential: Array, rho: Array, diffusivity: float) -> Array:
+    def noise_values(self, noise: Noise, t: float) -> tuple[Array, Array]:
+        """Galerkin's, for both steps. Collective.
+
+        Raises:
+            ValueError: On all ranks, as ``Monotone``.
+        """
+        D, drift = self.high.noise_values(noise, t)
+        if D.ndim > 1:
+            raise ValueError(
+                f"{noise} is of an axis each, or a matrix: Limited() has fluxes along edges, which "
+                "are positive for a number at each place only. Use Galerkin()."
+            )
+        top = reduced(self.comm, np.array(D.max(initial=0.0)), MPI.MAX)
+        return np.maximum(D, LEAST * float(top)), drift
+
+    def moser_values(self, potential: Array, rho: Array, diffusivity: float | Diffusivity) -> Array:
         """Galerkin's: the limited step follows the line where it is not limited."""
         return self.high.moser_values(potential, rho, diffusivity)
 
@@ -177,16 +196,18 @@ class LimitedSystem(SemiDiscretization):
         """New collection of products, empty."""
         return LimitedProducts(self)
 
-    def cell_drift(self, v: Array, diffusivity: float) -> CellDrift:
+    def cell_drift(self, v: Array, diffusivity: float | Diffusivity) -> CellDrift:
         """What the limiter wants to know of a drift ``v (N, d)``."""
         g, shape = self.elements, self.cell_edges.own.shape
         p = self.low.peclet(v, diffusivity).reshape(shape)
+        D = values_of(diffusivity)
+        D = D.reshape(shape) if isinstance(D, np.ndarray) else D
         leaving, entering = self.low.flux.both(p)
         return CellDrift(
             np.ascontiguousarray(v.T, dtype=float).reshape(g.dimension, *shape),
-            diffusivity,
-            diffusivity * leaving,
-            diffusivity * entering,
+            D.mean(axis=0) if isinstance(D, np.ndarray) else np.full(shape[1], D),
+            D * leaving,
+            D * entering,
             lambda: -np.array(self.low.flux.slopes(p)),
         )
 
@@ -213,10 +234,10 @@ class LimitedProducts:
         """Take in a product of Galerkin's operator."""
         self.high.add(u, z, stage)
 
-    def collect(self, values: Callable[[], Array]) -> Array:
+    def collect(self) -> Array:
         """Derivative in the drift's values, ``(N, d)``; starts anew from zero."""
-        result = self.share * self.high.collect(values)
-        result += self.low.collect(values)
+        result = self.share * self.high.collect()
+        result += self.low.collect()
         result += self.of_v.reshape(len(self.of_v), -1).T
         result += self.of_p.ravel()[:, None] * self._edges.vectors
         self.of_v[:], self.of_p[:] = 0.0, 0.0

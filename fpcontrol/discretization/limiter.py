@@ -57,14 +57,14 @@ class CellDrift:
 
     Attributes:
         values: v at the middles by component, ``(d, E, n_cells)``.
-        diffusivity: D.
+        diffusivity: D, means over the cells, ``(n_cells,)``.
         leaving: :math:`D B(-p)`.
         entering: :math:`D B(p)`.
         make_slopes: Gives ``slopes``.
     """
 
     values: Array
-    diffusivity: float
+    diffusivity: Array
     leaving: Array
     entering: Array
     make_slopes: Callable[[], Array]
@@ -174,7 +174,7 @@ class Limiter:
         along = np.einsum("nd,nd->n", dv, self._edges.vectors).reshape(v.leaving.shape)
         turned = CellDrift(
             np.ascontiguousarray(dv.T).reshape(v.values.shape),
-            0.0,
+            np.zeros_like(v.diffusivity),
             v.slopes[0] * along,
             -v.slopes[1] * along,
             v.make_slopes,

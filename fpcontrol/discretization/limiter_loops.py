@@ -26,7 +26,7 @@ def cell_fluxes(d: int) -> Callable[..., None]:
         own, shares: Weights of the cells' edges, with their signs, and of the positive method.
         v: Drift, ``(d, E, n_cells)``.
         leaving, entering: ``D B(-p)``, ``D B(p)``, ``(E, n_cells)``.
-        D, dt: Diffusivity, time step.
+        D, dt: Diffusivity of the cells, time step.
         change, y, low: ``high - rho``, the mean over the step, the positive density, local.
     """
     n, edges = d + 1, d * (d + 1) // 2
@@ -45,7 +45,7 @@ def cell_fluxes(d: int) -> Callable[..., None]:
         v: Any,
         leaving: Any,
         entering: Any,
-        D: float,
+        D: Any,
         dt: float,
         change: Any,
         y: Any,
@@ -66,7 +66,7 @@ def cell_fluxes(d: int) -> Callable[..., None]:
                 a, b = pairs[e, 0], pairs[e, 1]
                 i, j = dofs[a, c], dofs[b, c]
                 flux = leaving[e, c] * low[i] - entering[e, c] * low[j]
-                flow = dt * own[e, c] * (flux - D * (y[i] - y[j]))
+                flow = dt * own[e, c] * (flux - D[c] * (y[i] - y[j]))
                 r[a] += flow
                 r[b] -= flow
                 cut[e] = -dt * (own[e, c] - shares[e, c]) * flux
@@ -115,7 +115,7 @@ def cell_fluxes_transposed(d: int) -> Callable[..., None]:
         leaving: Any,
         entering: Any,
         slopes: Any,
-        D: float,
+        D: Any,
         dt: float,
         y: Any,
         low: Any,
@@ -157,8 +157,8 @@ def cell_fluxes_transposed(d: int) -> Callable[..., None]:
                     speeds += slope[m] * v[m, e, c]
                     of_v[m, e, c] += q * slope[m]
                 both = 0.5 * dt * weight * speeds
-                of_y[i] += both - dt * D * own[e, c] * gap
-                of_y[j] += both + dt * D * own[e, c] * gap
+                of_y[i] += both - dt * D[c] * own[e, c] * gap
+                of_y[j] += both + dt * D[c] * own[e, c] * gap
 
     return add
 

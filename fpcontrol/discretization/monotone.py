@@ -19,9 +19,10 @@ References:
 
 import functools
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
+
+from mpi4py import MPI
 
 import numpy as np
 from dolfinx import fem
@@ -30,9 +31,12 @@ from petsc4py import PETSc
 
 from fpcontrol.discretization import flux_functions, kernels
 from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, TimeScheme
+from fpcontrol.discretization.diffusion import Diffusivity, values_of
 from fpcontrol.discretization.edges import Edges
 from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.restoration import MultiplicativeRestoration
+from fpcontrol.noise import SHARES, Noise
+from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 # Share of edge weights that may be cut off before it is said aloud: the error is in proportion.
@@ -45,6 +49,8 @@ REMEDY = {
 }
 # Newton steps at most; three are enough from the flux of the logarithmic mean.
 NEWTON = 50
+# D of an edge over the largest, at least: without noise the method is an upwind one.
+LEAST = 1e-14
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,40 @@ class MonotoneSystem(SemiDiscretization):
         kernels.add_edges(self.slots, w, w, values)
         return self.elements.matrix(values).mat
 
-    def moser_values(self, potential: Array, rho: Array, diffusivity: float) -> Array:
+    def noise_values(self, noise: Noise, t: float) -> tuple[Array, Array]:
+        r"""D of the edges ``(N,)``, and the drift that noise adds along them ``(N, d)``.
+
+        Collective. With D the logarithmic mean of the ends and
+        :math:`c\cdot t_e = s\,(D_i - D_j)`, s = 1 for Ito, 1/2 for Stratonovich, nodal values of
+        :math:`D^{-s}` have no flux, to round-off where ``flux="bernoulli"``. For the divergence
+        form D is the mean of the cells at an edge, and :math:`c = 0`.
+
+        Raises:
+            ValueError: On all ranks, as ``Noise.values``, and for matrices: of their fluxes along
+                edges some would be against the gradient, and the density negative.
+        """
+        e, cells, share = self.edges, self.cell_noise, SHARES[noise.interpretation]
+        by_nodes = share and noise.by_place
+        with collective_errors(self.comm):
+            sigma = (cells.corners if by_nodes else cells.middles)(noise, t)
+            if sigma.ndim > (2 if by_nodes else 1):
+                raise ValueError(
+                    f"{noise} is of an axis each, or a matrix: Monotone() has fluxes along edges, "
+                    "which are positive for a number at each place only. Use Galerkin()."
+                )
+        if not by_nodes:
+            D, drift = e.mean(0.5 * sigma**2), np.zeros_like(self.points)
+        else:
+            nodes = np.zeros(self.elements.n_local)
+            nodes[self.elements.dofs] = 0.5 * sigma**2
+            one, two = nodes[e.ends]
+            D = logarithmic_mean(one, two)
+            squares = np.einsum("nd,nd->n", e.vectors, e.vectors)
+            drift = (share * (one - two) / squares)[:, None] * e.vectors
+        top = reduced(self.comm, np.array(D.max(initial=0.0)), MPI.MAX)
+        return np.maximum(D, LEAST * float(top)), drift
+
+    def moser_values(self, potential: Array, rho: Array, diffusivity: float | Diffusivity) -> Array:
         r"""Drift along the edges with the flux of a potential, ``(N, d)``.
 
         p solves :math:`D\,[B(-p)\rho_i - B(p)\rho_j] = \phi_j - \phi_i` by Newton's method; the
@@ -181,14 +220,13 @@ class MonotoneSystem(SemiDiscretization):
         Raises:
             ValueError: For D = 0, where no edge flux has a drift.
         """
-        if not diffusivity > 0.0:
+        D = values_of(diffusivity)
+        if not np.all(D > 0.0):
             raise ValueError("sigma = 0: Monotone() needs noise; use Galerkin() for this flow.")
         i, j = self.edges.ends
         one, two = rho[i], rho[j]
-        wanted = (potential[j] - potential[i]) / diffusivity
-        ratio = np.log(two / one)
-        mean = np.where(np.abs(ratio) < 1e-6, 0.5 * (one + two), (two - one) / _nonzero(ratio))
-        p = ratio + wanted / mean
+        wanted = (potential[j] - potential[i]) / D
+        p = np.log(two / one) + wanted / logarithmic_mean(one, two)
         for _ in range(NEWTON):
             (leaving, entering), (back, forth) = self.flux.both(p), self.flux.slopes(p)
             value = leaving * one - entering * two - wanted
@@ -198,7 +236,7 @@ class MonotoneSystem(SemiDiscretization):
                 break
         vectors = self.edges.vectors
         lengths = np.einsum("nd,nd->n", vectors, vectors)
-        return (p * diffusivity / lengths)[:, None] * vectors
+        return (p * D / lengths)[:, None] * vectors
 
     def divisors(self, rho: Array) -> Array:
         """Values at the nodes."""
@@ -219,9 +257,9 @@ class MonotoneSystem(SemiDiscretization):
         """Transpose of ``at_points``, owned entries. Collective."""
         return self._assembled(0.5 * s, 0.5 * s)
 
-    def peclet(self, v: Array, diffusivity: float) -> Array:
+    def peclet(self, v: Array, diffusivity: float | Diffusivity) -> Array:
         r""":math:`p = v\cdot t/D` of the edges, ``(N,)``."""
-        return np.einsum("nd,nd->n", v, self.edges.vectors) / diffusivity
+        return np.einsum("nd,nd->n", v, self.edges.vectors) / values_of(diffusivity)
 
     @property
     def clipped(self) -> float:
@@ -229,12 +267,14 @@ class MonotoneSystem(SemiDiscretization):
         return self.edges.clipped
 
     def cell_peclet(
-        self, v: Array, diffusivity: float, first: int = 0, every: int = 1
+        self, v: Array, diffusivity: float | Diffusivity, first: int = 0, every: int = 1
     ) -> tuple[Array, Array]:
         r""":math:`|p|/2 = |v\cdot t|/(2 D)` of some of the edges, and their volumes."""
         rows = slice(first, None, every)
         along = np.einsum("nd,nd->n", v[rows], self.edges.vectors[rows])
-        return np.abs(along) / (2.0 * diffusivity), self.point_weights[rows]
+        D = values_of(diffusivity)
+        own = D[rows] if isinstance(D, np.ndarray) else D
+        return np.abs(along) / (2.0 * own), self.point_weights[rows]
 
     def filler(self, scale: float) -> "MonotoneFiller":
         r"""Fills :math:`M + \mathrm{scale}\,N`."""
@@ -285,11 +325,11 @@ class MonotoneFiller:
     def __init__(self, system: MonotoneSystem, scale: float) -> None:
         self._system, self._scale = system, scale
 
-    def __call__(self, v: Array, diffusivity: float, out: Array) -> None:
+    def __call__(self, v: Array, diffusivity: float | Diffusivity, out: Array) -> None:
         """Write the entries for a drift at the middles of the edges."""
         system = self._system
         p = system.peclet(v, diffusivity)
-        weights = self._scale * diffusivity * system.edges.weights
+        weights = self._scale * values_of(diffusivity) * system.edges.weights
         out[:] = system.mass_values
         leaving, entering = system.flux.both(p)
         kernels.add_edges(system.slots, weights * leaving, weights * entering, out)
@@ -305,37 +345,42 @@ class MonotoneProducts:
     """
 
     def __init__(self, system: MonotoneSystem) -> None:
-        self._system, self._diffusivity = system, 0.0
+        self._system = system
+        self._stage: StageDrift | None = None
         n = len(system.points)
         self._at_i, self._at_j, self._result = np.zeros(n), np.zeros(n), np.zeros(n)
 
     def add(self, u: Array, z: Array, stage: StageDrift) -> None:
         """Take in the product of two local arrays at a stage."""
-        if stage.diffusivity != self._diffusivity:
-            if self._diffusivity:
-                self._close(stage.values)
-            self._diffusivity = stage.diffusivity
+        if self._stage is None or stage.diffusivity != self._stage.diffusivity:
+            self._close()
+            self._stage = stage
         i, j = self._system.edges.ends
         kernels.edge_products(i, j, u, z, self._at_i, self._at_j)
 
-    def collect(self, values: Callable[[], Array]) -> Array:
+    def collect(self) -> Array:
         """Derivative in the drift's values, ``(N, d)``; starts anew from zero."""
-        if self._diffusivity:
-            self._close(values)
-        self._diffusivity = 0.0
+        self._close()
+        self._stage = None
         e = self._system.edges
         result = (self._result * e.weights)[:, None] * e.vectors
         self._result[:] = 0.0
         return result
 
-    def _close(self, values: Callable[[], Array]) -> None:
-        system = self._system
-        p = system.peclet(values(), self._diffusivity)
+    def _close(self) -> None:
+        system, stage = self._system, self._stage
+        if stage is None:
+            return
+        p = system.peclet(stage.values(), stage.diffusivity)
         back, forth = system.flux.slopes(p)
         self._result += back * self._at_i + forth * self._at_j
         self._at_i[:], self._at_j[:] = 0.0, 0.0
 
 
-def _nonzero(values: Array) -> Array:
-    """Values with ones for zeros."""
-    return np.where(values == 0.0, 1.0, values)
+def logarithmic_mean(one: Array, two: Array) -> Array:
+    """``(two - one) / log(two / one)`` of what is not negative; zero where either is."""
+    small = np.minimum(one, two) <= 0.0
+    ratio = np.log(np.where(small, 1.0, two) / np.where(small, 1.0, one))
+    near = np.abs(ratio) < 1e-6
+    mean = np.where(near, 0.5 * (one + two), (two - one) / np.where(near, 1.0, ratio))
+    return np.where(small, 0.0, mean)

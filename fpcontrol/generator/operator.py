@@ -17,13 +17,13 @@ from mpi4py import MPI
 import numpy as np
 from petsc4py import PETSc
 
-from fpcontrol.discretization.base import SemiDiscretization
+from fpcontrol.discretization.base import SemiDiscretization, driven
+from fpcontrol.discretization.diffusion import NoiseSampler, size_of
 from fpcontrol.discretization.limited import LimitedSystem
 from fpcontrol.discretization.neumann import Parts
 from fpcontrol.drift.base import Drift
 from fpcontrol.drift.sampling import sample
 from fpcontrol.linalg.linear_solvers import LinearSolver
-from fpcontrol.noise import Noise
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
 
@@ -41,7 +41,7 @@ class Generator:
     Args:
         system: The discretization in space, with its walls.
         drift: Steady.
-        noise: Constant in time.
+        sampler: Of a noise that is constant in time.
 
     Raises:
         ValueError: On all ranks, for a drift or noise that depends on time, for a method that is
@@ -52,27 +52,30 @@ class Generator:
         matrix: N.
     """
 
-    def __init__(self, system: SemiDiscretization, drift: Drift, noise: Noise) -> None:
+    def __init__(self, system: SemiDiscretization, drift: Drift, sampler: NoiseSampler) -> None:
         if isinstance(system, LimitedSystem):
             raise ValueError(
                 "discretization = Limited() is not linear in the density and has no operator of "
                 "its own; give the equation fpc.Galerkin(1) or fpc.Monotone()."
             )
-        if not noise.steady:
-            raise ValueError("sigma is a function of time; give a number: nothing here has a time.")
+        if not sampler.noise.steady:
+            raise ValueError(
+                f"{sampler.noise} depends on time; give a number or sigma(x): nothing here has one."
+            )
         if not drift.steady:
             raise ValueError(
                 "The drift may depend on time, and nothing here has one; if it does not, say so: "
                 "fpc.drift.Steady(f) with f(x)."
             )
         self.system, self.elements = system, system.elements
-        g, D = system.elements, noise.diffusivity(0.0)
-        self._v, self._diffusivity = sample(drift, 0.0, system), D
+        g, D = system.elements, sampler.at(0.0)
+        v = sample(drift, 0.0, system)
+        self._diffusivity = size_of(D)
         own = g.sparsity.diagonal()[: g.n_owned]
         cells = g.sum(float((g.stiffness_values[own] / g.mass_values[own]).sum()))
-        scale = FAR * g.index_map.size_global / (D * cells)
+        scale = FAR * g.index_map.size_global / (self._diffusivity * cells)
         values = np.empty(g.sparsity.size)
-        system.filler(scale)(self._v, D, values)
+        system.filler(scale)(driven(0, lambda: v, D).values(), D, values)
         values -= system.mass_values
         values /= scale
         self.values, self.matrix = values, g.matrix(values).mat

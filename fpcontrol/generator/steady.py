@@ -10,6 +10,7 @@ from dolfinx import fem
 from dolfinx.mesh import MeshTags
 
 from fpcontrol.discretization.base import SemiDiscretization
+from fpcontrol.discretization.diffusion import NoiseSampler
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.neumann import Parts
 from fpcontrol.discretization.sets import Where, dofs_of
@@ -39,10 +40,11 @@ class SteadyProblems:
     elements: Elements
     drift: Drift
     noise: Noise
+    _sampler: NoiseSampler
 
     @functools.cached_property
     def _generator(self) -> Generator:
-        return Generator(self.system, self.drift, self.noise)
+        return Generator(self.system, self.drift, self._sampler)
 
     def stationary(self) -> fem.Function:
         r"""The density of mass 1 that stays, :math:`N\rho = 0`, for any steady drift. Collective.

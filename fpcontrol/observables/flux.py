@@ -2,7 +2,8 @@ r"""Flux of mass through facets, on walls or inside.
 
 .. math:: \int_F (v\rho - D\nabla\rho)\cdot n\,dS
 
-On a facet between two cells the slopes of both enter with equal weights.
+with what noise adds to the drift where it depends on place (``noise``). On a facet between two
+cells the slopes of both enter with equal weights.
 """
 
 from collections.abc import Callable, Hashable
@@ -12,6 +13,7 @@ import numpy as np
 from dolfinx.mesh import MeshTags, exterior_facet_indices
 
 from fpcontrol.discretization.boundary import Boundary, FacetQuadrature
+from fpcontrol.discretization.galerkin import applied
 from fpcontrol.discretization.sets import Where, facets_of
 from fpcontrol.observables.base import Evaluation, Observable, Setting
 from fpcontrol.parallel.errors import collective_errors
@@ -77,6 +79,9 @@ class _Flux(Evaluation):
         self._x.flags.writeable = False
         values, slopes = points.tabulate(setting.elements.space)
         self._values, self._slopes = values, slopes
+        self._drift = np.zeros(len(self._x))
+        if not setting.noise.uniform and setting.noise.steady:
+            self._see_noise(0.0)
         self._dofs = setting.elements.space.dofmap.list[points.cells]
         self._piece: Hashable | None = None
         self._along = np.empty(0)
@@ -92,10 +97,20 @@ class _Flux(Evaluation):
                 )
             self._along = np.einsum("nd,nd->n", v, self._points.normals)
             self._piece = piece
-        D = setting.noise.diffusivity(t)
+        D = setting.noise.diffusivity(t) if setting.noise.uniform else 1.0
+        if not (setting.noise.uniform or setting.noise.steady):
+            self._see_noise(t)
         density = np.einsum("ni,ni->n", self._values, own)
         slope = np.einsum("ni,ni->n", self._slopes, own)
-        return np.array([self._weights @ (self._along * density - D * slope)])
+        return np.array([self._weights @ ((self._along + self._drift) * density - D * slope)])
+
+    def _see_noise(self, t: float) -> None:
+        """What noise adds to the drift along the normals, and slopes of the basis along D n."""
+        setting, points = self._setting, self._points
+        D, drift = setting.system.cell_noise.in_cells(setting.noise, t, points.cells, self._x)
+        self._drift = np.einsum("nd,nd->n", drift, points.normals)
+        space = setting.elements.space
+        self._slopes = points.tabulate(space, applied(D, points.normals))[1]
 
     def value(self, t: float, rho: Array, sums: Array) -> float:
         return float(sums[0])

@@ -13,6 +13,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.discretization.base import SemiDiscretization, StageDrift
+from fpcontrol.discretization.diffusion import size_of
 from fpcontrol.discretization.sparsity import Matrix
 from fpcontrol.linalg.buffers import BufferCache
 from fpcontrol.linalg.linear_solvers import Fill, LinearSolver
@@ -155,7 +156,7 @@ class Operators:
         if self._system.absorbing:
             operator.leaving = self._system.absorbing.close(operator.matrix.values)
         operator.matrix.update()
-        operator.fill = self._fill_for(self._courant(v), stage.diffusivity)
+        operator.fill = self._fill_for(self._courant(v), size_of(stage.diffusivity))
         self.made += 1
 
     def _courant(self, v: Array) -> float:

@@ -24,7 +24,8 @@ import numpy as np
 
 from fpcontrol.discretization import kernels
 from fpcontrol.discretization.absorbing import shared
-from fpcontrol.discretization.base import SemiDiscretization
+from fpcontrol.discretization.base import SemiDiscretization, StageDrift
+from fpcontrol.discretization.diffusion import Diffusivity
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.stepping.schemes import SDIRK2, Scheme
 from fpcontrol.typing import Array
@@ -48,8 +49,8 @@ OPPOSITE, AUDIBLE, ON_END = -0.9, 0.01, 3
 
 PACKAGE = str(Path(__file__).parents[1])
 
-# For step n (from level n to n + 1): the drift at the discretization's points, (N, d), and D.
-Transport = Callable[[int], tuple[Array, float]]
+# For step n (from level n to n + 1): what drives it.
+Transport = Callable[[int], StageDrift]
 
 
 class Watch:
@@ -252,8 +253,11 @@ class Watch:
         if g.comm.rank == owner:
             x = g.space.tabulate_dof_coordinates()[i, : g.dimension]
         x = g.comm.bcast(x, root=owner)
-        v, D = self._transport(max(n - 1, 0))
+        stage = self._transport(max(n - 1, 0))
+        v, D = stage.values(), stage.diffusivity
         length, speed = cell_along_drift(self._system, x, v)
+        if isinstance(D, Diffusivity):
+            D = D.near(x, v)
         peclet = speed * length / (2.0 * D)
         place = np.array2string(x, precision=4, suppress_small=True)
         if peclet > 1.0:
