@@ -150,7 +150,7 @@ def test_what_is_not_offered_says_so():
     message = raised(ValueError, lambda: fpc.FokkerPlanck(mesh, zero, 1.0, interpretation="Ito"))
     assert message.startswith("interpretation = 'Ito'") and "stratonovich" in message
     equation = fpc.FokkerPlanck(mesh, zero, lambda t, x: 1.0 + t * x[:, 0])
-    assert "depends on time" in raised(ValueError, equation.stationary)
+    assert "sigma is a function of time" in raised(ValueError, equation.stationary)
     uniform = fpc.density.uniform(mesh, 1)
     problem = fpc.TrackingProblem(
         fpc.MoserFlow(uniform, uniform, 1.0, region(mesh, 1.0, 1.0)),

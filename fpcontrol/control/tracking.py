@@ -361,13 +361,12 @@ class TrackingProblem:
             drift,
             self.sigma,
             steps or self.steps,
-            interpretation=self.interpretation,
             start=start,
             running_weight=self.running_weight,
             terminal_weight=self.terminal_weight,
             decay=self.decay,
             objectives=self.objectives,
-            **options,
+            **({"interpretation": self.interpretation} | options),
         )
 
     def fingerprint(self) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Generator:
             )
         if not sampler.noise.steady:
             raise ValueError(
-                f"{sampler.noise} depends on time; give a number or sigma(x): nothing here has one."
+                "sigma is a function of time; give a number or sigma(x): nothing here has a time."
             )
         if not drift.steady:
             raise ValueError(
