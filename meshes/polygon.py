@@ -23,7 +23,10 @@ BOUNDARY_EDGE = 0.75
 
 
 def triangulate(
-    corners: NDArray[np.float64], cell_size: float, sides: Sequence[str]
+    corners: NDArray[np.float64],
+    cell_size: float,
+    sides: Sequence[str],
+    holes: Sequence[tuple[NDArray[np.float64], str]] = (),
 ) -> tuple[Mesh, MeshTags, dict[str, int]]:
     """Triangles of one size in a simple polygon, by gmsh's frontal Delaunay algorithm.
 
@@ -31,6 +34,7 @@ def triangulate(
         corners: Corners in order, shape ``(n, 2)``, the first not repeated.
         cell_size: Length of the edges inside.
         sides: Name of the side that starts at each corner.
+        holes: Corners of each hole, and the name of its sides.
 
     Returns:
         The mesh, the tags of its boundary facets, and the tag of each name, from 1.
@@ -39,7 +43,9 @@ def triangulate(
         OSError: If gmsh is not installed or a library that it needs is missing.
     """
     gmsh = _load_gmsh()
-    names = {name: tag for tag, name in enumerate(dict.fromkeys(sides), start=1)}
+    loops = [(corners, sides), *((hole, [name] * len(hole)) for hole, name in holes)]
+    every = [name for _, named in loops for name in named]
+    names = {name: tag for tag, name in enumerate(dict.fromkeys(every), start=1)}
     gmsh.initialize(readConfigFiles=False, interruptible=False)
     try:
         for option, value in {
@@ -51,16 +57,22 @@ def triangulate(
         }.items():
             gmsh.option.setNumber(option, value)
         geometry, model = gmsh.model.geo, gmsh.model
-        points = [geometry.addPoint(x, y, 0.0) for x, y in corners]
-        lines = [geometry.addLine(*ends) for ends in zip(points, np.roll(points, -1), strict=True)]
-        surface = geometry.addPlaneSurface([geometry.addCurveLoop(lines)])
+        lines, curves, lengths = [], [], []
+        for ring, _ in loops:
+            points = [geometry.addPoint(x, y, 0.0) for x, y in ring]
+            ends = zip(points, np.roll(points, -1), strict=True)
+            around = [geometry.addLine(*pair) for pair in ends]
+            lines += around
+            curves.append(geometry.addCurveLoop(around))
+            lengths.append(np.linalg.norm(np.roll(ring, -1, axis=0) - ring, axis=1))
+        surface = geometry.addPlaneSurface(curves)
         geometry.synchronize()
-        lengths = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1)
-        pieces = np.maximum(1, np.rint(lengths / (BOUNDARY_EDGE * cell_size))).astype(int)
+        size = BOUNDARY_EDGE * cell_size
+        pieces = np.maximum(1, np.rint(np.concatenate(lengths) / size)).astype(int)
         for line, count in zip(lines, pieces, strict=True):
             model.mesh.setTransfiniteCurve(line, count + 1)
         for name, tag in names.items():
-            named = [line for line, side in zip(lines, sides, strict=True) if side == name]
+            named = [line for line, side in zip(lines, every, strict=True) if side == name]
             model.addPhysicalGroup(1, named, tag, name)
         model.addPhysicalGroup(2, [surface], 1, "inside")
         model.mesh.generate(2)

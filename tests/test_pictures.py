@@ -92,7 +92,8 @@ def test_axes_are_drawn_into(dim):
     if WORLD.rank == 0:  # those of rank 0 are enough
         figure = Figure()
         *axes, ax = figure.subplots(1, n + 1)
-    assert fpc.plotting.density(result.problem.reference.goal, ax=ax) is figure
+    at = 0.5 if dim == 3 else None
+    assert fpc.plotting.density(result.problem.reference.goal, ax=ax, at=at) is figure
     assert fpc.plotting.tracking(result, times=2, axes=axes) is figure
     assert figure is None or all(ax.has_data() for ax in axes)
 
@@ -132,7 +133,8 @@ def test_coordinates_have_names_and_units():
 @pytest.mark.parallel([1, 2])
 @pytest.mark.parametrize(("at", "name"), [(None, "z = 0.5 m"), (0.25, "z = 0.25 m")])
 def test_slice_is_named(at, name):
-    figure = fpc.plotting.density(bump(cube(WORLD, 3, 4), 1, 0.3), unit="m", at=at, title="goal")
+    goal = bump(cube(WORLD, 3, 4), 1, 0.3)
+    figure = fpc.plotting.density(goal, unit="m", at=at or 0.5, title="goal")
     result = tracked(dim=3, n=2)
     panels = fpc.plotting.tracking(result, times=2, unit="m", at=at)
     if figure:
@@ -169,7 +171,7 @@ def test_negative_values_are_marked_and_told(dim):
     positive, negative = bump(cube(WORLD, dim, 8), 1, 0.3), hollow(dim)
     least = WORLD.allreduce(float(negative.x.array.min()), op=min)
     for rho, expected in ((positive, False), (negative, True)):
-        figure = fpc.plotting.density(rho)
+        figure = fpc.plotting.density(rho, at=(0.5, 0.5, 0.5) if dim == 3 else None)
         if figure:
             notes = [text for text in texts(figure) if "negative on" in text]
             assert (len(notes) == 1) == expected

@@ -1,4 +1,4 @@
-"""Pictures of densities and of results, drawn on rank 0 with matplotlib but without pyplot.
+"""Pictures and films of densities and of results, by matplotlib on rank 0, without pyplot.
 
 Importing this package, or drawing with it, neither loads pyplot nor chooses a backend: that is left
 to the program, as are matplotlib's settings (style sheets, ``rcParams``), which pictures follow.
@@ -10,7 +10,8 @@ format of the suffix and whole or not at all. Axes to draw into can be handed ov
 """
 
 from fpcontrol.plotting.densities import density
+from fpcontrol.plotting.moving import animation
 from fpcontrol.plotting.over_time import observables
 from fpcontrol.plotting.tracked import convergence, error_over_time, tracking
 
-__all__ = ["convergence", "density", "error_over_time", "observables", "tracking"]
+__all__ = ["animation", "convergence", "density", "error_over_time", "observables", "tracking"]

@@ -20,6 +20,7 @@ from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.plotting.picture import VERMILION
 from fpcontrol.typing import Array
 
+NAMES = "xyz"  # of coordinates
 SLICE = 160  # points along each side of the slice through a 3-D domain
 NEGATIVE = 1e-9  # of the largest value: what is nearer to zero is round-off, or the solver's error
 TICKS = 4  # of a scale of colours, beside zero
@@ -64,26 +65,33 @@ class Canvas:
     Args:
         space: Lagrange space.
         unit: Of length, for the labels.
-        at: Third coordinate of the slice through a 3-D domain; its middle unless given.
+        at: Coordinate of the slice through a 3-D domain; its middle unless given.
+        across: Number of that coordinate.
+
+    Attributes:
+        plane: Numbers of the coordinates that are drawn.
+        extent: Their smallest and largest values.
 
     Raises:
         ValueError: On all ranks, if ``at`` is outside the domain, or the domain is not 3-D.
     """
 
-    def __init__(self, space: fem.FunctionSpace, unit: str = "", at: float | None = None) -> None:
+    def __init__(
+        self, space: fem.FunctionSpace, unit: str = "", at: float | None = None, across: int = 2
+    ) -> None:
         self._g = g = Elements(space)
         self.dimension, self.comm, self.unit = g.dimension, g.comm, unit
-        x = g.mesh.geometry.x[:, : g.dimension]
-        low = reduced(g.comm, x.min(axis=0, initial=np.inf), MPI.MIN)
-        high = reduced(g.comm, x.max(axis=0, initial=-np.inf), MPI.MAX)
-        self.extent = low, high
+        self.across, self.plane = across, [k for k in range(g.dimension) if k != across]
+        low, high = bounds(g)
+        self.extent = low[self.plane], high[self.plane]
         self.slice_at: float | None = None
         if at is not None and g.dimension != 3:
             raise ValueError(f"at = {at!r} names a slice, and this domain is {g.dimension}-D.")
         if g.dimension == 3:
-            self.slice_at = float(0.5 * (low[2] + high[2]) if at is None else at)
-            if not low[2] <= self.slice_at <= high[2]:
-                raise ValueError(f"at = {at!r} must be from {low[2]:g} to {high[2]:g}.")
+            lowest, highest = low[across], high[across]
+            self.slice_at = float(0.5 * (lowest + highest) if at is None else at)
+            if not lowest <= self.slice_at <= highest:
+                raise ValueError(f"at = {at!r} must be from {lowest:g} to {highest:g}.")
             self._prepare_slice()
         else:
             self._prepare_cells()
@@ -91,13 +99,15 @@ class Canvas:
     @property
     def aspect(self) -> float:
         """Height over width."""
-        low, high = self.extent
-        return float((high[1] - low[1]) / (high[0] - low[0])) if self.dimension > 1 else 1.0
+        sides = self.extent[1] - self.extent[0]
+        return float(sides[1] / sides[0]) if self.dimension > 1 else 1.0
 
     @property
     def slice_name(self) -> str:
         """Such as ``z = 0.5``; empty unless a slice is drawn."""
-        return "" if self.slice_at is None else f"z = {self.slice_at:.4g} {self.unit}".rstrip()
+        if self.slice_at is None:
+            return ""
+        return f"{NAMES[self.across]} = {self.slice_at:.4g} {self.unit}".rstrip()
 
     @property
     def density_label(self) -> str:
@@ -141,7 +151,7 @@ class Canvas:
                 interpolation="nearest",
                 origin="lower",
                 extent=(low[0], high[0], low[1], high[1]),
-                cmap=_colors(),
+                cmap=density_colors(),
                 norm=norm,
             )
             _limit(ax, low, high)
@@ -152,7 +162,7 @@ class Canvas:
             np.maximum(sample.values, 0.0),
             shading="gouraud",
             rasterized=True,
-            cmap=_colors(),
+            cmap=density_colors(),
             norm=norm,
         )
         if sample.is_negative:
@@ -171,19 +181,34 @@ class Canvas:
         suffix = f" ({self.unit})" if self.unit else ""
         ax.xaxis.set_major_locator(MaxNLocator(4, steps=STEPS))
         ax.tick_params(labelbottom=name_x, labelleft=name_y)
+        names = [NAMES[k] + suffix for k in self.plane]
         if name_x:
-            ax.set_xlabel(f"x{suffix}")
+            ax.set_xlabel(names[0])
         if self.dimension > 1:
             ax.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
             if name_y:
-                ax.set_ylabel("\n".join(filter(None, [row, f"y{suffix}"])))
+                ax.set_ylabel("\n".join(filter(None, [row, names[1]])))
 
     def colorbar(
-        self, image: ScalarMappable, axes: list[Axes], samples: list[Sample], **place: Any
+        self,
+        image: ScalarMappable,
+        axes: list[Axes],
+        *,
+        below: bool = False,
+        above: bool = False,
+        **place: Any,
     ) -> None:
-        """Scale of the colours of a map, with ticks that keep apart. On rank 0."""
+        """Scale of the colours of a map, with ticks that keep apart. On rank 0.
+
+        Args:
+            image: What has the colours.
+            axes: Where they are.
+            below: Whether some values are negative.
+            above: Whether some values are above the scale.
+            place: Of matplotlib's ``colorbar``.
+        """
         norm, figure = image.norm, axes[0].figure
-        extend = "min" if any(sample.is_negative for sample in samples) else "neither"
+        extend = {(1, 0): "min", (0, 1): "max", (1, 1): "both"}.get((below, above), "neither")
         bar = figure.colorbar(image, ax=axes, extend=extend, label=self.density_label, **place)
         if isinstance(norm, PowerNorm):
             bar.locator = FixedLocator(_even_ticks(float(norm.vmax or 1.0), norm.gamma))
@@ -219,7 +244,8 @@ class Canvas:
     def _prepare_slice(self) -> None:
         low, high = self.extent
         x, y = np.meshgrid(*(np.linspace(low[k], high[k], SLICE) for k in (0, 1)))
-        self._points = np.column_stack([x.ravel(), y.ravel(), np.full(x.size, self.slice_at)])
+        self._points = np.full((x.size, 3), self.slice_at)
+        self._points[:, self.plane] = np.column_stack([x.ravel(), y.ravel()])
         with collective_errors(self.comm):
             self._own = OwnCells(self._g.mesh)
             self._cells = self._own.holding(self._points)
@@ -237,13 +263,21 @@ class Canvas:
         return np.where(np.isfinite(top), top, np.nan).reshape(SLICE, SLICE)
 
 
+def bounds(g: Elements) -> tuple[Array, Array]:
+    """Smallest and largest coordinates of a domain, ``(d,)`` each. Collective."""
+    x = g.mesh.geometry.x[:, : g.dimension]
+    low = reduced(g.comm, x.min(axis=0, initial=np.inf), MPI.MIN)
+    return low, reduced(g.comm, x.max(axis=0, initial=-np.inf), MPI.MAX)
+
+
 def _limit(ax: Axes, low: Array, high: Array) -> None:
-    pad = MARGIN * float((high - low)[:2].max())
+    pad = MARGIN * float((high - low).max())
     ax.set_xlim(low[0] - pad, high[0] + pad)
     ax.set_ylim(low[1] - pad, high[1] + pad)
 
 
-def _colors() -> Colormap:
+def density_colors() -> Colormap:
+    """Colours of a density, and that of negative values."""
     return matplotlib.colormaps["viridis"].with_extremes(under=VERMILION)
 
 

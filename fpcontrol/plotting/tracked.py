@@ -179,7 +179,10 @@ def _maps(canvas: Canvas, axes: list[Axes], samples: list[list[Sample]], times: 
             ax.set_title(time.strip())
             if sample.is_negative:
                 ax.set_title(time + sample.note("\n"), color=VERMILION, fontsize="small")
-    canvas.colorbar(image, axes, [*samples[0], *samples[1]], shrink=0.8, aspect=40)
+    every = [*samples[0], *samples[1]]
+    below = any(sample.is_negative for sample in every)
+    above = any(bool(np.nanmax(sample.values) > norm.vmax) for sample in every)
+    canvas.colorbar(image, axes, below=below, above=above, shrink=0.8, aspect=40)
 
 
 def _lines(canvas: Canvas, axes: list[Axes], samples: list[list[Sample]], times: Array) -> None:
