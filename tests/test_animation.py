@@ -43,6 +43,9 @@ class Filmed:
             self.frames.append({"t": t, "samples": samples, "dots": dots, "words": words})
             self.limits = [(*ax.get_xlim(), *ax.get_ylim()) for ax in axes]
             self.frames[-1]["limits"] = self.limits
+            box, paper = scene.figure.get_tightbbox(), scene.figure.bbox_inches
+            assert box.x0 >= paper.x0 and box.x1 <= paper.x1  # nothing is cut off
+            assert box.y0 >= paper.y0 and box.y1 <= paper.y1
             self.frames[-1]["clim"] = scene._norm.vmin, scene._norm.vmax
 
         monkeypatch.setattr(Scene, "draw", watched)

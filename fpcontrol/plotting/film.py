@@ -11,11 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from PIL import Image
+
+from fpcontrol.plotting.canvas import density_colors
+from fpcontrol.plotting.picture import BLUE, GREEN, ORANGE, VERMILION
 
 FORMATS = (".mp4", ".gif")
 DPI = 120
+GREYS, LINES = 32, (BLUE, ORANGE, GREEN, VERMILION)  # of a gif, beside the colours of densities
 SAID = 300  # characters of what ffmpeg says
 
 
@@ -51,6 +58,27 @@ def ffmpeg() -> str | None:
     return found
 
 
+class _GifWriter(PillowWriter):
+    """With the same colours in all frames: of those chosen frame by frame, scales have steps."""
+
+    _frames: list[Image.Image]
+
+    def finish(self) -> None:
+        """Write the file."""
+        scale = density_colors()(np.linspace(0.0, 1.0, 256 - GREYS - len(LINES)))[:, :3]
+        greys = np.repeat(np.linspace(0.0, 1.0, GREYS)[:, None], 3, axis=1)
+        lines = [to_rgb(colour) for colour in LINES]
+        colours = np.rint(255.0 * np.concatenate([scale, greys, lines])).astype(np.uint8)
+        palette = Image.new("P", (1, 1))
+        palette.putpalette(colours.tobytes())
+        plain = (frame.convert("RGB") for frame in self._frames)
+        first, *others = (
+            frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in plain
+        )
+        pause = int(1000 / self.fps)
+        first.save(self.outfile, save_all=True, append_images=others, duration=pause, loop=0)
+
+
 @contextmanager
 def _quiet_pipes() -> Iterator[None]:
     """A block in which a program that no longer reads is an error, at which PETSc does not end."""
@@ -78,7 +106,7 @@ class Film:
     def __init__(self, figure: Figure, path: Path, fps: int) -> None:
         self._open = True
         if path.suffix.lower() == ".gif":
-            self._writer: AbstractMovieWriter = PillowWriter(fps=fps)
+            self._writer: AbstractMovieWriter = _GifWriter(fps=fps)
             self._writer.setup(figure, str(path), DPI)
             return
         with matplotlib.rc_context({"animation.ffmpeg_path": ffmpeg() or "ffmpeg"}):

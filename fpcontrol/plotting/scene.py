@@ -148,23 +148,27 @@ class Scene:
                 canvas.line(ax, sample, label=name, **style)
             else:
                 canvas.map(ax, sample, self._norm)
-                ax.set_title("\n".join(filter(None, words)))
+                blank = " " if self.below else ""  # a line for what follows
+                ax.set_title("\n".join(filter(None, [*words, blank])))
             if sample.is_negative:
                 ax.text(
-                    0.5,
-                    0.99,
-                    sample.note(", "),
+                    0.02 if self._line else 0.5,
+                    0.98 - 0.04 * i if self._line else 1.01,
+                    sample.note(", ")
+                    if i == 0 or not self._line
+                    else f"{name}: {sample.note(', ')}",
                     transform=ax.transAxes,
                     color=VERMILION,
                     fontsize="small",
-                    ha="center",
-                    va="top",
+                    ha="left" if self._line else "center",
+                    va="top" if self._line else "bottom",
                 )
         self._on_top(k, dots)
         if k == 0:  # the layout stays what it is now
             if self._line:
                 self._limit()
-            self.figure.canvas.draw()
+            for _ in range(2):  # by what the first has found, the second fits
+                self.figure.canvas.draw()
             self.figure.set_layout_engine("none")
 
     def _on_top(self, k: int, dots: Array) -> None:
@@ -181,9 +185,9 @@ class Scene:
         if canvas.slice_at is not None:
             near = np.abs(dots[:, 2] - canvas.slice_at) < 0.5 * self.slab
             dots = dots[near]
-        ax.scatter(
-            dots[:, 0], dots[:, 1], s=5, c="white", edgecolors="black", linewidths=0.25, zorder=4
-        )
+        size = float(np.clip(8000 / max(len(dots), 1), 2.5, 8.0))
+        x, y = dots[:, 0], dots[:, 1]
+        ax.scatter(x, y, s=size, c="white", edgecolors="black", linewidths=0.2, zorder=4)
 
     @property
     def slab(self) -> float:
@@ -214,8 +218,9 @@ class Scene:
         n, aspect, rows = len(self.canvases), self.canvases[0].aspect, self._rows
         width = min(5.6 if n == 1 or rows > 1 else 4.6, 4.6 / aspect)
         columns = n // rows
-        above = 0.9 + 0.3 * bool(self.title)
-        size = columns * (width + 0.5) + 1.6, rows * (width * aspect + 0.8) + above
+        words = 0.85 + 0.25 * self.below + 0.25 * (self.canvases[0].slice_at is not None)
+        above = 0.4 + 0.25 * bool(self.title)
+        size = columns * (width + 0.5) + 1.6, rows * (width * aspect + words) + above
         self.figure = new_picture(*size)
         self._axes = list(self.figure.subplots(rows, columns, squeeze=False).ravel())
         scale = ScalarMappable(self._norm, density_colors())
