@@ -34,6 +34,7 @@ from fpcontrol import (
     noising,
     observables,
     plotting,
+    score,
     verification,
     walls,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "objectives",
     "observables",
     "plotting",
+    "score",
     "steer",
     "verification",
     "walls",

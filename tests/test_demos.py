@@ -111,6 +111,18 @@ def test_walls(tmp_path: Path) -> None:
     assert (tmp_path / "walls.png").stat().st_size > 10_000
 
 
+def test_score_ode_sde(tmp_path: Path) -> None:
+    done = run("demo_score_ode_sde", "--quick", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    line, plane = json.loads((tmp_path / "score_ode_sde.json").read_text())["figures"]
+    sde, ode = line["samplers"]
+    assert sde["l2"]["value"] == pytest.approx(0.0278, rel=0.02)
+    assert ode["l2"]["value"] == pytest.approx(0.167, rel=0.02)
+    assert sde["wasserstein"]["value"] < 0.2 * ode["wasserstein"]["value"]
+    assert plane["samplers"][0]["l2"]["value"] < 0.5 * plane["samplers"][1]["l2"]["value"]
+    assert (tmp_path / "score_ode_sde.png").stat().st_size > 10_000
+
+
 def test_great_britain_resumes_from_airfields(tmp_path: Path) -> None:
     arguments = ("--start", "airfields", "--quick", "--out", str(tmp_path))
     first = run("demo_great_britain", *arguments)

@@ -3,10 +3,11 @@
 from typing import Protocol
 
 from fpcontrol.noising.mixture import GaussianMixture
+from fpcontrol.noising.reversal import Process
 from fpcontrol.typing import Array
 
 
-class Transition(Protocol):
+class Transition(Process, Protocol):
     """A process whose transitions are Gaussian."""
 
     def scale(self, t: float) -> float:
@@ -14,6 +15,9 @@ class Transition(Protocol):
 
     def variance(self, t: float) -> float:
         """Variance of the noise."""
+
+    def prior(self, dimension: int) -> GaussianMixture:
+        """What a sampler starts from."""
 
 
 class Noised:

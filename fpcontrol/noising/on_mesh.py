@@ -58,7 +58,7 @@ class NoisedOnMesh:
                 f"data = {data!r} is neither a GaussianMixture nor a dolfinx Function; see "
                 "fpc.density."
             )
-        self.process, self.data, self.steps = process, data, steps
+        self.process, self.data, self.steps, self.finest = process, data, steps, finest
         self.discretization = _discretization_of(data)
         self._clock = Graded(process, finest=finest)
         mesh = data.function_space.mesh
