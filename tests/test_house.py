@@ -178,3 +178,23 @@ def test_lower_layers_compile_no_forms(module):
         for alias in node.names
     }
     assert module in ("mesh.distribution", "xdmf") or "ufl" not in names
+
+
+def test_nothing_is_sent_on_the_communicator_of_a_mesh():
+    for module in MODULES:
+        tree = parsed(module)
+        harmless = {
+            id(node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr in ("rank", "size")
+        }
+        used = [
+            ast.unparse(node)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and node.attr == "comm"
+            and ast.unparse(node.value).split(".")[-1].strip("_") == "mesh"
+            and id(node) not in harmless
+        ]
+        if module != "parallel.communicators":
+            assert not used, f"{module}: {used}; use comm_of(mesh)"

@@ -21,6 +21,7 @@ from fpcontrol.drift.base import Drift, SamplePoints
 from fpcontrol.drift.retimed import Retimed
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.noising.reversal import Graded, Process, Reversal, ScoreModel
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array, Field
 
@@ -175,8 +176,8 @@ class HeatFlow:
 
     def __init__(self, mesh: Mesh, D: float, t1: float | None = None) -> None:
         x = mesh.geometry.x
-        low = reduced(mesh.comm, x.min(axis=0, initial=np.inf), MPI.MIN)
-        high = reduced(mesh.comm, x.max(axis=0, initial=-np.inf), MPI.MAX)
+        low = reduced(comm_of(mesh), x.min(axis=0, initial=np.inf), MPI.MIN)
+        high = reduced(comm_of(mesh), x.max(axis=0, initial=-np.inf), MPI.MAX)
         self.mesh, self.D, self.size = mesh, float(D), float((high - low).max())
         if not (np.isfinite(D) and D > 0.0):
             raise ValueError(f"D = {D!r} must be a positive number.")
