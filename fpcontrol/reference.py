@@ -11,11 +11,13 @@ from dolfinx import fem
 
 from fpcontrol.density import Density, check_density
 from fpcontrol.discretization.base import Discretization
+from fpcontrol.discretization.cells import Cells
 from fpcontrol.discretization.diffusion import Diffusivity, NoiseSampler
 from fpcontrol.discretization.galerkin import Galerkin, applied
 from fpcontrol.discretization.locate import OwnCells
 from fpcontrol.discretization.neumann import Parts, potential
-from fpcontrol.drift.base import Drift, SamplePoints
+from fpcontrol.discretization.replica import Replica
+from fpcontrol.drift.base import Drift, OnCells, SamplePoints
 from fpcontrol.noise import Interpretation, Noise, Sigma
 from fpcontrol.typing import Array
 
@@ -201,6 +203,25 @@ class MoserDrift(Drift):
         D = flow._sampler.at(t)
         values = own.moser_values(flow._potential, rho, D)
         return values - D.drift() if isinstance(D, Diffusivity) else values
+
+    def on_cells(self, cells: Cells) -> OnCells:
+        """Drift at points in any cells, of densities and potential gathered once. Collective.
+
+        Raises:
+            ValueError: On all ranks, for noise that depends on place or direction.
+        """
+        flow, replica = self.flow, Replica(self.flow.elements.space, cells)
+        if not flow.noise.uniform:
+            raise ValueError(f"{flow.noise} of the Moser flow: particles need one number for it.")
+        start, slope, flux = replica.gather(flow.start.x.array, flow._slope, flow._potential)
+
+        def values(t: float, x: Array, c: Array) -> Array:
+            flow._check_time(t)
+            u = np.stack([start + t * slope, flux])
+            (rho, _), slopes = replica.evaluate(u, c, cells.shares(c, x)[:, 1:])
+            return (slopes[1] + flow.noise.diffusivity(t) * slopes[0]) / rho[:, None]
+
+        return values
 
     def __call__(self, t: float, x: Array) -> Array:
         """Drift at points in cells owned by this rank, ``(N, d)`` to ``(N, d)``. Not collective.

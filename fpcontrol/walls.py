@@ -10,7 +10,8 @@ import numpy as np
 from dolfinx.mesh import Mesh
 
 from fpcontrol.discretization.boundary import Boundary, Wall
-from fpcontrol.drift.base import Drift, as_drift
+from fpcontrol.discretization.cells import Cells
+from fpcontrol.drift.base import Drift, OnCells, as_drift
 from fpcontrol.drift.divergence import Divergence
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
@@ -248,6 +249,11 @@ class Walled(Drift):
     def __call__(self, t: float, x: Array) -> Array:
         """Drift at points, ``(N, d)``."""
         return self.factor(x)[0][:, None] * self.drift(t, x)
+
+    def on_cells(self, cells: Cells) -> OnCells:
+        """Of the drift, times the factor. Collective."""
+        own = self.drift.on_cells(cells)
+        return lambda t, x, c: self.factor(x)[0][:, None] * own(t, x, c)
 
     def divergence(self, t: float, x: Array) -> Array:
         """By the product rule, ``(N,)``."""

@@ -19,7 +19,7 @@ LAYERS = [
     {"trajectory", "generator", "observables", "fokker_planck"},
     {"reference", "characteristics", "noising"},
     {"distances"},
-    {"certificates", "score"},
+    {"certificates", "particles", "score"},
     {"control"},
     {"ensemble", "verification", "tables", "archive", "io", "plotting"},
     {"theorems", "cli", "guide", "galerkin", "__main__"},

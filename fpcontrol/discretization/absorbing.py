@@ -97,7 +97,7 @@ class Absorbing:
         """
         if absorbing is None and facet_tags is None:
             return None
-        tags = _asked(absorbing, facet_tags)
+        tags = asked_tags(absorbing, facet_tags)
         boundary = Boundary.of(elements.mesh, absorbing if callable(absorbing) else facet_tags)
         if facet_tags is not None:
             _check_outer(elements, boundary, facet_tags, tags)
@@ -211,7 +211,7 @@ def shared(parts: Array, total: float) -> Array:
     return parts + sizes * ((total - float(parts.sum())) / size) if size > 0.0 else parts
 
 
-def _asked(absorbing: Walls | None, facet_tags: MeshTags | None) -> tuple[int, ...]:
+def asked_tags(absorbing: Walls | None, facet_tags: MeshTags | None) -> tuple[int, ...]:
     """The tags that are named, in their order."""
     if absorbing is None:
         raise ValueError("facet_tags without absorbing: say which of the tags absorb.")

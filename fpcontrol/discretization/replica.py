@@ -65,6 +65,11 @@ class Replica:
         numbers = index_map.local_to_global(own.ravel().astype(np.int32)).reshape(own.shape)
         self._dofs = np.concatenate(self._comm.allgather(numbers))
 
+    @property
+    def dofs(self) -> Array:
+        """Global numbers of each cell's degrees of freedom, ``(cells, n_basis)``."""
+        return self._dofs
+
     def gather(self, *local: Array) -> Array:
         """All degrees of freedom of ``m`` local arrays, ``(m, size)``.
 

@@ -11,6 +11,10 @@ from fpcontrol.typing import Array, Field, VectorField
 if TYPE_CHECKING:  # closed forms are drifts, and need neither MPI nor DOLFINx
     from mpi4py import MPI
 
+    from fpcontrol.discretization.cells import Cells
+
+type OnCells = Callable[[float, Array, Array], Array]  # (t, x, cells) to (N, d)
+
 
 class SamplePoints(Protocol):
     """Points of this rank at which a solver asks for a drift."""
@@ -74,6 +78,27 @@ class Drift(ABC):
             where: The discretization, or anything with its ``points``.
         """
         return self(t, where.points)
+
+    def on_cells(self, cells: "Cells") -> OnCells:
+        """Values at points in known cells of a mesh that every rank holds whole. Collective.
+
+        Args:
+            cells: The replicated mesh.
+
+        Returns:
+            ``f(t, x, c)`` to ``(N, d)`` of points ``(N, d)`` in cells ``c``, ``(N,)``; it does not
+            communicate.
+
+        Raises:
+            ValueError: On all ranks, if a drift that is known in a rank's own cells only does not
+                offer it.
+        """
+        if not self.everywhere:
+            raise ValueError(
+                f"The drift {type(self).__name__} is known in the cells of each rank only, and "
+                "does not say how to be asked elsewhere (on_cells)."
+            )
+        return lambda t, x, c: self(t, x)
 
     def __add__(self, other: VectorField) -> "Drift":
         """The sum of two drifts."""
@@ -182,6 +207,11 @@ class Sum(Drift):
         """Values at the points of a discretization, ``(N, d)``."""
         return self._total([part.at_points(t, where) for part in self.parts])
 
+    def on_cells(self, cells: "Cells") -> OnCells:
+        """The combination of the parts' own. Collective."""
+        parts = [part.on_cells(cells) for part in self.parts]
+        return lambda t, x, c: self._total([part(t, x, c) for part in parts])
+
     def _total(self, values: list[Array]) -> Array:
         first, *others = (c * v for c, v in zip(self.factors, values, strict=True))
         return sum(others, first)
@@ -230,6 +260,11 @@ class Reversed(Drift):
     def at_points(self, t: float, where: SamplePoints) -> Array:
         """Values at the points of a discretization, ``(N, d)``."""
         return self.drift.at_points(self.t1 - t, where)
+
+    def on_cells(self, cells: "Cells") -> OnCells:
+        """Of the drift. Collective."""
+        own, t1 = self.drift.on_cells(cells), self.t1
+        return lambda t, x, c: own(t1 - t, x, c)
 
 
 def zero() -> Steady:

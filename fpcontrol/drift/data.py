@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 from dolfinx import fem
 
+from fpcontrol.discretization.cells import Cells
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.locate import OwnCells
-from fpcontrol.drift.base import Drift, SamplePoints
+from fpcontrol.discretization.replica import Replica
+from fpcontrol.drift.base import Drift, OnCells, SamplePoints
 from fpcontrol.typing import Array
 
 
@@ -98,6 +100,28 @@ class DataDrift(Drift):
             return self(t, x)
         # As discretizations have them: the first point of all cells, then the second.
         return self._values(np.tile(np.arange(g.n_cells), g.n_points), x)
+
+    def on_cells(self, cells: Cells) -> OnCells:
+        """Drift at points in any cells, of values gathered once. Collective.
+
+        Raises:
+            ValueError: On all ranks, for elements that are no Lagrange ones.
+        """
+        space, values = self.function.function_space, self.function.x.array
+        d = space.mesh.topology.dim
+        if space.mesh._cpp_object != cells.mesh._cpp_object:
+            raise ValueError(
+                f"The drift {self.function.name!r} lives on another mesh than the particles; bring "
+                "it there first (dolfinx: Function.interpolate_nonmatching)."
+            )
+        if space.ufl_element().family_name != "P":
+            raise ValueError(
+                f"The drift {self.function.name!r} is of {space.ufl_element()}; at points that "
+                "move it must be of Lagrange elements: interpolate it into such a space first."
+            )
+        replica = Replica(space, cells)  # its degrees of freedom are blocks of d numbers
+        rows = replica.gather(*values.reshape(-1, d).T)
+        return lambda t, x, c: replica.evaluate(rows, c, cells.shares(c, x)[:, 1:])[0].T
 
     def _values(self, cells: Array, x: Array) -> Array:
         points = np.zeros((len(x), 3))

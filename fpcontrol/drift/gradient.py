@@ -8,10 +8,12 @@ import basix
 import numpy as np
 from dolfinx import fem
 
+from fpcontrol.discretization.cells import Cells
 from fpcontrol.discretization.edges import Edges
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.locate import OwnCells
-from fpcontrol.drift.base import Drift, SamplePoints
+from fpcontrol.discretization.replica import Replica
+from fpcontrol.drift.base import Drift, OnCells, SamplePoints
 from fpcontrol.drift.divergence import DIFFERENCE_STEP
 from fpcontrol.typing import Array
 
@@ -111,6 +113,15 @@ class GradientDrift(Drift):
                 f"{own.space.mesh.comm.rank}, the first at {x[missing[0]]}: V is known on its mesh."
             )
         return own.jet(cells, x)[1]
+
+    def on_cells(self, cells: Cells) -> OnCells:
+        """Drift at points in any cells; of a Function that is gathered once. Collective."""
+        own = self._nodes
+        if own is None:
+            return super().on_cells(cells)
+        replica = Replica(own.space, cells)
+        u = replica.gather(own.values)
+        return lambda t, x, c: replica.evaluate(u, c, cells.shares(c, x)[:, 1:])[1][0]
 
     def at_points(self, t: float, where: SamplePoints) -> Array:
         """Drift at the points of a discretization; along edges, differences over them."""

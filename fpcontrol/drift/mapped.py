@@ -1,9 +1,13 @@
 """A drift changed point by point."""
 
 from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING
 
-from fpcontrol.drift.base import Drift, SamplePoints, as_drift
+from fpcontrol.drift.base import Drift, OnCells, SamplePoints, as_drift
 from fpcontrol.typing import Array, VectorField
+
+if TYPE_CHECKING:
+    from fpcontrol.discretization.cells import Cells
 
 
 class Mapped(Drift):
@@ -51,3 +55,8 @@ class Mapped(Drift):
     def at_points(self, t: float, where: SamplePoints) -> Array:
         """Values at the points of a discretization, ``(N, d)``."""
         return self.change(t, where.points, self.drift.at_points(t, where))
+
+    def on_cells(self, cells: "Cells") -> OnCells:
+        """Of the drift, changed. Collective."""
+        own = self.drift.on_cells(cells)
+        return lambda t, x, c: self.change(t, x, own(t, x, c))

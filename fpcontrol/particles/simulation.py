@@ -1,0 +1,325 @@
+r"""Samples of the stochastic differential equation, with walls.
+
+.. math:: dX = v(t, X)\,dt + \sigma\,dW,
+
+reflected along the normal at walls, absorbed by some if asked; with ``sigma = 0`` the ordinary one.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from dolfinx.mesh import Mesh, MeshTags
+
+from fpcontrol.discretization.absorbing import Walls, asked_tags
+from fpcontrol.discretization.boundary import Boundary
+from fpcontrol.drift.base import OnCells, as_drift
+from fpcontrol.drift.sampling import check_switches
+from fpcontrol.noise import Noise, Sigma
+from fpcontrol.parallel.communicators import comm_of
+from fpcontrol.parallel.errors import collective_errors
+from fpcontrol.parallel.progress import Progress
+from fpcontrol.particles.domain import Domain
+from fpcontrol.particles.paths import REACH, NearWalls, move
+from fpcontrol.particles.random import BLOCK, NOISE, WALL, blocks, check_seed, stream
+from fpcontrol.particles.swarm import Exits, Swarm
+from fpcontrol.trajectory import Save, kept_levels
+from fpcontrol.typing import Array, VectorField
+
+_NO_CELLS = np.empty(0, dtype=np.int32)  # of a noise that is no Function
+
+
+class PathScheme(Protocol):
+    """How a step is made."""
+
+    @property
+    def stages(self) -> int:
+        """Evaluations of the drift in a step: 1 or 2."""
+
+
+@dataclass(frozen=True)
+class EulerMaruyama:
+    r"""One evaluation of the drift a step, :math:`\Delta X = v\,\Delta t + \sigma\Delta W`.
+
+    Weak order 1, walls included: the whole displacement is mirrored at a wall.
+
+    References:
+        M. Bossy, E. Gobet, D. Talay, A symmetrized Euler scheme for an efficient approximation of
+        reflected diffusions, J. Appl. Probab. 41 (2004).
+    """
+
+    stages: int = 1
+
+
+@dataclass(frozen=True)
+class Heun:
+    r"""Two evaluations a step: the drift's mean at the start and at where Euler's step leads.
+
+    .. math:: \Delta X = \tfrac12(v(X) + v(X + v(X)\Delta t + \sigma\Delta W))\Delta t
+        + \sigma\Delta W
+
+    Of weak order 2 in the interior for noise that does not depend on place; at walls of order 1
+    where the drift has a normal component, as every scheme that mirrors displacements.
+
+    References:
+        P. Kloeden, E. Platen, Numerical Solution of Stochastic Differential Equations (1992), 14.2.
+    """
+
+    stages: int = 2
+
+
+def simulate(
+    mesh: Mesh,
+    drift: VectorField,
+    points: Array,
+    sigma: Sigma,
+    t1: float,
+    steps: int,
+    *,
+    t0: float = 0.0,
+    seed: int = 0,
+    scheme: PathScheme | None = None,
+    absorbing: Walls | None = None,
+    facet_tags: MeshTags | None = None,
+    save: Save = "last",
+    step0: int = 0,
+    progress: bool = False,
+) -> Swarm:
+    """Move particles from ``t0`` to ``t1``. Collective, but no step of it communicates.
+
+    Every particle has random numbers of its own, by its number, the seed and the step: paths are
+    the same on any number of ranks, to the last bit if the particles come from ``draw`` and the
+    drift is not known on the mesh only.
+
+    Every rank holds the whole mesh (150 to 250 bytes a cell), and as many particles as it is given.
+
+    Args:
+        mesh: Mesh of intervals, triangles or tetrahedra.
+        drift: Any drift of the package, or a callable ``drift(t, x)``, asked in the middle of a
+            step's time.
+        points: This rank's particles at ``t0``, ``(n, d)``, as ``draw`` returns them.
+        sigma: Noise in the sense of Ito, as in ``FokkerPlanck``, where it depends on place or
+            direction, too: walls then reflect along the conormal. No Function; zero for none.
+        t1: Last time.
+        steps: Number of equal steps; none may straddle a switch of the drift.
+        t0: First time.
+        seed: From 0 to 2**64 - 1.
+        scheme: ``EulerMaruyama()`` unless given, or ``Heun()``.
+        absorbing: Walls that absorb, as in ``FokkerPlanck``.
+        facet_tags: Tags of facets that ``absorbing`` names.
+        save: Levels to keep, as in ``FokkerPlanck.solve``; a level takes ``8 n d`` bytes.
+        step0: Number of the first step for the random numbers: a run that goes on from another's
+            ``points`` and ``t1`` with its ``steps`` makes the same paths as one run would have.
+        progress: Show progress on rank 0.
+
+    Raises:
+        ValueError: On all ranks, for a bad argument, points outside the mesh (``LeftDomain``) or
+            bad values of the drift.
+    """
+    drift, noise, comm = as_drift(drift), Noise(sigma, zero=True), comm_of(mesh)
+    scheme = EulerMaruyama() if scheme is None else scheme
+    with collective_errors(comm):
+        d = mesh.topology.dim
+        seed, step0 = check_seed(seed), int(step0)
+        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+            raise ValueError(f"steps = {steps!r} must be a positive whole number.")
+        if not 0 <= step0 <= 2**32 - steps:
+            raise ValueError(f"step0 = {step0!r} must not be negative, and below 2**32 - steps.")
+        if not (np.isfinite([t0, t1]).all() and t1 > t0):
+            raise ValueError(f"t1 = {t1!r} must be finite and later than t0 = {t0!r}.")
+        if getattr(scheme, "stages", None) not in (1, 2):
+            raise ValueError(f"scheme = {scheme!r}; choose EulerMaruyama() or Heun().")
+        x = np.array(points, dtype=float, order="C")
+        if x.ndim != 2 or x.shape[1] != d:
+            raise ValueError(f"points has shape {x.shape}; (n, {d}) is needed.")
+        times = t0 + (t1 - t0) * np.arange(steps + 1) / steps
+        check_switches(drift, t0, t1, int(steps))
+        kept = kept_levels(save, times)
+    boundary = None
+    if absorbing is not None or facet_tags is not None:
+        tags = asked_tags(absorbing, facet_tags)
+        boundary = Boundary.of(mesh, absorbing if callable(absorbing) else facet_tags)
+    with collective_errors(comm):
+        if noise.function is not None:
+            raise ValueError(f"{noise} lives on a mesh; particles need a function sigma(x).")
+        if not noise.uniform and scheme.stages > 1:
+            raise ValueError(f"{scheme} is offered for one number sigma; take EulerMaruyama().")
+    domain = Domain(mesh, boundary)
+    absorbs = np.zeros(len(domain.wall_tags), dtype=bool)
+    if boundary is not None:
+        absorbs = np.isin(domain.wall_tags, tags)
+        if not absorbs.any():
+            raise ValueError(f"absorbing = {absorbing!r}: no facet of the boundary is among them.")
+    on_cells = drift.on_cells(domain.cells)
+    gone = ~np.isfinite(x).all(axis=1)
+    with collective_errors(comm):
+        cells = np.zeros(len(x), dtype=np.int64)
+        cells[~gone] = domain.find(x[~gone])
+    first = int(comm.exscan(len(x)) or 0)
+    total = int(comm.allreduce(len(x)))
+    dt = (t1 - t0) / steps
+    with collective_errors(comm):
+        strongest = _strongest(noise, 0.5 * (times[1:] + times[:-1]), domain)
+    near = NearWalls.of(domain, absorbs, REACH * strongest * np.sqrt(dt))
+    run = _Run(domain, on_cells, noise, scheme.stages, absorbs, near, seed, first, x, cells, gone)
+    bar = Progress("particles", int(steps), comm, progress)
+    levels = [x.copy()] if kept[0] == 0 else []
+    with collective_errors(comm):
+        for n in range(int(steps)):
+            run.step(times[n], dt, step0 + n)
+            bar.update()
+            if n + 1 in kept:
+                levels.append(x.copy())
+    bar.close()
+    return Swarm(
+        comm,
+        domain,
+        times[kept],
+        tuple(levels),
+        cells,
+        run.collisions,
+        run.exits(),
+        first,
+        total,
+        seed,
+        step0 + int(steps),
+    )
+
+
+class _Run:
+    """Particles on their way; arrays ``x`` and ``cells`` are changed in place."""
+
+    def __init__(
+        self,
+        domain: Domain,
+        drift: OnCells,
+        noise: Noise,
+        stages: int,
+        absorbs: Array,
+        near: NearWalls,
+        seed: int,
+        first: int,
+        x: Array,
+        cells: Array,
+        gone: Array,
+    ) -> None:
+        self._domain, self._drift, self._noise, self._stages = domain, drift, noise, stages
+        self._mesh = domain.origin, domain.inverse, domain.neighbours, domain.clearance
+        self._walls = domain.wall_cells, domain.wall_corners, domain.wall_normals, absorbs
+        self._near, self._seed, self._first = (near.first, near.walls), seed, first
+        self._absorbing = bool(absorbs.any())
+        self._no_walls = (np.zeros(len(domain) + 1, dtype=np.int64), near.walls[:0])
+        self._none = (*self._walls[:3], np.zeros_like(absorbs))
+        self._x, self._cells = x, cells
+        self.collisions = np.zeros(len(x), dtype=np.int32)
+        self._left, self._some_left = gone, bool(gone.any())
+        self._exits: list[tuple[Array, Array, Array, Array]] = []
+
+    def step(self, t: float, dt: float, step: int) -> None:
+        """One step of all."""
+        d, middle = self._x.shape[1], t + 0.5 * dt
+        for block, mine, inside in blocks(self._first, self._first + len(self._x)):
+            rows: Any = mine
+            if self._some_left:
+                rows = mine.start + np.flatnonzero(~self._left[mine])
+                if not rows.size:
+                    continue
+            noise = chance = np.empty((0, 3))
+            if not self._noise.absent:
+                noise = stream(self._seed, NOISE, step, block).standard_normal((BLOCK, d))[inside]
+            if self._absorbing:
+                random = stream(self._seed, WALL, step, block)
+                chance = np.column_stack(
+                    [random.random((BLOCK, 2)), random.standard_normal(BLOCK)]
+                )[inside]
+            if self._some_left:
+                kept = rows - mine.start
+                noise, chance = (a[kept] if len(a) else a for a in (noise, chance))
+            self._advance(rows, middle, dt, noise, chance)
+
+    def _advance(self, rows: Any, t: float, dt: float, noise: Array, chance: Array) -> None:
+        """A step of some, by the drift at a time and with given random numbers."""
+        x, cells, hits = self._x[rows], self._cells[rows], self.collisions[rows]
+        v = self._values(t, x, cells)
+        noise, variance, matrix = self._increments(t, dt, x, noise)
+        exits, when = np.empty(len(x), dtype=np.int64), np.empty(len(x))
+
+        def displace(dx: Array, x: Array, cells: Array, hits: Array, final: bool) -> None:
+            walls, near = (self._walls, self._near) if final else (self._none, self._no_walls)
+            if len(noise):
+                dx += noise
+            lost = move(
+                self._mesh, walls, near, chance, variance, matrix, dx, x, cells, hits, exits, when
+            )
+            if lost >= 0:
+                raise RuntimeError(f"A particle at {x[lost]} is lost: is the mesh sound?")
+
+        if self._stages == 2:
+            y, its_cells = x.copy(), cells.copy()
+            displace(v * dt, y, its_cells, np.zeros_like(hits), False)
+            v = 0.5 * (v + self._values(t, y, its_cells))
+        displace(v * dt, x, cells, hits, True)
+        if not isinstance(rows, slice):  # copies were changed
+            self._x[rows], self._cells[rows], self.collisions[rows] = x, cells, hits
+        if (out := np.flatnonzero(exits >= 0)).size:
+            numbers = np.arange(len(self._x))[rows][out]
+            times = t + (when[out] - 0.5) * dt
+            self._take(numbers, times, self._x[numbers].copy(), exits[out])
+
+    def _increments(
+        self, t: float, dt: float, x: Array, noise: Array
+    ) -> tuple[Array, Array, Array]:
+        """Of normal numbers the displacements, and what ``move`` wants of their variance."""
+        d, none = x.shape[1], np.empty((0, 1, 1))
+        if self._noise.uniform:
+            sigma = self._noise(t)
+            return noise * (sigma * np.sqrt(dt)), np.full(len(x), sigma * sigma * dt), none
+        sigma = self._noise.values(t, x, _NO_CELLS) * np.sqrt(dt)
+        if sigma.ndim == 1:
+            return noise * sigma[:, None], sigma**2, none
+        if sigma.ndim == 2:
+            return noise * sigma, none[:, 0, 0], sigma[:, :, None] ** 2 * np.eye(d)
+        moved = np.einsum("nij,nj->ni", sigma, noise)
+        return moved, none[:, 0, 0], sigma @ sigma.transpose(0, 2, 1)
+
+    def _values(self, t: float, x: Array, cells: Array) -> Array:
+        v = np.asarray(self._drift(t, x, self._domain.number[cells]), dtype=float)
+        if v.shape != x.shape:
+            raise ValueError(
+                f"drift(t, x) returned shape {v.shape} at t = {t:g}; that of x, {x.shape} (points, "
+                "dimension), is needed."
+            )
+        if not np.isfinite(v).all():
+            i = int(np.flatnonzero(~np.isfinite(v).all(axis=1))[0])
+            raise ValueError(
+                f"drift(t, x) is not finite at t = {t:g}, x = {x[i]}: it returned {v[i]}."
+            )
+        return v
+
+    def _take(self, rows: Array, times: Array, points: Array, walls: Array) -> None:
+        places = self._domain.onto_walls(walls, points)
+        self._exits.append((rows, times, places, self._domain.wall_tags[walls]))
+        self._x[rows], self._left[rows], self._some_left = np.nan, True, True
+
+    def exits(self) -> Exits:
+        """All that have left, by time."""
+        d = self._x.shape[1]
+        none = np.empty(0, dtype=np.int64), np.empty(0), np.empty((0, d)), np.empty(0, np.int32)
+        parts = [np.concatenate(part) for part in zip(none, *self._exits, strict=True)]
+        order = np.argsort(parts[1], kind="stable")
+        return Exits(*(part[order] for part in parts))
+
+
+def _strongest(noise: Noise, times: Array, domain: Domain) -> float:
+    """The largest standard deviation per time**0.5, at vertices, at a thousand of the times."""
+    corners, largest = domain.corners.reshape(-1, domain.dimension), 0.0
+    for t in times[:: max(1, len(times) // 1000)]:
+        if noise.uniform:
+            largest = max(largest, noise(t))
+        else:
+            values = noise.values(t, corners, _NO_CELLS)
+            sizes = np.abs(values) if values.ndim < 3 else np.linalg.norm(values, axis=(1, 2))
+            largest = max(largest, float(sizes.max()))
+        if noise.steady:
+            break
+    return largest
