@@ -143,7 +143,9 @@ def test_every_drift_of_the_package_moves_particles_as_it_moves_the_density():
     x = particles.draw(start, 20_000, seed=3)
     for name, drift in drifts.items():
         swarm = particles.simulate(mesh, drift, x, sigma, 1.0, 100, seed=4)
-        end = fpc.FokkerPlanck(mesh, drift, sigma, degree=1).solve(start, 1.0, 50, save="last")[-1]
+        end = fpc.FokkerPlanck(mesh, drift, sigma, degree=1).solve(
+            start, 1.0, 100, scheme=fpc.SDIRK2(), save="last"
+        )[-1]
         assert particles.compare(swarm.points, end, 20).p_value > UNLIKELY, name
         # It can tell: the start is another density.
         assert particles.compare(swarm.points, start, 20).p_value < UNLIKELY, name

@@ -149,7 +149,8 @@ def simulate(
     if boundary is not None:
         absorbs = np.isin(domain.wall_tags, tags)
         if not absorbs.any():
-            raise ValueError(f"absorbing = {absorbing!r}: no facet of the boundary is among them.")
+            named = "the marker" if callable(absorbing) else f"{absorbing!r}"
+            raise ValueError(f"absorbing: no facet of the boundary is among those of {named}.")
     on_cells = drift.on_cells(domain.cells)
     gone = ~np.isfinite(x).all(axis=1)
     with collective_errors(comm):
