@@ -151,6 +151,28 @@ def test_every_drift_of_the_package_moves_particles_as_it_moves_the_density():
         assert particles.compare(swarm.points, start, 20).p_value < UNLIKELY, name
 
 
+@pytest.mark.parallel([1, 2])
+def test_noise_by_place_and_direction_moves_particles_as_it_moves_the_density():
+    mesh = cube(WORLD, 2, 20)
+    start = fpc.density.interpolate(
+        mesh, lambda x: 0.2 + np.exp(-20.0 * ((x[0] - 0.4) ** 2 + (x[1] - 0.5) ** 2)), degree=2
+    )
+    turned = np.array([[0.5, 0.3], [0.0, 0.3]])
+    noises = {
+        "place": lambda x: 0.3 + 0.4 * x[:, 0],
+        "axes": (0.6, 0.2),
+        "matrix": turned,  # walls reflect along the conormal
+    }
+    x = particles.draw(start, 30_000, seed=3)
+    for name, sigma in noises.items():
+        swarm = particles.simulate(mesh, fpc.drift.zero(), x, sigma, 0.5, 200, seed=4)
+        equation = fpc.FokkerPlanck(mesh, fpc.drift.zero(), sigma)
+        end = equation.solve(start, 0.5, 50, save="last")[-1]
+        assert particles.compare(swarm.points, end, 20).p_value > UNLIKELY, name
+        other = particles.simulate(mesh, fpc.drift.zero(), x, 0.5, 0.5, 200, seed=4)
+        assert particles.compare(other.points, end, 20).p_value < UNLIKELY, name
+
+
 @pytest.mark.parallel(1)
 def test_exits_of_an_interval_have_the_law_of_the_series():
     mesh = fpc.mesh.interval(SELF, 7)
@@ -271,9 +293,12 @@ def test_bad_input_says_what_to_do_on_all_ranks():
     assert "scheme" in raised(ValueError, lambda: run(scheme=fpc.BackwardEuler()))
     assert "no facet" in raised(ValueError, lambda: run(absorbing=lambda x: x[0] > 2.0))
     assert "sigma = -1.0" in raised(ValueError, lambda: run(sigma=-1.0))
+    text = raised(ValueError, lambda: run(sigma=lambda x: x[:, 0], scheme=particles.Heun()))
+    assert "EulerMaruyama()" in text
+    assert "particles need a function" in raised(ValueError, lambda: run(sigma=rho))
     text = raised(ValueError, lambda: run(drift=lambda t, x: x[:, 0]))
     assert "(points, dimension), is needed" in text
-    assert "not finite" in raised(ValueError, lambda: run(drift=lambda t, x: np.log(x - 1.0)))
+    assert "not finite" in raised(ValueError, lambda: run(drift=lambda t, x: np.full_like(x, np.nan)))
     negative = rho.copy()
     negative.x.array[:] -= 2.0 * (negative.function_space.tabulate_dof_coordinates()[:, 0] > 0.9)
     assert "negative" in raised(ValueError, lambda: particles.draw(negative, 10))
