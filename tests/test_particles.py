@@ -298,7 +298,8 @@ def test_bad_input_says_what_to_do_on_all_ranks():
     assert "particles need a function" in raised(ValueError, lambda: run(sigma=rho))
     text = raised(ValueError, lambda: run(drift=lambda t, x: x[:, 0]))
     assert "(points, dimension), is needed" in text
-    assert "not finite" in raised(ValueError, lambda: run(drift=lambda t, x: np.full_like(x, np.nan)))
+    text = raised(ValueError, lambda: run(drift=lambda t, x: np.full_like(x, np.nan)))
+    assert "not finite" in text
     negative = rho.copy()
     negative.x.array[:] -= 2.0 * (negative.function_space.tabulate_dof_coordinates()[:, 0] > 0.9)
     assert "negative" in raised(ValueError, lambda: particles.draw(negative, 10))
