@@ -49,3 +49,28 @@ def test_decisions():
     assert e.exit_probability(2).x.array[here] == pytest.approx(share, rel=1e-9)
     assert e.exit_time().x.array[here] == pytest.approx((a * share - z) / v, rel=1e-9)
     assert found[1].sum() * (t[1] - t[0]) == pytest.approx(share, abs=2e-3)
+
+
+@pytest.mark.parallel([1, 2])
+def test_cir():
+    cir = job("cir")
+    for shape in (1.0, 0.5):  # at Feller's condition and below it
+        found = cir.run(shape)
+        below = found.observables["below"][::50]
+        exact = [cir.exact(shape, t).cdf(0.1) for t in found.all_times[::50]]
+        assert below[1:] == pytest.approx(exact[1:], abs=5e-4)
+        assert below[-1] == pytest.approx(exact[-1], abs=3e-6)
+        assert found.mass_defect < 1e-12
+
+
+@pytest.mark.parallel([1, 2])
+def test_klein_kramers():
+    job_ = job("klein_kramers")
+    stays = job_.modes(1.0, cells=36).functions[0]
+    x = stays.function_space.tabulate_dof_coordinates()
+    exact = np.exp(-job_.energy(x) / job_.T)
+    well = 1.0 / 0.9478378 / (2.0 * np.pi * job_.T) ** 0.5  # the integral of exp(-V / T)
+    assert np.abs(stays.x.array - well * exact).max() < 2e-3 * well
+    # Kramers' rate is of a high barrier and a friction that is not small.
+    rates = [job_.modes(g).values[1] / job_.kramers(g) for g in (0.5, 2.0)]
+    assert 0.7 < rates[0] < 0.8 and rates[1] == pytest.approx(0.951, abs=0.002)

@@ -89,6 +89,21 @@ def test_square_root_process_has_a_gamma_density():
 
 
 @RANKS
+@pytest.mark.parametrize("shape", [1.0, 0.5])
+def test_nothing_is_caught_where_noise_is_zero(shape):
+    mesh = fpc.mesh.interval(WORLD, 400, 0.0, 25.0)
+    s = (2.0 / shape) ** 0.5
+    drift = fpc.drift.Steady(lambda x: 1.0 - x)
+    options = {"sigma": lambda x: s * np.sqrt(x[:, 0]), "discretization": fpc.Monotone()}
+    equation = fpc.FokkerPlanck(mesh, drift, **options)
+    modes = equation.eigenpairs(2)
+    assert modes.values[1] == pytest.approx(1.0, abs=0.01)
+    rho, g = modes.functions[0], equation.elements
+    at = g.space.tabulate_dof_coordinates()[: g.n_owned, 0]
+    assert g.sum((g.integrals * at) @ rho.x.array[: g.n_owned]) == pytest.approx(1.0, abs=0.02)
+
+
+@RANKS
 def test_noise_in_the_velocity_alone():
     friction, T = 1.0, 0.5
     mesh = cube(WORLD, 2, 20, size=8.0, lower=-4.0)

@@ -7,6 +7,7 @@ one number everywhere it is that number, D, and nothing is added.
 
 import warnings
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mpi4py import MPI
@@ -14,7 +15,7 @@ from mpi4py import MPI
 import numpy as np
 
 from fpcontrol.noise import Noise
-from fpcontrol.parallel.errors import reduced
+from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # Least eigenvalue of D over the largest anywhere, below which there is no noise in a direction.
 DEGENERATE = 1e-12
+PACKAGE = str(Path(__file__).parents[1])
 # Times at which the largest diffusivity of a run is looked for.
 LOOKED_AT = 5
 
@@ -183,12 +185,15 @@ class NoiseSampler:
                 direction = f" along {np.round(np.abs(vectors[i, :, 0]), 3)}"
             where = self.system.points[i], direction
         x, direction = comm.bcast(where, root=rank)
-        if comm.rank == 0:
+        with collective_errors(comm):  # where warnings are errors
+            if comm.rank > 0:
+                return
             warnings.warn(
                 f"{self.noise} is degenerate: in {share[0] / share[1]:.0%} of the domain, at "
                 f"x = {np.round(x, 4)} for one, there is no noise{direction}. Where the drift goes "
                 "that way the cell Peclet number |v| h / (2 D) is infinite, and no fineness of the "
                 "mesh makes it small: Galerkin elements resolve what the noise of other directions "
                 "smooths, and ring at walls that the drift runs into and behind jumps.",
-                stacklevel=3,
+                skip_file_prefixes=(PACKAGE,),
+                stacklevel=2,
             )

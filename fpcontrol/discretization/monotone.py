@@ -51,6 +51,8 @@ REMEDY = {
 NEWTON = 50
 # D of an edge over the largest, at least: without noise the method is an upwind one.
 LEAST = 1e-14
+# D at an end over that at the other one, down to which their mean is the logarithmic one.
+ALIKE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,8 @@ class MonotoneSystem(SemiDiscretization):
         Collective. With D the logarithmic mean of the ends and
         :math:`c\cdot t_e = s\,(D_i - D_j)`, s = 1 for Ito, 1/2 for Stratonovich, nodal values of
         :math:`D^{-s}` have no flux, to round-off where ``flux="bernoulli"``. For the divergence
-        form D is the mean of the cells at an edge, and :math:`c = 0`.
+        form D is the mean of the cells at an edge, and :math:`c = 0`. Where D is zero at a node
+        it is the arithmetic mean: with none at all the node would keep what comes.
 
         Raises:
             ValueError: On all ranks, as ``Noise.values``, and for matrices: of their fluxes along
@@ -205,7 +208,8 @@ class MonotoneSystem(SemiDiscretization):
             nodes = np.zeros(self.elements.n_local)
             nodes[self.elements.dofs] = 0.5 * sigma**2
             one, two = nodes[e.ends]
-            D = logarithmic_mean(one, two)
+            alike = np.minimum(one, two) >= ALIKE * np.maximum(one, two)
+            D = np.where(alike, logarithmic_mean(one, two), 0.5 * (one + two))
             squares = np.einsum("nd,nd->n", e.vectors, e.vectors)
             drift = (share * (one - two) / squares)[:, None] * e.vectors
         top = reduced(self.comm, np.array(D.max(initial=0.0)), MPI.MAX)
