@@ -153,6 +153,8 @@ def test_heat_flow_on_a_mesh_with_its_own_score():
         assert math.isnan(sampler.wall_mass.value)
     with pytest.raises(ValueError, match="lives on a mesh"):
         compare(data, data, mesh, (0.0,), atoms=40)
+    with pytest.raises(ValueError, match="later t1"):
+        compare(data, data, mesh, (0.0,), start="noised")
 
 
 def test_heat_flow_on_a_mesh_with_a_score_by_formula():
@@ -195,6 +197,8 @@ def test_boxes_that_are_too_small_are_refused():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         compare(*arguments, line(10), (1.0,), steps=4)
+    with pytest.raises(ValueError, match=r"noise = -0\.5"):
+        compare(DATA, DATA, line(10), (1.0, -0.5))
     with pytest.raises(ValueError, match="start"):
         compare(DATA, DATA, line(10), start="prior")
     with pytest.raises(KeyError, match=r"0\.7"):

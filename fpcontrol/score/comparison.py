@@ -185,7 +185,8 @@ def compare(
         noises: Shares :math:`\lambda` of the noise: 1 the SDE, 0 the ODE.
         steps: Of the reversed equation; 200 unless given, for data on a mesh theirs.
         t0: Noising time at which samplers stop; the data are those noised up to there.
-        start: What samplers start from: ``"noise"`` alone, or ``"noised"``, the noised data.
+        start: What samplers start from: ``"noise"`` alone, or ``"noised"``, the noised data (with
+            noise only, where these live on a mesh).
         finest: See ``fpc.noising.Graded``.
         discretization: ``Galerkin(degree=2)`` unless given, or that of data on a mesh.
             ``Limited()`` where densities would be negative; for little noise ``Monotone()`` shows
@@ -208,6 +209,11 @@ def compare(
     own = data if isinstance(data, NoisedOnMesh) else None
     if own is not None and own.elements.mesh._cpp_object != mesh._cpp_object:
         raise ValueError("mesh must be that of the data.")
+    if own is not None and start == "noised" and 0.0 in noises:
+        raise ValueError(
+            'start = "noised": without noise samplers start from noise alone where data live on a '
+            "mesh; give noises without 0, or a later t1."
+        )
     coarse = Setting(
         mesh,
         steps or (own.steps if own else 200),
@@ -219,7 +225,8 @@ def compare(
         tolerance,
         atoms,
     )
-    Reversal(data.process, score, 0.0)  # refuses what is no score
+    for noise in (0.0, *noises):
+        Reversal(data.process, score, noise)  # refuses what is no score, or no share of the noise
     finer = refine(mesh)
     fine = coarse.finer(finer, _refined(own, finer) if own else data)
     errors, mixing, rows = [], [], []
