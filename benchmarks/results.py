@@ -29,6 +29,7 @@ FIGURES = {
     "forward": "forward_figure",
     "memory": "memory_figure",
     "ornstein_uhlenbeck": "accuracy_figure",
+    "particles": "particles_figure",
     "positive": "positive_figure",
     "scaling": "scaling_figure",
     "sigma": "sigma_figure",

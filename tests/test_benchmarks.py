@@ -236,6 +236,17 @@ def test_solvers(tmp_path: Path) -> None:
     assert explicit["RKC2"]["derivative"] < 1e-6
 
 
+def test_particles(tmp_path: Path) -> None:
+    found = tables("particles", tmp_path)
+    for row in found["agreement"]:
+        assert row["p"] > 1e-3 and row["outside"] == 0
+    for row in found["costs"]:
+        assert 0.0 < row["no drift"] < row["numpy and dolfinx"]
+    coarse, fine = found["orders"]
+    assert coarse["EulerMaruyama"] / fine["EulerMaruyama"] == pytest.approx(2.0, rel=0.2)
+    assert coarse["clipped"] / fine["clipped"] == pytest.approx(2.0**0.5, rel=0.2)
+
+
 def test_positive(tmp_path: Path) -> None:
     found = tables("positive", tmp_path)
     strong = next(row for row in found["layers"] if row["Peclet"] == 10.0)
