@@ -173,6 +173,19 @@ def test_of_many_particles_some_are_drawn_and_those_that_left_are_not(gif, tmp_p
 
 
 @pytest.mark.parallel([1, 2])
+def test_particles_of_a_simulation_are_drawn(gif, tmp_path, monkeypatch):
+    filmed, trajectory = Filmed(monkeypatch), solve(steps=2)
+    start, mesh = trajectory[0], trajectory.space.mesh
+    points = fpc.particles.draw(start, 50)
+    swarm = fpc.particles.simulate(mesh, fpc.drift.zero(), points, 0.5, 1.0, 4, save=2)
+    animation(trajectory, tmp_path / "a.gif", particles=swarm)
+    for k in range(3):
+        x = swarm.gather(k)
+        if WORLD.rank == 0:
+            assert np.array_equal(filmed.frames[k]["dots"], x)
+
+
+@pytest.mark.parallel([1, 2])
 def test_without_ffmpeg_a_gif_is_written_and_said(gif, tmp_path, capfd):
     path = animation(solve(), tmp_path / "a.mp4")
     assert path == tmp_path / "a.gif"

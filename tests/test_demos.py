@@ -123,6 +123,26 @@ def test_score_ode_sde(tmp_path: Path) -> None:
     assert (tmp_path / "score_ode_sde.png").stat().st_size > 10_000
 
 
+def test_robots(tmp_path: Path) -> None:
+    done = run("demo_robots", "--quick", "--out", str(tmp_path), ranks=2)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "robots.json").read_text())
+    figures = record["figures"]
+    assert figures["relative_error"] == pytest.approx(0.3836, rel=0.02)
+    assert figures["mass_defect"] < 1e-13 and figures["minimum_density"] >= 0.0
+    # Robots are where the density says, and nowhere else.
+    shares, masses = record["shares"], record["masses"]
+    assert len(shares) == len(masses) == len(record["regions"]) == 12
+    assert sum(shares) == pytest.approx(1.0, abs=1e-12)
+    assert sum(masses) == pytest.approx(1.0, abs=1e-12)
+    assert record["p value"] > 1e-3 and record["largest |z|"] < 4.0
+    assert record["largest speed, m/s"] <= record["options"]["max_speed"]
+    assert done.stdout.count("ring, ") == 8
+    film = next(p for p in tmp_path.iterdir() if p.suffix in (".gif", ".mp4"))
+    assert film.stem == "robots" and film.stat().st_size > 10_000
+    assert (tmp_path / "robots.png").stat().st_size > 10_000
+
+
 def test_great_britain_resumes_from_airfields(tmp_path: Path) -> None:
     arguments = ("--start", "airfields", "--quick", "--out", str(tmp_path))
     first = run("demo_great_britain", *arguments)

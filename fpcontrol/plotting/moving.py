@@ -181,7 +181,7 @@ def _sources(what: Any, reference: Any, frames: int) -> tuple[_Source, _Source |
     name = "density"
     if isinstance(what, Result):
         name, problem, run = "controlled", what.problem, what.run()
-        reference = reference or problem.reference
+        reference = problem.reference if reference is None else reference
         if isinstance(run, Flow):
             chosen = _evenly(run.times, frames)
             run = run.on_mesh(problem.elements.space, chosen)
