@@ -1,5 +1,7 @@
 """The limited method: positive everywhere, Galerkin's where that is positive, exact derivatives."""
 
+import warnings
+
 import numpy as np
 import pytest
 from problems import SELF, WORLD, bump, cube, raised
@@ -197,8 +199,11 @@ def test_ringing_is_said_with_a_remedy_that_serves():
     mesh = cube(SELF, 1, 12)
     equation = fpc.FokkerPlanck(mesh, fpc.drift.zero(), 1.0, discretization=fpc.Limited())
     start = fpc.density.interpolate(mesh, lambda x: (x[0] < 0.4) * 1.0, degree=1)
-    with pytest.warns(UserWarning, match=r"rings.* use discretization=fpc.Monotone\(\)"):
+    with pytest.warns(UserWarning, match=r"rings.* L-stable scheme \(SDIRK2\(\)\) or"):
         equation.solve(start, 20.0, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        equation.solve(start, 20.0, 6, scheme=fpc.SDIRK2())
 
 
 @SCHEMES

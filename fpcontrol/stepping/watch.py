@@ -27,7 +27,7 @@ from fpcontrol.discretization.absorbing import shared
 from fpcontrol.discretization.base import SemiDiscretization, StageDrift
 from fpcontrol.discretization.diffusion import Diffusivity
 from fpcontrol.parallel.errors import collective_errors, reduced
-from fpcontrol.stepping.schemes import SDIRK2, Scheme
+from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, Scheme
 from fpcontrol.typing import Array
 
 # Growth of the integral of |rho| that ends a run. It is a sum over the nodes, up to twice as large
@@ -230,8 +230,11 @@ class Watch:
 
     def _damped(self) -> str:
         """What damps, of what serves the method."""
-        if self._system.discretization.refusal(SDIRK2()) is None:
-            return "an L-stable scheme (SDIRK2() or SDIRK4())"
+        names = ["SDIRK2()", "SDIRK4()"]
+        refusal = self._system.discretization.refusal
+        offered = [n for n, s in zip(names, (SDIRK2(), SDIRK4()), strict=True) if not refusal(s)]
+        if offered:
+            return f"an L-stable scheme ({' or '.join(offered)})"
         return "discretization=fpc.Monotone()"
 
     def _say(self, text: str) -> None:
