@@ -24,7 +24,6 @@ import tyro
 
 import fpcontrol as fpc
 from fpcontrol.parallel.launch import launch
-from fpcontrol.particles.drawing import Pieces
 
 HALL = Path(__file__).parent.parent / "meshes" / "hall.xdmf"
 DOOR, MIDDLE = (0.0, 6.0), (10.0, 6.0)  # m
@@ -112,20 +111,6 @@ NAMES = [f"ring, {360 * k // SECTORS} to {360 * (k + 1) // SECTORS} deg" for k i
 NAMES += [f"rest, {side}" for side in ("door below", "door above", "far below", "far above")]
 
 
-def count(swarm, density) -> fpc.particles.Comparison:  # type: ignore[no-untyped-def]
-    """Robots in each region against the density's mass, exact as regions are of whole cells."""
-    pieces = Pieces(density)
-    domain = pieces.domain
-    label, regions = region(domain.middles), len(NAMES)
-    counts = np.bincount(label[domain.find(swarm.points)], minlength=regions)
-    counts = swarm.comm.allreduce(counts)
-    masses = np.bincount(label, pieces.masses, minlength=regions)
-    moments = [np.bincount(label, pieces.masses * x, regions) for x in domain.middles.T]
-    errors = np.sqrt(masses * (1.0 - masses) / swarm.total)
-    middles = np.column_stack(moments) / masses[:, None]
-    return fpc.particles.Comparison(middles, masses, counts / swarm.total, errors, swarm.total)
-
-
 def table(found: fpc.particles.Comparison) -> str:
     """The comparison, region by region."""
     lines = [f"{'region':<24}{'robots':>10}{'expected':>12}{'z':>8}"]
@@ -181,19 +166,18 @@ def main(options: Options) -> fpc.Result:
         save=options.robot_steps // 4,
         progress=True,
     )
-    found = count(swarm, density)
+    found = fpc.particles.compare(swarm.points, density, region)
     speeds = [
         np.linalg.norm(result.drift(t, x), axis=1).max(initial=0.0)
         for t, x in zip(swarm.times, swarm, strict=True)
     ]
     fastest = comm.allreduce(max(speeds), MPI.MAX)
     collisions = comm.allreduce(int(swarm.collisions.sum())) / swarm.total
-    goal = Pieces(flow.goal)
-    in_ring = region(goal.domain.middles) < SECTORS
+    goal = fpc.particles.compare(swarm.points, flow.goal, region)
     figures = {
         "finer mesh and steps": finer,
         "robots in the ring": float(found.shares[:SECTORS].sum()),
-        "reference in the ring": float(goal.masses[in_ring].sum()),
+        "reference in the ring": float(goal.masses[:SECTORS].sum()),
         "chi-square": found.chi_square,
         "p value": found.p_value,
         "largest |z|": float(np.abs(found.z).max()),

@@ -261,6 +261,24 @@ def test_weak_orders_inside_and_at_a_wall():
     assert abs(heun[1]) < 0.3 * abs(euler[1])
 
 
+@pytest.mark.parallel([1, 2])
+def test_regions_of_ones_own():
+    mesh = cube(WORLD, 2, 10)
+    rho = fpc.density.interpolate(mesh, lambda x: 1.0 + x[0], degree=1)
+    found = particles.compare(
+        particles.draw(rho, 10_000), rho, lambda x: (2 * x[:, 0]).astype(int) + 2 * (x[:, 1] > 0.5)
+    )
+    np.testing.assert_allclose(found.masses, np.array([1.25, 1.75, 1.25, 1.75]) / 6.0, rtol=1e-12)
+    assert found.p_value > UNLIKELY and "4 d" not in str(found) and "3 degrees" in str(found)
+    text = raised(ValueError, lambda: particles.compare(np.ones((1, 2)), rho, lambda x: x))
+    assert "whole numbers" in text
+    text = raised(
+        ValueError,
+        lambda: particles.compare(np.ones((1, 2)), rho, lambda x: 2 * (x[:, 0] > 0.5).astype(int)),
+    )
+    assert "region 1 of 3 has no mass" in text
+
+
 @pytest.mark.parallel([1, 2, 3])
 def test_a_histogram_has_the_mass_of_the_particles():
     mesh = cube(WORLD, 2, 4)

@@ -1,6 +1,7 @@
 """From particles back to densities, and whether the two agree."""
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,7 +67,9 @@ class Comparison:
         return "\n".join(lines)
 
 
-def compare(points: Array, density: fem.Function, regions: int = 32) -> Comparison:
+def compare(
+    points: Array, density: fem.Function, regions: int | Callable[[Array], Array] = 32
+) -> Comparison:
     """Particles against a density, by a chi-square test. Collective.
 
     The mesh is cut into regions of about equal mass, unions of cells, so that masses are exact and
@@ -77,7 +80,8 @@ def compare(points: Array, density: fem.Function, regions: int = 32) -> Comparis
         points: This rank's particles, ``(n, d)``, such as ``swarm.points``; nan for those that have
             left.
         density: Not negative; of less mass than one where walls have absorbed the rest.
-        regions: Number of regions, at least 2.
+        regions: Number of regions, at least 2; or a function that gives the centroids of cells,
+            ``(cells, d)``, the number of their region from 0 on, ``(cells,)``.
 
     Raises:
         ValueError: On all ranks, for points outside the mesh or a bad argument.
@@ -89,9 +93,8 @@ def compare(points: Array, density: fem.Function, regions: int = 32) -> Comparis
         x = np.asarray(points, dtype=float)
         if x.ndim != 2 or x.shape[1] != domain.dimension:
             raise ValueError(f"points has shape {x.shape}; (n, {domain.dimension}) is needed.")
-        if not 2 <= regions <= len(domain):
-            raise ValueError(f"regions = {regions!r} must be 2 to {len(domain)}, the cells.")
-        label = _regions(domain.middles, pieces.masses, int(regions))
+        label = _labels(regions, domain.middles, pieces.masses)
+        regions = int(label.max()) + 1
         here = np.isfinite(x).all(axis=1)
         counts = np.bincount(label[domain.find(x[here])], minlength=regions + 1)
         counts[regions] = (~here).sum()
@@ -146,6 +149,27 @@ def histogram(mesh: Mesh, points: Array) -> fem.Function:
     density.x.array[dofs] = counts[own] / (total * volumes[own])
     density.x.scatter_forward()
     return density
+
+
+def _labels(regions: int | Callable[[Array], Array], middles: Array, masses: Array) -> Array:
+    """Numbers of the regions that cells are in, ``(cells,)``."""
+    if not callable(regions):
+        if isinstance(regions, bool) or not 2 <= regions <= len(middles):
+            raise ValueError(f"regions = {regions!r} must be 2 to {len(middles)}, the cells.")
+        return _regions(middles, masses, int(regions))
+    label = np.asarray(regions(middles))
+    if label.shape != (len(middles),) or label.dtype.kind not in "iu" or label.min() < 0:
+        raise ValueError(
+            f"regions(x) returned {label.dtype} values of shape {label.shape} for x of shape "
+            f"{middles.shape}; whole numbers from 0 on of shape ({len(middles)},) are needed."
+        )
+    weights = np.bincount(label, masses)
+    if len(weights) < 2 or not (weights > 0.0).all():
+        raise ValueError(
+            f"regions(x): region {int(weights.argmin())} of {len(weights)} has no mass; at least "
+            "two are needed, and each needs some."
+        )
+    return label.astype(np.int64)
 
 
 def _regions(middles: Array, masses: Array, count: int) -> Array:
