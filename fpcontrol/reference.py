@@ -2,7 +2,9 @@
 
 import functools
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from mpi4py import MPI
 
@@ -36,7 +38,8 @@ class MoserFlow:
     The potential is solved for in the space of the densities, and the drift is used at that
     space's quadrature points, so that :math:`(v\rho_t,\nabla w) = (\nabla\phi + D\nabla\rho_t,
     \nabla w)` for all :math:`w`: the discrete solution driven by ``drift`` is the discrete line,
-    to the accuracy of the solver, not of the mesh.
+    to the accuracy of the solver, not of the mesh. ``MoserFlow.through`` goes through more than two
+    densities, from line to line.
 
     Args:
         start: Density at time 0.
@@ -51,7 +54,8 @@ class MoserFlow:
         quadrature_degree: Short form of ``discretization=Galerkin(degree, quadrature_degree)``.
 
     Attributes:
-        start, goal: Copies of the two densities.
+        start, goal: Copies of the two densities, of more the first and the last.
+        densities, times: Copies of all, and when they are reached.
         drift: ``drift(t, x)``, see ``MoserDrift``.
 
     Raises:
@@ -77,11 +81,74 @@ class MoserFlow:
     ) -> None:
         if not (np.isfinite(t1) and t1 > 0):
             raise ValueError(f"t1 = {t1!r} must be a positive finite time.")
-        self.noise = Noise(sigma, zero=True, interpretation=interpretation)
+        self._make(
+            {"start": start, "goal": goal},
+            np.array([0.0, float(t1)]),
+            Noise(sigma, zero=True, interpretation=interpretation),
+            discretization,
+            quadrature_degree,
+        )
+
+    @classmethod
+    def through(
+        cls,
+        densities: Sequence[fem.Function],
+        times: Sequence[float] | Array,
+        sigma: Sigma,
+        *,
+        interpretation: Interpretation = "ito",
+        discretization: Discretization | None = None,
+        quadrature_degree: int | None = None,
+    ) -> Self:
+        """A reference of one's own: lines from each of some densities to the next. Collective.
+
+        For a reference known as a function take it at so many times that lines between are near
+        enough: they are off by an eighth of the square of their length in time times the second
+        derivative. The drift jumps at the times between, which no step may straddle.
+
+        Args:
+            densities: At least two, all as ``start`` and ``goal`` of the class.
+            times: When each is reached, increasing from 0, ``(len(densities),)``.
+            sigma: See the class, as for the others.
+            interpretation: Of a noise that depends on place.
+            discretization: Whose discrete solution the drift keeps on the lines.
+            quadrature_degree: Short form of it.
+
+        Raises:
+            ValueError: As the class, or for other times.
+        """
+        densities = list(densities)
+        at = np.asarray(times, dtype=float)
+        rising = at.shape == (len(densities),) and len(at) > 1 and bool((np.diff(at) > 0.0).all())
+        if not rising or not np.isfinite(at).all() or at[0] != 0.0:
+            raise ValueError(
+                f"times = {times!r} must be {len(densities)} finite times (densities has so many, "
+                "two are needed), increasing from 0."
+            )
+        flow = cls.__new__(cls)
+        flow._make(
+            {f"densities[{k}]": rho for k, rho in enumerate(densities)},
+            at,
+            Noise(sigma, zero=True, interpretation=interpretation),
+            discretization,
+            quadrature_degree,
+        )
+        return flow
+
+    def _make(
+        self,
+        named: Mapping[str, fem.Function],
+        times: Array,
+        noise: Noise,
+        discretization: Discretization | None,
+        quadrature_degree: int | None,
+    ) -> None:
+        self.noise, self.times, self.t1 = noise, times, float(times[-1])
+        first, start = next(iter(named.items()))
         if not isinstance(start, fem.Function):
-            raise ValueError(f"start = {start!r} is not a dolfinx Function; see fpc.density.")
+            raise ValueError(f"{first} = {start!r} is not a dolfinx Function; see fpc.density.")
         if discretization is None and quadrature_degree is None:
-            discretization = _discretization(start, goal)
+            discretization = _discretization(named)
         if discretization is None:
             degree = start.function_space.element.basix_element.degree
             discretization = Galerkin(degree, quadrature_degree)
@@ -89,15 +156,16 @@ class MoserFlow:
             raise ValueError("Give discretization or quadrature_degree, not both.")
         self.system = discretization.of(start.function_space)
         self.elements = g = self.system.elements
-        self._sampler = NoiseSampler(self.noise, self.system)
-        check_density("start", start, g)
-        check_density("goal", goal, g)
+        self._sampler = NoiseSampler(noise, self.system)
+        for name, rho in named.items():
+            check_density(name, rho, g)
         # Copies: what is made of them below must stay theirs.
-        self.start, self.goal, self.t1 = start.copy(), goal.copy(), float(t1)
-        mass = [g.integral(rho.x.array) for rho in (start, goal)]
-        if not math.isclose(mass[0], mass[1], rel_tol=MASS_RTOL):
-            raise ValueError(f"start and goal have masses {mass}; they must be equal.")
-        for name, rho in (("start", start), ("goal", goal)):
+        self.densities = tuple(rho.copy() for rho in named.values())
+        self.start, self.goal = self.densities[0], self.densities[-1]
+        mass = [g.integral(rho.x.array) for rho in self.densities]
+        if not all(math.isclose(mass[0], m, rel_tol=MASS_RTOL) for m in mass):
+            raise ValueError(f"{' and '.join(named)} have masses {mass}; they must be equal.")
+        for name, rho in named.items():
             lowest = self._lowest(rho.x.array)
             if lowest <= 0.0:
                 raise ValueError(
@@ -105,8 +173,9 @@ class MoserFlow:
                     f"{lowest:.3g}): add a floor (fpc.density.with_floor), refine the mesh, or "
                     "use degree 1."
                 )
-        self._slope = (goal.x.array - start.x.array) / self.t1
-        self._potential = self._solve_potential()
+        levels = np.array([rho.x.array for rho in self.densities])
+        self._slopes = np.diff(levels, axis=0) / np.diff(times)[:, None]
+        self._potentials = self._solve_potentials(list(named))
         self.drift = MoserDrift(self)
 
     @functools.cached_property
@@ -116,8 +185,19 @@ class MoserFlow:
 
     def coefficients(self, t: float) -> Array:
         """Degrees of freedom of the density at time ``t``, local (owned, then ghosts)."""
-        self._check_time(t)
-        return self.start.x.array + t * self._slope
+        k = self.interval(t)
+        return self.densities[k].x.array + (t - self.times[k]) * self._slopes[k]
+
+    def interval(self, t: float) -> int:
+        """Number of the line that time ``t`` is on; at its ends that of the later one.
+
+        Raises:
+            ValueError: If ``t`` is outside ``[0, t1]``.
+        """
+        if not -1e-9 * self.t1 <= t <= (1.0 + 1e-9) * self.t1:
+            raise ValueError(f"t = {t!r} is outside [0, t1 = {self.t1:g}].")
+        found = int(np.searchsorted(self.times, t, side="right")) - 1
+        return min(max(found, 0), len(self._slopes) - 1)
 
     def density(self, t: float) -> fem.Function:
         """Density at time ``t`` in ``[0, t1]``.
@@ -130,20 +210,17 @@ class MoserFlow:
         density.x.array[:] = self.coefficients(t)
         return density
 
-    def _check_time(self, t: float) -> None:
-        if not -1e-9 * self.t1 <= t <= (1.0 + 1e-9) * self.t1:
-            raise ValueError(f"t = {t!r} is outside [0, t1 = {self.t1:g}].")
-
     def _lowest(self, u: Array) -> float:
         values = self.system.divisors(u)
         return self.elements.comm.allreduce(float(values.min(initial=np.inf)), op=MPI.MIN)
 
-    def _solve_potential(self) -> Array:
+    def _solve_potentials(self, names: list[str]) -> list[Array]:
         g, parts = self.elements, Parts.of(self.elements)
-        duals = [self._dual(u.x.array) for u in (self.start, self.goal)]
-        masses = [parts.sums(dual) for dual in duals]
-        parts.check_masses(MASS_RTOL, dict(zip(("start", "goal"), masses, strict=True)))
-        return potential(g, self._dual(self._slope), parts, self.system.stiffness)
+        masses = [parts.sums(self._dual(rho.x.array)) for rho in self.densities]
+        for k in range(1, len(names)):
+            parts.check_masses(MASS_RTOL, {names[0]: masses[0], names[k]: masses[k]})
+        stiffness = self.system.stiffness
+        return [potential(g, self._dual(slope), parts, stiffness) for slope in self._slopes]
 
     def _dual(self, u: Array) -> Array:
         """``M u``, owned entries. Collective."""
@@ -154,19 +231,25 @@ class MoserFlow:
         return product.array[: g.n_owned].copy()
 
 
-def _discretization(start: fem.Function, goal: fem.Function) -> Discretization | None:
-    """What two densities were made for; ``None`` if neither says.
+def _discretization(named: Mapping[str, fem.Function]) -> Discretization | None:
+    """What densities were made for; ``None`` if none says.
 
     Raises:
-        ValueError: If they were made for two.
+        ValueError: If they were made for more than one.
     """
-    made = [rho.discretization if isinstance(rho, Density) else None for rho in (start, goal)]
-    if None not in made and made[0] != made[1]:
-        raise ValueError(
-            f"start is made for {made[0]!r}, goal for {made[1]!r}: make both for one "
-            "discretization, or give MoserFlow discretization=."
-        )
-    return made[0] or made[1]
+    made = {
+        name: rho.discretization
+        for name, rho in named.items()
+        if isinstance(rho, Density) and rho.discretization is not None
+    }
+    for name, other in made.items():
+        first, one = next(iter(made.items()))
+        if other != one:
+            raise ValueError(
+                f"{first} is made for {one!r}, {name} for {other!r}: make both for one "
+                "discretization, or give MoserFlow discretization=."
+            )
+    return next(iter(made.values()), None)
 
 
 @dataclass(frozen=True)
@@ -180,6 +263,11 @@ class MoserDrift(Drift):
     """
 
     flow: MoserFlow
+
+    @property
+    def switches(self) -> Array:
+        """The times between the first density and the last: it jumps there."""
+        return self.flow.times[1:-1]
 
     @property
     def everywhere(self) -> bool:
@@ -201,7 +289,7 @@ class MoserDrift(Drift):
             )
         rho = flow.coefficients(t)
         D = flow._sampler.at(t)
-        values = own.moser_values(flow._potential, rho, D)
+        values = own.moser_values(flow._potentials[flow.interval(t)], rho, D)
         return values - D.drift() if isinstance(D, Diffusivity) else values
 
     def on_cells(self, cells: Cells) -> OnCells:
@@ -213,11 +301,14 @@ class MoserDrift(Drift):
         flow, replica = self.flow, Replica(self.flow.elements.space, cells)
         if not flow.noise.uniform:
             raise ValueError(f"{flow.noise} of the Moser flow: particles need one number for it.")
-        start, slope, flux = replica.gather(flow.start.x.array, flow._slope, flow._potential)
+        n = len(flow._slopes)
+        rows = replica.gather(
+            *(rho.x.array for rho in flow.densities[:n]), *flow._slopes, *flow._potentials
+        )
 
         def values(t: float, x: Array, c: Array) -> Array:
-            flow._check_time(t)
-            u = np.stack([start + t * slope, flux])
+            k = flow.interval(t)
+            u = np.stack([rows[k] + (t - flow.times[k]) * rows[n + k], rows[2 * n + k]])
             (rho, _), slopes = replica.evaluate(u, c, cells.shares(c, x)[:, 1:])
             return (slopes[1] + flow.noise.diffusivity(t) * slopes[0]) / rho[:, None]
 
@@ -231,7 +322,7 @@ class MoserDrift(Drift):
                 owned by this rank (the message lists how many and the first).
         """
         own, flow = self.flow.elements, self.flow
-        rho, potential = flow.coefficients(t), flow._potential
+        rho, potential = flow.coefficients(t), flow._potentials[flow.interval(t)]
         search = flow.own_cells
         cells = search.holding(x)
         if (missing := np.flatnonzero(cells < 0)).size:

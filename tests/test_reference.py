@@ -1,5 +1,7 @@
 """The reference: a straight line in L2 and its drift."""
 
+from mpi4py import MPI
+
 import numpy as np
 import pytest
 from problems import WORLD, bump, cube, raised
@@ -208,3 +210,93 @@ def test_reference_of_one_rank_mesh_is_usable_as_start_of_an_equation():
     goal = Elements(f.elements.space).evaluate(f.goal.x.array)
     end = equation.elements.evaluate(trajectory[-1].x.array)
     assert end == pytest.approx(goal, abs=1e-10)
+
+
+def path(method=None, dim=2, n=6, sigma=0.5, **options) -> fpc.MoserFlow:
+    """Through three densities, of times that are not even."""
+    mesh = cube(WORLD, dim, n)
+    densities = [
+        fpc.density.interpolate(
+            mesh,
+            lambda x, c=c: 0.3 + np.exp(-10.0 * ((x[: mesh.geometry.dim] - c) ** 2).sum(axis=0)),
+            None if method else 2,
+            discretization=method,
+        )
+        for c in (0.3, 0.7, 0.5)
+    ]
+    return fpc.MoserFlow.through(densities, [0.0, 0.25, 1.0], sigma, **options)
+
+
+@pytest.mark.parallel([1, 2, 3])
+@pytest.mark.parametrize("method", [None, fpc.Galerkin(3), fpc.Monotone(), fpc.Limited()])
+@pytest.mark.parametrize("dim", [1, 2])
+def test_equation_with_the_drift_stays_on_lines_through_all_densities(method, dim):
+    f = path(method, dim)
+    for t, rho in zip(f.times, f.densities, strict=True):
+        assert f.coefficients(t) == pytest.approx(rho.x.array, rel=1e-13)
+    middle = 0.5 * (f.densities[1].x.array + f.densities[2].x.array)
+    assert f.coefficients(0.625) == pytest.approx(middle, rel=1e-13)
+    equation = fpc.FokkerPlanck(
+        f.elements.mesh, f.drift, 0.5, discretization=method or fpc.Galerkin(2)
+    )
+    run = equation.solve(f.start, 1.0, 8)
+    g = f.elements
+    gaps = [g.norm(u - f.coefficients(t)) for t, u in zip(run.times, run.levels, strict=True)]
+    assert max(gaps) < 1e-9
+    with pytest.raises(ValueError, match=r"switches at t = 0.25, inside a step; take a multiple"):
+        equation.solve(f.start, 1.0, 6)
+
+
+@pytest.mark.parallel([1, 2])
+def test_a_reference_known_as_a_function_is_followed_to_second_order_between_its_times():
+    mesh = cube(WORLD, 1, 32)
+    k, D = np.pi, 0.5 * 0.4**2
+
+    def heat(t):
+        return fpc.density.interpolate(
+            mesh, lambda x: 1.0 + 0.8 * np.exp(-(k**2) * D * t) * np.cos(k * x[0]), degree=2
+        )
+
+    gaps, speeds = [], []
+    for n in (2, 4):
+        times = np.linspace(0.0, 2.0, n + 1)
+        f = fpc.MoserFlow.through([heat(t) for t in times], times, 0.4)
+        gaps.append(
+            max(f.elements.norm(f.coefficients(t) - heat(t).x.array) for t in times[:-1] + 1 / n)
+        )
+        # The heat flow needs no drift; between the densities there is one of first order.
+        some = [f.drift.at_points(t, f.elements) for t in times[:-1] + 0.2 / n]
+        speeds.append(WORLD.allreduce(max(np.abs(v).max(initial=0.0) for v in some), op=MPI.MAX))
+    assert gaps[0] / gaps[1] == pytest.approx(4.0, rel=0.3)
+    assert speeds[0] / speeds[1] == pytest.approx(2.0, rel=0.3)
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_a_path_is_tracked_as_a_line_is():
+    f = path(n=4)
+    drift = fpc.NetworkDrift(f.elements.mesh, pieces=4, seed=1)
+    problem = fpc.TrackingProblem(f, drift, 0.5, steps=8)
+    test = fpc.verification.taylor_test(problem, problem.drift.weights + 0.1)
+    assert test.orders == pytest.approx(2.0, abs=0.02)
+    fine = problem.on_refined_mesh(8)
+    assert fine.reference.times.tolist() == f.times.tolist()
+    coarse, finer = (p.errors(drift.weights).relative_error for p in (problem, fine))
+    assert coarse == pytest.approx(finer, rel=0.05)
+    line = fpc.MoserFlow(f.start, f.goal, 1.0, 0.5)
+    other = fpc.TrackingProblem(line, drift, 0.5, steps=8)
+    assert other.fingerprint() != problem.fingerprint()
+    result = fpc.minimize(problem, max_iterations=3, progress=False)
+    assert result.relative_error < 0.7 * coarse
+
+
+@pytest.mark.parallel([1, 2])
+def test_bad_times_and_densities_of_a_path_are_refused():
+    f = path(n=2)
+    for times in ([0.0, 1.0], [0.0, 1.0, 1.0], [0.1, 0.5, 1.0], [0.0, np.nan, 1.0], 3.0):
+        text = raised(ValueError, lambda t=times: fpc.MoserFlow.through(f.densities, t, 0.5))
+        assert "increasing from 0" in text
+    heavy = f.densities[1].copy()
+    heavy.x.array[:] *= 2.0
+    some = [f.start, heavy, f.goal]
+    text = raised(ValueError, lambda: fpc.MoserFlow.through(some, f.times, 0.5))
+    assert "densities[1]" in text and "must be equal" in text

@@ -47,10 +47,9 @@ def tracking_certificate(
         raise ValueError("sigma depends on place or direction: these estimates divide by a number.")
     if problem.tags:
         raise ValueError("absorbing: these estimates are of densities that keep their mass.")
-    reference = MoserFlow(
-        line.start,
-        line.goal,
-        line.t1,
+    reference = MoserFlow.through(
+        line.densities,
+        line.times,
         problem.sigma,
         quadrature_degree=g.quadrature_degree,
     )

@@ -83,7 +83,8 @@ class MeshRuns:
         if not isinstance(reference, MoserFlow):
             raise ValueError(
                 f"reference, a {type(reference).__name__}, must be a MoserFlow where sigma > 0; "
-                "one given by formulas (fpcontrol.typing.AnalyticReference) needs sigma = 0."
+                "one given by formulas (fpcontrol.typing.AnalyticReference) needs sigma = 0. Take "
+                "its densities at some times: fpc.MoserFlow.through(densities, times, sigma)."
             )
         self.reference, self.elements = reference, reference.elements
         self.system = reference.system.with_walls(absorbing, facet_tags)
@@ -263,7 +264,7 @@ class MeshRuns:
             "start_moment": mean(self.start.x.array),
             "reference_norm": float(self.norms[self.steps // 2]),
             "reference_moments": [
-                mean(self.reference.coefficients(t)) for t in self.times[[0, -1]]
+                mean(self.reference.coefficients(t)) for t in self.reference.times
             ],
         }
 

@@ -320,14 +320,11 @@ class TrackingProblem:
         method = discretization or Galerkin(2)
         mesh = refine(self.elements.mesh)
         system = method.on(mesh)
-        start, goal, begun = (
-            None if rho is None else transferred(rho, system.elements.space)
-            for rho in (reference.start, reference.goal, self._start)
-        )
-        fine = MoserFlow(
-            start,
-            goal,
-            reference.t1,
+        space, begun = system.elements.space, self._start
+        begun = None if begun is None else transferred(begun, space)
+        fine = MoserFlow.through(
+            [transferred(rho, space) for rho in reference.densities],
+            reference.times,
             self.sigma,
             interpretation=self.interpretation,
             discretization=method,
