@@ -21,6 +21,7 @@ import results
 import timing
 from dolfinx import geometry
 from dolfinx.mesh import Mesh
+from scipy import stats
 
 import fpcontrol as fpc
 from fpcontrol import particles
@@ -118,22 +119,30 @@ def agreement(n: int, steps: int) -> list[dict[str, Any]]:
 
 
 def orders(n: int, counts: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Errors of the mean distance from the wall, exactly 1/2, by the number of steps."""
+    """Errors of the mean distance from a wall at 0, by the number of steps.
+
+    The drift -(1 + x) has the stationary law of a Gaussian around -1 cut off at the wall.
+    """
     mesh = fpc.mesh.interval(COMM, 40, 0.0, 10.0)
-    drift = fpc.drift.Steady(lambda x: np.full_like(x, -1.0))
-    start = -0.5 * np.log1p(-np.random.default_rng(0).random((n, 1)))
+    drift = fpc.drift.Steady(lambda x: -1.0 - x)
+    law = stats.truncnorm(2.0**0.5, np.inf, loc=-1.0, scale=0.5**0.5)
+    exact, start = law.mean(), law.rvs((n, 1), random_state=0)
     rows = []
     for steps in counts:
-        row: dict[str, Any] = {"steps": steps, "dt": 2.0 / steps, "standard error": 0.5 / n**0.5}
+        row: dict[str, Any] = {
+            "steps": steps,
+            "dt": 2.0 / steps,
+            "standard error": law.std() / n**0.5,
+        }
         for scheme in (particles.EulerMaruyama(), particles.Heun()):
             swarm = particles.simulate(
                 mesh, drift, start, 1.0, 2.0, steps, scheme=scheme, seed=steps
             )
-            row[type(scheme).__name__] = float(swarm.points.mean()) - 0.5
+            row[type(scheme).__name__] = float(swarm.points.mean()) - exact
         x, rng, dt = start.copy(), np.random.default_rng(steps), 2.0 / steps
         for _ in range(steps):
-            x = np.maximum(x - dt + dt**0.5 * rng.standard_normal(x.shape), 0.0)
-        row["clipped"] = float(x.mean()) - 0.5
+            x = np.maximum(x - dt * (1.0 + x) + dt**0.5 * rng.standard_normal(x.shape), 0.0)
+        row["clipped"] = float(x.mean()) - exact
         rows.append(row)
     return rows
 

