@@ -71,8 +71,8 @@ def test_sliced_wasserstein_refuses_what_is_neither_sample_nor_density():
     mesh = cube(WORLD, 2, 3)
     a, x = fpc.density.uniform(mesh), np.zeros((4, 2))
     for pair, message in [
-        ((a, x), "x is a Function"),
-        ((x, a), "y is a Function"),
+        ((a, x), "x is a Density"),
+        ((x, a), "y is a Density"),
         ((2.0 * a, 2.0 * a), "x is a "),
         ((x, [a, a]), "y is a list"),
         ((x, object()), "y is a object"),
