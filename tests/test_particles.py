@@ -315,7 +315,7 @@ def test_bad_input_says_what_to_do_on_all_ranks():
     assert "EulerMaruyama()" in text
     assert "particles need a function" in raised(ValueError, lambda: run(sigma=rho))
     text = raised(ValueError, lambda: run(drift=lambda t, x: x[:, 0]))
-    assert "(points, dimension), is needed" in text
+    assert "(points, dimension), are needed" in text
     text = raised(ValueError, lambda: run(drift=lambda t, x: np.full_like(x, np.nan)))
     assert "not finite" in text
     negative = rho.copy()

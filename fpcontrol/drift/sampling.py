@@ -71,17 +71,23 @@ class DriftSampler:
 
 def sample(drift: VectorField, t: float, where: SamplePoints) -> Array:
     """Drift at the points of a discretization, checked on all ranks, ``(N, d)``. Collective."""
-    x = where.points
     with collective_errors(where.comm):
-        v = np.asarray(as_drift(drift).at_points(t, where))
-        if v.shape != x.shape or v.dtype.kind not in "fiu":
-            raise ValueError(
-                f"drift(t, x) returned {v.dtype} values of shape {v.shape} at t = {t:g}; real "
-                f"values of the shape of x, {x.shape} (points, dimension), are needed."
-            )
-        if not np.isfinite(v).all():
-            i = int(np.flatnonzero(~np.isfinite(v).all(axis=1))[0])
-            raise ValueError(
-                f"drift(t, x) is not finite at t = {t:g}, x = {x[i]}: it returned {v[i]}."
-            )
+        return checked_values(as_drift(drift).at_points(t, where), t, where.points)
+
+
+def checked_values(v: Array, t: float, x: Array) -> Array:
+    """Values that a drift has returned at points ``(N, d)``, ``(N, d)``. Not collective.
+
+    Raises:
+        ValueError: On this rank, if they have another shape or are not real and finite.
+    """
+    v = np.asarray(v)
+    if v.shape != x.shape or v.dtype.kind not in "fiu":
+        raise ValueError(
+            f"drift(t, x) returned {v.dtype} values of shape {v.shape} at t = {t:g}; real "
+            f"values of the shape of x, {x.shape} (points, dimension), are needed."
+        )
+    if not np.isfinite(v).all():
+        i = int(np.flatnonzero(~np.isfinite(v).all(axis=1))[0])
+        raise ValueError(f"drift(t, x) is not finite at t = {t:g}, x = {x[i]}: it returned {v[i]}.")
     return v

@@ -63,7 +63,6 @@ class Pieces:
 
     Args:
         density: A scalar Lagrange function.
-        domain: Its mesh, if there is one already.
 
     Attributes:
         comm: The mesh's communicator.
@@ -76,7 +75,7 @@ class Pieces:
         ValueError: On all ranks, for another function.
     """
 
-    def __init__(self, density: fem.Function, domain: Domain | None = None) -> None:
+    def __init__(self, density: fem.Function) -> None:
         if not isinstance(density, fem.Function):
             raise ValueError(f"density = {density!r} is not a dolfinx Function; see fpc.density.")
         space = density.function_space
@@ -84,7 +83,7 @@ class Pieces:
         if tuple(space.element.value_shape) or space.ufl_element().family_name != "P":
             raise ValueError(f"density is of {space.ufl_element()}; scalar Lagrange is needed.")
         self.comm, self.degree = comm_of(space.mesh), element.degree
-        self.domain = Domain(space.mesh) if domain is None else domain
+        self.domain = Domain(space.mesh)
         replica = Replica(space, self.domain.cells)
         (u,) = replica.gather(density.x.array)
         local = u[replica.dofs[self.domain.number]]

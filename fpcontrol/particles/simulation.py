@@ -14,7 +14,7 @@ from dolfinx.mesh import Mesh, MeshTags
 from fpcontrol.discretization.absorbing import Walls, asked_tags
 from fpcontrol.discretization.boundary import Boundary
 from fpcontrol.drift.base import OnCells, as_drift
-from fpcontrol.drift.sampling import check_switches
+from fpcontrol.drift.sampling import check_switches, checked_values
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
@@ -23,7 +23,7 @@ from fpcontrol.particles.domain import Domain
 from fpcontrol.particles.paths import REACH, NearWalls, move
 from fpcontrol.particles.random import BLOCK, NOISE, WALL, blocks, check_seed, stream
 from fpcontrol.particles.swarm import Exits, Swarm
-from fpcontrol.trajectory import Save, kept_levels
+from fpcontrol.trajectory import Save, check_steps, kept_levels
 from fpcontrol.typing import Array, VectorField
 
 _NO_CELLS = np.empty(0, dtype=np.int32)  # of a noise that is no Function
@@ -120,9 +120,7 @@ def simulate(
     scheme = EulerMaruyama() if scheme is None else scheme
     with collective_errors(comm):
         d = mesh.topology.dim
-        seed, step0 = check_seed(seed), int(step0)
-        if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-            raise ValueError(f"steps = {steps!r} must be a positive whole number.")
+        seed, step0, steps = check_seed(seed), int(step0), check_steps(steps)
         if not 0 <= step0 <= 2**32 - steps:
             raise ValueError(f"step0 = {step0!r} must not be negative, and below 2**32 - steps.")
         if not (np.isfinite([t0, t1]).all() and t1 > t0):
@@ -133,7 +131,7 @@ def simulate(
         if x.ndim != 2 or x.shape[1] != d:
             raise ValueError(f"points has shape {x.shape}; (n, {d}) is needed.")
         times = t0 + (t1 - t0) * np.arange(steps + 1) / steps
-        check_switches(drift, t0, t1, int(steps))
+        check_switches(drift, t0, t1, steps)
         kept = kept_levels(save, times)
     boundary = None
     if absorbing is not None or facet_tags is not None:
@@ -163,10 +161,10 @@ def simulate(
         strongest = _strongest(noise, 0.5 * (times[1:] + times[:-1]), domain)
     near = NearWalls.of(domain, absorbs, REACH * strongest * np.sqrt(dt))
     run = _Run(domain, on_cells, noise, scheme.stages, absorbs, near, seed, first, x, cells, gone)
-    bar = Progress("particles", int(steps), comm, progress)
+    bar = Progress("particles", steps, comm, progress)
     levels = [x.copy()] if kept[0] == 0 else []
     with collective_errors(comm):
-        for n in range(int(steps)):
+        for n in range(steps):
             run.step(times[n], dt, step0 + n)
             bar.update()
             if n + 1 in kept:
@@ -183,7 +181,7 @@ def simulate(
         first,
         total,
         seed,
-        step0 + int(steps),
+        step0 + steps,
     )
 
 
@@ -284,18 +282,7 @@ class _Run:
         return moved, none[:, 0, 0], sigma @ sigma.transpose(0, 2, 1)
 
     def _values(self, t: float, x: Array, cells: Array) -> Array:
-        v = np.asarray(self._drift(t, x, self._domain.number[cells]), dtype=float)
-        if v.shape != x.shape:
-            raise ValueError(
-                f"drift(t, x) returned shape {v.shape} at t = {t:g}; that of x, {x.shape} (points, "
-                "dimension), is needed."
-            )
-        if not np.isfinite(v).all():
-            i = int(np.flatnonzero(~np.isfinite(v).all(axis=1))[0])
-            raise ValueError(
-                f"drift(t, x) is not finite at t = {t:g}, x = {x[i]}: it returned {v[i]}."
-            )
-        return v
+        return checked_values(self._drift(t, x, self._domain.number[cells]), t, x)
 
     def _take(self, rows: Array, times: Array, points: Array, walls: Array) -> None:
         places = self._domain.onto_walls(walls, points)
