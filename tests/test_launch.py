@@ -154,15 +154,22 @@ def test_log_has_a_line_before_the_first_step(capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_compilation_is_announced_once(tmp_path: Path) -> None:
+def test_compilation_is_announced_once_and_counts_for_no_budget(tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(
         "from mpi4py import MPI\n"
         "import numpy as np\n"
+        "import time\n"
         "from fpcontrol.discretization import kernels\n"
+        "from fpcontrol.parallel.progress import clock\n"
         "x = np.ones(3)\n"
         "kernels.blend(1.0, x, 2.0, x, np.empty(3))\n"
+        "begun, budgeted = time.monotonic(), clock()\n"
         "kernels.projected(x, 2.0, x, 0.0, np.empty(3))\n"
+        "assert clock() - budgeted < 0.5 * (time.monotonic() - begun)\n"
+        "begun, budgeted = time.monotonic(), clock()\n"
+        "time.sleep(0.1)\n"
+        "assert 0.1 <= clock() - budgeted <= time.monotonic() - begun + 1e-6\n"
     )
     done = subprocess.run(
         mpirun(script),

@@ -60,7 +60,8 @@ def minimize(
             BFGS; taken without noise) or ``"cg"``.
         max_iterations: Iterations of this call.
         max_evaluations: Evaluations of value and derivative of this call.
-        max_seconds: Stop after so many seconds, but not before the first evaluation.
+        max_seconds: Stop after so many seconds, those of compiling loops not counted, but not
+            before the first evaluation.
         gradient_tolerance: Stop at this fraction of the first gradient norm.
         target_error: Stop at this relative error.
         checkpoint: File (.npz) for the best weights and the history, replaced every

@@ -1,7 +1,6 @@
 """What a minimization is made of, whoever chooses the steps: history, stops, checkpoints."""
 
 import contextlib
-import time
 from pathlib import Path
 
 from mpi4py import MPI
@@ -11,7 +10,7 @@ import numpy as np
 from fpcontrol.control.checkpoint import Iterate, write_checkpoint
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.replica import LeftDomain
-from fpcontrol.parallel.progress import Progress
+from fpcontrol.parallel.progress import Progress, clock
 from fpcontrol.typing import Array
 
 
@@ -34,7 +33,7 @@ class Run:
         trials: Steps whose value alone was asked for.
         shortened: Trial steps at which the equation could not be solved.
         interrupted: Not empty after a Ctrl-C.
-        begun: When the seconds of the history began, as ``time.monotonic`` has it.
+        begun: When the seconds of the history began, as ``progress.clock`` has it.
         best_weights, best_value: Of all evaluations; empty and infinite before the first.
     """
 
@@ -55,7 +54,7 @@ class Run:
         self._first_iteration, self._resumed = last.iteration, bool(history)
         self._fingerprint = problem.fingerprint()
         self._first_gradient = history[0].gradient_norm if history else None
-        self.begun = time.monotonic() - last.seconds
+        self.begun = clock() - last.seconds
         self.best_value, self.best_weights = np.inf, np.empty(0)
         self._best_error, self._best_gradient = np.inf, np.inf
 
@@ -74,7 +73,7 @@ class Run:
         self._slow, self._slow_ones, self._last_value = slow, 0, np.inf
         self._limit = None if evaluations is None else self.evaluations + evaluations
         self._gradient_tolerance, self._target_error = gradient_tolerance, error
-        self._deadline = time.monotonic() + seconds
+        self._deadline = clock() + seconds
 
     def check(self) -> None:
         """Raise a ``Stop`` after a Ctrl-C, or when the time is over. Collective.
@@ -82,7 +81,7 @@ class Run:
         The first evaluation is taken however late it is.
         """
         comm = self.problem.elements.comm
-        late = bool(self.best_weights.size) and time.monotonic() > self._deadline
+        late = bool(self.best_weights.size) and clock() > self._deadline
         why = comm.allreduce(2 * bool(self.interrupted) + late, op=MPI.MAX)
         if why:
             raise Stop("interrupted" if why > 1 else "max_seconds")
@@ -132,7 +131,7 @@ class Run:
         """
         if self._resumed and not iteration:
             return None
-        seconds = self.problem.elements.comm.bcast(time.monotonic() - self.begun)
+        seconds = self.problem.elements.comm.bcast(clock() - self.begun)
         self.history.append(
             Iterate(
                 self._first_iteration + iteration,

@@ -2,7 +2,6 @@
 
 import copy
 import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +19,7 @@ from fpcontrol.control.run import Run, Stop
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.files import output_path
-from fpcontrol.parallel.progress import Progress, log_rank0
+from fpcontrol.parallel.progress import Progress, clock, log_rank0
 from fpcontrol.parallel.signals import interrupts
 from fpcontrol.reference import MoserFlow
 from fpcontrol.typing import Array
@@ -80,7 +79,8 @@ def steer(
         sigma: Noise; the reference's unless given.
         pieces: Intervals of time on which the weights are constant.
         steps: Time steps of the last descent; four a piece unless given.
-        budget: Seconds. What is under way is not broken off: an evaluation more may be taken.
+        budget: Seconds, those of compiling loops at first use not counted. What is under way is
+            not broken off: an evaluation more may be taken.
         max_evaluations: Evaluations of value and derivative, for a budget that does not depend on
             the machine.
         target_error: Stop at this relative error.
@@ -212,7 +212,7 @@ class Search:
         self._problem, self._comm, self._history = problem, problem.elements.comm, history
         self._target, self._fingerprint = target, problem.fingerprint()
         self._modes, self._seed, self._shown = modes, seed, progress
-        self._begun = time.monotonic()
+        self._begun = clock()
         self._before = history[-1].seconds if history else 0.0
         self.evaluations = history[-1].evaluations if history else 0
         self.trials = self.shortened = 0
@@ -306,7 +306,7 @@ class Search:
 
     def _spent(self) -> float:
         """Share of the budget that is used up, the same on all ranks. Collective."""
-        share = (time.monotonic() - self._begun) / self._seconds
+        share = (clock() - self._begun) / self._seconds
         if self._limit is not None:
             share = max(share, (self.evaluations - self._first) / self._limit)
         return self._comm.bcast(share)
@@ -322,7 +322,7 @@ class Search:
         last = problem is self._problem
         run = Run(problem, self._history, bar, self._target if last else None, SAVED)
         run.evaluations, run.begun = self.evaluations, self._begun - self._before
-        seconds = until * self._seconds - (time.monotonic() - self._begun)
+        seconds = until * self._seconds - (clock() - self._begun)
         left = None
         if self._limit is not None:
             left = max(1, int(until * self._limit) - (self.evaluations - self._first))
@@ -344,7 +344,7 @@ class Search:
 
     def _say(self, what: str, problem: TrackingProblem, weights: Array) -> None:
         error = problem.errors(weights).relative_error
-        seconds = time.monotonic() - self._begun
+        seconds = clock() - self._begun
         log_rank0(
             f"steer {seconds:.0f} of {self._seconds:g} s: {what}, relative error {error:.4f}",
             self._comm,

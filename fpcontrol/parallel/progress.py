@@ -77,22 +77,41 @@ def track(items: Iterable[int], label: str, comm: MPI.Comm, shown: bool) -> Iter
 
 
 class _Compilation(event.Listener):
-    """Says once that loops are being compiled, which keeps the first run waiting for seconds."""
+    """Says once that loops are being compiled, and takes the seconds.
+
+    Attributes:
+        seconds: Spent in compiling so far, on this rank.
+    """
 
     def __init__(self) -> None:
         self._said = MPI.COMM_WORLD.rank > 0
+        self._nested, self._begun, self.seconds = 0, 0.0, 0.0
 
     def on_start(self, event: Any) -> None:
         """A function that is not on disk yet is compiled."""
+        if not self._nested:
+            self._begun = time.monotonic()
+        self._nested += 1
         module = event.data["dispatcher"].py_func.__module__
         if not (self._said or _silent) and module.startswith("fpcontrol."):
             self._said = True
             log_rank0("compiling loops (first use only: they are kept on disk) ...", MPI.COMM_SELF)
 
     def on_end(self, event: Any) -> None:
-        """Nothing to say."""
+        """It is compiled, and perhaps what had asked for it is not."""
+        self._nested -= 1
+        if not self._nested:
+            self.seconds += time.monotonic() - self._begun
+
+
+_compilation = _Compilation()
 
 
 def announce_compilation() -> None:
     """Let rank 0 say on stderr, once, when numba compiles loops of this package."""
-    event.register("numba:compile", _Compilation())
+    event.register("numba:compile", _compilation)
+
+
+def clock() -> float:
+    """Seconds of a clock that stands still while loops are compiled: for budgets."""
+    return time.monotonic() - _compilation.seconds
