@@ -69,8 +69,8 @@ class FokkerPlanck(SteadyProblems):
         interpretation: ``"ito"``, ``"stratonovich"`` or ``"divergence"``: flux
             :math:`v\rho - D\nabla\rho`, the only one of a sigma that jumps, in regions say.
         absorbing: Walls that absorb: ``marker(x)`` as ``dolfinx.mesh.locate_entities_boundary``
-            takes it (its tag is 1), or one or several tags of ``facet_tags``. A node on facets of
-            two tags belongs to the one named first. None unless given.
+            takes it (its tag is 1), or one or several tags of ``facet_tags``, by number or name. A
+            node on facets of two tags belongs to the one named first. None unless given.
         facet_tags: ``MeshTags`` of facets, see ``fpc.mesh.read_facet_tags``.
         discretization: ``Galerkin(degree=2)`` unless given.
         degree: Short form of ``discretization=Galerkin(degree, quadrature_degree)``.

@@ -123,13 +123,16 @@ def geometry(path: Path, grid: Grid) -> NDArray[np.float64]:
     return x.astype(np.float64)
 
 
-def tags(path: Path, grid: Grid, last: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def tags(
+    path: Path, grid: Grid, last: int, what: str
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Node numbers of the cells of a grid, ascending, and the values on them. Not collective.
 
     Args:
         path: The ``.xdmf`` file.
         grid: One with values.
         last: Highest node number of the mesh.
+        what: Cells or facets, for messages.
 
     Returns:
         Shapes ``(cells, nodes of a cell)`` and ``(cells,)``.
@@ -140,27 +143,31 @@ def tags(path: Path, grid: Grid, last: int) -> tuple[NDArray[np.int64], NDArray[
     nodes = np.sort(topology(path, grid), axis=1)
     if (unknown := np.count_nonzero(((nodes < 0) | (nodes > last)).any(axis=1))) > 0:
         raise ValueError(
-            f"{path}: {unknown} of the {len(nodes)} facets in '{grid.name}' have nodes that this "
+            f"{path}: {unknown} of the {len(nodes)} {what} in '{grid.name}' have nodes that this "
             "mesh does not have; read the mesh from the same file"
         )
     copies = len(nodes) - len(np.unique(nodes, axis=0))
     if copies:
         raise ValueError(
-            f"{path}: {copies} of the {len(nodes)} facets in '{grid.name}' are there more than "
-            "once; a facet has one tag"
+            f"{path}: {copies} of the {len(nodes)} {what} in '{grid.name}' are there more than "
+            "once; each has one tag"
         )
     # DOLFINx reads values as tags of a mesh only, and ends the process where a node number is in
-    # no cell of it. So a mesh is made of the facets joined to one more node, and of cells for all
-    # lower numbers that no facet has.
+    # no cell of it. So a mesh is made of the entities joined to one more node (of tetrahedra
+    # themselves), and of cells for all lower numbers that no entity has.
     n, k = int(nodes.max()) + 1, nodes.shape[1]
+    d = min(k, 3)
     rest = np.setdiff1d(np.arange(n), nodes)
-    cells = np.empty((len(nodes) + len(rest), k + 1), dtype=np.int64)
-    cells[: len(nodes), :k], cells[len(nodes) :, :k], cells[:, k] = nodes, nodes[0], n
+    cells = np.full((len(nodes) + len(rest), d + 1), n, dtype=np.int64)
+    cells[: len(nodes), :k], cells[len(nodes) :, :d] = nodes, nodes[0, :d]
     cells[len(nodes) :, 0] = rest
-    element = basix.ufl.element("Lagrange", CELLS[k], 1, shape=(k,), dtype=np.float64)
-    cone = dolfinx.mesh.create_mesh(MPI.COMM_SELF, cells, ufl.Mesh(element), np.zeros((n + 1, k)))
+    if k > d:
+        cells[len(nodes) :, d] = nodes[0, d]
+    element = basix.ufl.element("Lagrange", CELLS[d], 1, shape=(d,), dtype=np.float64)
+    x = np.zeros((n + (k == d), d))
+    cone = dolfinx.mesh.create_mesh(MPI.COMM_SELF, cells, ufl.Mesh(element), x)
     cone.topology.create_entities(k - 1)
-    cone.topology.create_connectivity(k - 1, k)
+    cone.topology.create_connectivity(k - 1, d)
     found = _read(path, grid, lambda file: file.read_meshtags(cone, grid.name, None, DOMAIN))
     at = dolfinx.mesh.entities_to_geometry(cone, k - 1, found.indices).reshape(-1, k)
     return np.sort(cone.geometry.input_global_indices[at], axis=1), found.values

@@ -48,7 +48,10 @@ BAD = [
     (lambda: {"absorbing": (4, 4), "facet_tags": sides(MESH)}, "or several tags"),
     (lambda: {"absorbing": True, "facet_tags": sides(MESH)}, "absorbing = True must"),
     (lambda: {"absorbing": 4.0, "facet_tags": sides(MESH)}, "absorbing = 4.0 must"),
-    (lambda: {"absorbing": "left", "facet_tags": sides(MESH)}, "absorbing = 'left' must"),
+    (
+        lambda: {"absorbing": "left", "facet_tags": sides(MESH)},
+        "absorbing = 'left': these tags have no names",
+    ),
     (lambda: {"absorbing": 4, "facet_tags": sides(cube(WORLD, 2, 4))}, "of another mesh"),
     (
         lambda: {

@@ -228,7 +228,7 @@ def test_data_outside_hdf5_are_refused_by_their_format(form, tmp_path):
 
 @pytest.mark.parallel([1, 2])
 def test_file_of_another_kind_is_refused_with_a_way_to_convert(tmp_path):
-    path = tmp_path / "mesh.msh"
+    path = tmp_path / "mesh.inp"
     if WORLD.rank == 0:
         path.write_text("$MeshFormat\n4.1 0 8\n$EndMeshFormat\n")
     WORLD.barrier()

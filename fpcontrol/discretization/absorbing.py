@@ -23,7 +23,7 @@ and those of the rows of one tag are what left through its facets. A node on fac
 belongs to the tag that is named first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import basix
@@ -32,11 +32,12 @@ from dolfinx.mesh import MeshTags
 
 from fpcontrol.discretization.boundary import MARKED, Boundary, Marker
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.tags import numbered
 from fpcontrol.linalg.linear_solvers import LinearSolver
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
-type Walls = Marker | int | Iterable[int]
+type Walls = Marker | int | str | Iterable[int | str]
 
 
 class Absorbing:
@@ -48,6 +49,7 @@ class Absorbing:
         wall: Number of the wall, as in ``tags``, of each local degree of freedom; -1 for none.
         tags: Tags of the walls.
         measures: Their lengths, areas or numbers of points.
+        names: Tags by name, if they have names.
 
     Attributes:
         dofs: Local numbers of the degrees of freedom on the walls, owned ones first.
@@ -60,9 +62,10 @@ class Absorbing:
         wall: Array,
         tags: tuple[int, ...],
         measures: tuple[float, ...],
+        names: Mapping[str, int] | None = None,
     ) -> None:
         self._elements, self._wall = elements, wall
-        self.tags, self.measures = tags, measures
+        self.tags, self.measures, self.names = tags, measures, dict(names or {})
         self.dofs = np.flatnonzero(wall >= 0)
         self._owned = self.dofs[self.dofs < elements.n_owned]
         sparsity = elements.sparsity
@@ -113,7 +116,8 @@ class Absorbing:
         wall = _walls(elements, boundary, tags)
         if elements.sum(float((wall[: elements.n_owned] < 0).sum())) == 0.0:
             raise ValueError("absorbing: every node lies on an absorbing wall; refine the mesh.")
-        return cls(elements, mass_values, wall, tags, measures)
+        names = getattr(facet_tags, "names", None)
+        return cls(elements, mass_values, wall, tags, measures, names)
 
     def close(self, values: Array) -> Array:
         """Close an operator's entries in place.
@@ -222,8 +226,9 @@ def asked_tags(absorbing: Walls | None, facet_tags: MeshTags | None) -> tuple[in
                 "marker alone."
             )
         return (MARKED,)
-    listed = isinstance(absorbing, Iterable) and not isinstance(absorbing, str | bytes)
-    tags: list[Any] = list(absorbing) if listed else [absorbing]  # type: ignore[arg-type]
+    asked: Any = numbered(absorbing, facet_tags, "absorbing")
+    listed = isinstance(asked, Iterable) and not isinstance(asked, bytes)
+    tags: list[Any] = list(asked) if listed else [asked]
     whole = all(isinstance(t, int | np.integer) and not isinstance(t, bool) for t in tags)
     if not tags or not whole or len(set(tags)) < len(tags):
         raise ValueError(

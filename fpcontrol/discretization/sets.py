@@ -11,10 +11,11 @@ from dolfinx.la import vector as la_vector
 from dolfinx.mesh import MeshTags
 
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.tags import numbered
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
-type Where = Callable[[Array], Array] | int | Iterable[int]
+type Where = Callable[[Array], Array] | int | str | Iterable[int | str]
 
 
 def dofs_of(g: Elements, where: Where, tags: MeshTags | None, name: str) -> Array:
@@ -23,7 +24,7 @@ def dofs_of(g: Elements, where: Where, tags: MeshTags | None, name: str) -> Arra
     Args:
         g: The space.
         where: ``marker(x)`` with ``x`` of shape ``(3, N)``, as in dolfinx, to booleans: asked at
-            the nodes of all degrees of freedom; or one or several tags.
+            the nodes of all degrees of freedom; or one or several tags, by number or name.
         tags: Cells or facets by tags; the nodes of their closures belong to the set.
         name: Of the argument, for messages.
 
@@ -122,7 +123,8 @@ def checked(marker: Callable[[Array], Array], x: Array, name: str) -> Array:
 
 def _tagged(g: Elements, where: Any, tags: MeshTags | None, name: str) -> tuple[MeshTags, Array]:
     """Tags, checked, and the entities that are named."""
-    listed = isinstance(where, Iterable) and not isinstance(where, str | bytes)
+    where = numbered(where, tags, name)
+    listed = isinstance(where, Iterable) and not isinstance(where, bytes)
     asked = list(where) if listed else [where]
     if not asked or not all(isinstance(t, int | np.integer) and t is not True for t in asked):
         raise ValueError(f"{name} = {where!r} must be a marker(x), a tag or several tags.")

@@ -125,23 +125,24 @@ class SteadyProblems:
             )
         return self._harmonic(zero | self._generator.walls, one, "committor")
 
-    def exit_probability(self, tag: int) -> fem.Function:
+    def exit_probability(self, tag: int | str) -> fem.Function:
         r"""Probability to leave through one of the absorbing walls, from each point. Collective.
 
         Its mean in a start density is what ``Trajectory.absorbed`` of this wall tends to.
 
         Args:
-            tag: One of the walls' tags; 1 for a marker.
+            tag: One of the walls' tags, or its name; 1 for a marker.
 
         Raises:
             ValueError: On all ranks, if no wall has this tag, and as ``committor``.
             ArithmeticError: On all ranks, if the solver fails.
         """
         walls = self.system.absorbing
-        if walls is None or tag not in walls.tags:
+        number = walls.names.get(tag, -1) if walls and isinstance(tag, str) else tag
+        if walls is None or number not in walls.tags:
             known = walls.tags if walls else "none"
             raise ValueError(f"tag = {tag!r} is no absorbing wall's; there are: {known}.")
-        return self._harmonic(self._generator.walls, walls.of_tag(tag), "exit probability")
+        return self._harmonic(self._generator.walls, walls.of_tag(number), "exit probability")
 
     def exit_time(
         self, target: Where | None = None, *, tags: MeshTags | None = None
