@@ -1,7 +1,20 @@
-"""The density lab: what samplers make of a score, without sampling error."""
+"""The density lab: scores trained or given, and what samplers make of them, without samples."""
 
 from fpcontrol.score.adapters import JaxScore
 from fpcontrol.score.comparison import Comparison, Estimate, Sampler, compare
 from fpcontrol.score.models import RippledScore
+from fpcontrol.score.trained import Epoch, TrainedScore, load
+from fpcontrol.score.training import train
 
-__all__ = ["Comparison", "Estimate", "JaxScore", "RippledScore", "Sampler", "compare"]
+__all__ = [
+    "Comparison",
+    "Epoch",
+    "Estimate",
+    "JaxScore",
+    "RippledScore",
+    "Sampler",
+    "TrainedScore",
+    "compare",
+    "load",
+    "train",
+]

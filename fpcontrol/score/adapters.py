@@ -54,9 +54,12 @@ class JaxScore:
         return self._asked(self._vjp, t, x, s)
 
     def _asked(self, function: Callable, t: float, *arrays: Array) -> Array:
+        return self._called(function, float(t), *arrays)
+
+    def _called(self, function: Callable, time: Any, *arrays: Array) -> Array:
         with self._jax.enable_x64(True):
             given = [self._jax.numpy.asarray(a) for a in arrays]
-            return np.array(function(self._weights, float(t), *given))
+            return np.array(function(self._weights, time, *given))
 
     def _one(self, weights: Any, t: Any, x: Any) -> Any:
         def named(y: Any) -> Any:
