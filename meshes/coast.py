@@ -1,13 +1,15 @@
-"""Mesh an island from its coast: python meshes/coast.py COAST.csv --out NAME.xdmf --cell-size KM.
+"""Mesh islands from their coasts: python meshes/coast.py COAST --out NAME.xdmf --cell-size KM.
 
-The coast is a CSV file with the columns longitude and latitude in degrees (WGS 84), a line for
-each point in order along the coast, the last point equal to the first. Of several closed coasts,
-one after the other, the largest is taken, with a warning that counts the lakes and further islands
-left out; the two halves of an island cut at 180 degrees are joined. The coast is projected to
-kilometres by Lambert's azimuthal equal-area projection about the island's centre, so that areas,
-and with them densities, are true everywhere; it is simplified to the cell size and triangulated.
-NAME.xdmf and NAME.h5 hold the mesh and its boundary facets, tagged 1; NAME.json beside them holds
-the projection (key "projection", as pyproj takes it) and the figures.
+COAST is a CSV file with the columns longitude and latitude in degrees (WGS 84), a line for each
+point in order along the coast, the last point equal to the first, several closed coasts one after
+the other; or GeoJSON, or a shapefile (pip install pyshp), of polygons or closed lines. The largest
+island is taken, or with --islands N so many; lakes that have room for some cells become holes, and
+warnings count what is left out. The two halves of an island cut at 180 degrees are joined. The
+coasts are projected to kilometres by Lambert's azimuthal equal-area projection about the centre, so
+that areas, and with them densities, are true everywhere; they are simplified to the cell size and
+triangulated. NAME.xdmf and NAME.h5 hold the mesh and its boundary facets, with tags for coast and
+lakes; NAME.json beside them holds the projection (key "projection", as pyproj takes it), the tags
+and the figures.
 """
 
 import argparse
@@ -16,11 +18,12 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from outlines import read_outlines
 from pyproj import Geod, Transformer
 from shapely import Polygon
 from shapely.geometry.base import BaseGeometry
@@ -28,6 +31,7 @@ from shapely.geometry.base import BaseGeometry
 # In cells: inlets narrower than twice the first are closed, then spits narrower than twice the
 # second removed; the outline moves by at most the third; sides shorter than the fourth are merged.
 INLET, SPIT, TOLERANCE, SHORTEST = 0.35, 0.25, 0.25, 0.7
+LAKE = 3.0  # cells squared; a smaller lake would be of five or six sides
 SHARPEST = 30.0  # degrees; a sharper corner is cut off, as no triangle in it could be better
 MOST_CELLS = 2_000_000  # more is a slip of the unit: metres where kilometres are meant
 MOST_CHANGE = 0.2  # of the area; beyond it the mesh is of another island
@@ -35,53 +39,54 @@ SEAM = 1e-4  # degrees; data are cut at 180 up to rounding, and no coast runs so
 EARTH = Geod(ellps="WGS84")
 
 
-def read_coast(path: Path) -> NDArray[np.float64]:
-    """Longitude and latitude along a closed coast, shape ``(n, 2)``, the first not repeated.
+class Land(NamedTuple):
+    """An island and its lakes: longitude and latitude, each ``(n, 2)``, the first not repeated."""
 
-    Of several coasts in the file the largest; says on the standard error what is left out.
+    coast: NDArray[np.float64]
+    lakes: list[NDArray[np.float64]]
+
+
+def read_coast(path: Path) -> NDArray[np.float64]:
+    """The coast of the largest island of a file, without its lakes; as ``read_lands``."""
+    return read_lands(path)[0].coast
+
+
+def read_lands(path: Path, islands: int = 1) -> list[Land]:
+    """The largest islands of a file, the largest first, with their lakes.
+
+    What is not taken is said on the standard error.
+
+    Args:
+        path: CSV, GeoJSON or shapefile, see ``outlines.read_outlines``.
+        islands: How many.
 
     Raises:
         OSError: If the file cannot be opened.
-        ValueError: If a column is missing, a value is not a longitude or a latitude, there are
-            fewer than three different points, the last point is not the first, or the island is
-            cut at 180 degrees and one half is missing.
+        ValueError: If a file is not as above, there are fewer than three different points or fewer
+            islands, the last point is not the first, or an island is cut at 180 degrees and one
+            half is missing.
     """
-    points = _read_points(path)
-    if len(set(points)) < 3:
-        raise ValueError(f"{path}: a coast has at least 3 different points, not {len(set(points))}")
-    rings = _joined([_closed(path, ring) for ring in _rings(points)], path)
-    areas = [_area(ring) for ring in rings]
-    coast = rings[(largest := int(np.argmax(areas)))]
-    others = [pair for i, pair in enumerate(zip(rings, areas, strict=True)) if i != largest]
-    if others:
-        projection = equal_area_projection(coast)
-        land = Polygon(project(coast, projection)).buffer(0.0)
-        firsts = [shapely.Point(project(ring, projection)[0]) for ring, _ in others]
-        inside = [land.contains(first) for first in firsts]
-        for what, kept in (("lakes", True), ("further islands", False)):
-            left = [area for (_, area), lake in zip(others, inside, strict=True) if lake == kept]
-            if left:
-                _warn(f"{path}: {what} left out: {len(left)}, {sum(left):.4g} km2 in all")
-    return coast
-
-
-def _read_points(path: Path) -> list[tuple[float, float]]:
-    points = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file, restval="")  # a short line lacks its last values
-        for column in ("longitude", "latitude"):
-            if column not in (rows.fieldnames or ()):
-                raise ValueError(
-                    f"{path} has no column '{column}'; it has {rows.fieldnames or 'none'}"
-                )
-        for row in rows:
-            where = f"{path}, line {rows.line_num}"
-            longitude = _degrees(row["longitude"], -180.0, 360.0, f"{where}: longitude")
-            # A longitude beyond 90 degrees where a latitude should be.
-            hint = "; are the columns swapped?" if abs(longitude) <= 90.0 else ""
-            latitude = _degrees(row["latitude"], -90.0, 90.0, f"{where}: latitude", hint)
-            points.append((longitude, latitude))
-    return points
+    if islands < 1:
+        raise ValueError(f"--islands must be at least 1, not {islands}")
+    outlines = read_outlines(path)
+    if (few := len({point for points in outlines for point in points})) < 3:
+        raise ValueError(f"{path}: a coast has at least 3 different points, not {few}")
+    rings = [_closed(path, ring) for points in outlines for ring in _rings(points)]
+    rings = _joined(rings, path)
+    rings = [rings[i] for i in np.argsort([-_area(ring) for ring in rings], kind="stable")]
+    plane = equal_area_projection(rings[0])
+    polygons = [Polygon(project(ring, plane)).buffer(0.0) for ring in rings]
+    firsts = [shapely.Point(project(ring, plane)[0]) for ring in rings]
+    around = [  # of each ring, those that it lies in, the innermost last
+        [j for j in range(i) if polygons[j].contains(first)] for i, first in enumerate(firsts)
+    ]
+    land = [i for i in range(len(rings)) if len(around[i]) % 2 == 0]
+    if islands > len(land):
+        raise ValueError(f"--islands {islands} is more than the {len(land)} that {path} has")
+    if left := [_area(rings[i]) for i in land[islands:]]:
+        _warn(f"{path}: further islands left out: {len(left)}, {sum(left):.4g} km2 in all")
+    lakes = [i for i in range(len(rings)) if i not in land]
+    return [Land(rings[i], [rings[k] for k in lakes if around[k][-1] == i]) for i in land[:islands]]
 
 
 def _rings(points: list[tuple[float, float]]) -> list[NDArray[np.float64]]:
@@ -146,15 +151,16 @@ def _warn(text: str) -> None:
     print(f"coast.py: warning: {text}", file=sys.stderr)
 
 
-def equal_area_projection(coast: NDArray[np.float64]) -> str:
+def equal_area_projection(*coasts: NDArray[np.float64]) -> str:
     """PROJ string, in kilometres, of the azimuthal equal-area projection about the centre."""
-    longitude, latitude = np.radians(coast).T
+    longitude, latitude = np.radians(np.concatenate(coasts)).T
     # The mean direction from the Earth's centre has no seam at 180 degrees and none at a pole.
     x = (np.cos(latitude) * np.cos(longitude)).mean()
     y = (np.cos(latitude) * np.sin(longitude)).mean()
     z = np.sin(latitude).mean()
     rough = _laea(np.degrees(np.arctan2(y, x)), np.degrees(np.arctan2(z, np.hypot(x, y))))
-    centre = shapely.centroid(Polygon(project(coast, rough)))
+    parts = [Polygon(project(coast, rough)) for coast in coasts]
+    centre = shapely.centroid(parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts))
     return _laea(*_unproject(centre.x, centre.y, rough))
 
 
@@ -206,8 +212,41 @@ def simplify(polygon: Polygon, cell_size: float) -> Polygon:
     parts = sorted(part.area for part in getattr(opened, "geoms", [opened]))[:-1]
     if parts:
         _warn(f"parts on necks below a cell, left out: {len(parts)}, {sum(parts):.4g} km2")
-    outline = _largest(opened).simplify(TOLERANCE * h)
-    corners = shapely.get_coordinates(outline.exterior)[:-1]
+    simple = _coarse(_largest(opened), h)
+    if not simple.is_valid or abs(simple.area - area) > MOST_CHANGE * area:
+        raise ValueError(
+            f"--cell-size {h:g} km is too large for the island's shape: its area of {area:.4g} km2 "
+            f"would become {simple.area:.4g} km2; take a smaller one"
+        )
+    return shapely.orient_polygons(simple)
+
+
+def holes(land: Polygon, lakes: Sequence[Polygon], cell_size: float) -> list[Polygon]:
+    """Lakes as holes of a simplified island; says which become land.
+
+    Args:
+        land: What ``simplify`` made of the island.
+        lakes: Its lakes, in kilometres.
+        cell_size: In kilometres.
+    """
+    h, kept, gone = cell_size, [], []
+    for lake in sorted(lakes, key=lambda lake: -lake.area):
+        opened = _largest(lake.buffer(0.0).buffer(-SPIT * h).buffer(SPIT * h))
+        simple = _coarse(Polygon(opened.exterior), h) if opened.area > LAKE * h**2 else Polygon()
+        room = all(simple.distance(other) > SHORTEST * h for other in (land.exterior, *kept))
+        fits = simple.is_valid and simple.area > LAKE * h**2 and room and land.contains(simple)
+        (kept if fits else gone).append(simple if fits else lake)
+    if gone:
+        _warn(
+            f"lakes of less than {LAKE:g} cells squared or at the coast, which become land: "
+            f"{len(gone)}, {sum(lake.area for lake in gone):.4g} km2"
+        )
+    return kept
+
+
+def _coarse(polygon: Polygon, h: float) -> Polygon:
+    """A ring without sides and corners that cells cannot follow; empty if nothing is left."""
+    corners = shapely.get_coordinates(polygon.simplify(TOLERANCE * h).exterior)[:-1]
     while len(corners) > 3:
         forward = np.roll(corners, -1, axis=0) - corners
         sides = np.hypot(*forward.T)
@@ -223,53 +262,77 @@ def simplify(polygon: Polygon, cell_size: float) -> Polygon:
             corners = np.delete(corners, cosines.argmax(), axis=0)
         else:
             break
-    simple = Polygon(corners) if len(corners) > 2 else Polygon()
-    if not simple.is_valid or abs(simple.area - area) > MOST_CHANGE * area:
-        raise ValueError(
-            f"--cell-size {h:g} km is too large for the island's shape: its area of {area:.4g} km2 "
-            f"would become {simple.area:.4g} km2; take a smaller one"
-        )
-    return shapely.orient_polygons(simple)
+    return Polygon(corners) if len(corners) > 2 else Polygon()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("coast", type=Path, help="CSV file: longitude,latitude in degrees")
+    parser.add_argument("coast", type=Path, help="CSV (longitude,latitude), GeoJSON or shapefile")
     parser.add_argument("--out", type=Path, required=True, help="mesh file, NAME.xdmf")
     parser.add_argument("--cell-size", type=float, required=True, metavar="KM", help="edge length")
+    parser.add_argument("--islands", type=int, default=1, metavar="N", help="the N largest")
     parser.add_argument("--licence", default="", help="source and licence of the coast, recorded")
     options = parser.parse_args(arguments)
     try:
-        _make(options.coast, options.out, options.cell_size, options.licence)
+        _make(options)
     except (ImportError, OSError, ValueError, csv.Error) as error:
         print(f"coast.py: error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _make(source: Path, out: Path, cell_size: float, licence: str) -> None:
+def _make(options: argparse.Namespace) -> None:
     import polygon  # with gmsh and DOLFINx, which the errors above do without
 
-    polygon.check_output(out)
-    coast = read_coast(source)
-    projection = equal_area_projection(coast)
-    raw = island(coast, projection)
-    simple = simplify(raw, cell_size)
-    corners = shapely.get_coordinates(simple.exterior)[:-1]
-    mesh, facet_tags, names = polygon.triangulate(corners, cell_size, ["coast"] * len(corners))
+    out, cell_size = polygon.check_output(options.out), options.cell_size
+    lands = read_lands(options.coast, options.islands)
+    coasts = [land.coast for land in lands]
+    projection = equal_area_projection(*coasts)
+    raws = [island(coast, projection) for coast in coasts]
+    simple = [simplify(raw, cell_size) for raw in raws]
+    for k, land in enumerate(simple):
+        if near := [j for j in range(k) if land.distance(simple[j]) < 1e-9 * cell_size]:
+            raise ValueError(
+                f"--cell-size {cell_size:g} km: islands {near[0] + 1} and {k + 1} by size would "
+                "touch; take a smaller one, or fewer islands"
+            )
+    water = [[Polygon(project(lake, projection)) for lake in land.lakes] for land in lands]
+    cut = [holes(*pair, cell_size) for pair in zip(simple, water, strict=True)]
+    regions = [
+        polygon.Region(
+            _corners(land), ["coast"] * len(_corners(land)), [(_corners(h), "lakes") for h in inner]
+        )
+        for land, inner in zip(simple, cut, strict=True)
+    ]
+    mesh, facet_tags, names = polygon.triangulate_regions(regions, cell_size)
+    # In full with its lakes, and as it is meshed.
+    full = shapely.union_all(
+        [
+            raw.difference(shapely.union_all([lake.buffer(0.0) for lake in inner]))
+            for raw, inner in zip(raws, water, strict=True)
+        ]
+    )
+    meshed = shapely.union_all([Polygon(r.corners, [h for h, _ in r.holes]) for r in regions])
+    perimeter = sum(raw.length for raw in raws)
     record: dict[str, Any] = {
-        "source": source.name,
-        "licence": licence,
+        "source": options.coast.name,
+        "licence": options.licence,
         "projection": projection,
         "unit": "km",
         "cell_size": cell_size,
-        "coast": {"points": len(coast), "area": raw.area, "perimeter": raw.length},
+        "coast": {
+            "points": sum(map(len, coasts)),
+            "area": full.area,
+            "perimeter": perimeter,
+        },
         "polygon": {
-            "corners": len(corners),
-            "area_change": simple.area / raw.area - 1.0,
-            "land_left_out": raw.difference(simple).area / raw.area,
-            "water_taken_in": simple.difference(raw).area / raw.area,
+            "islands": len(lands),
+            "lakes": sum(map(len, cut)),
+            "corners": sum(len(region.corners) for region in regions),
+            "area_change": meshed.area / full.area - 1.0,
+            "land_left_out": full.difference(meshed).area / full.area,
+            "water_taken_in": meshed.difference(full).area / full.area,
         },
         "mesh": polygon.figures(mesh),
         "facet_tags": names,
@@ -277,15 +340,20 @@ def _make(source: Path, out: Path, cell_size: float, licence: str) -> None:
     polygon.write(out, mesh, facet_tags, record)
     shape, quality = record["polygon"], record["mesh"]
     print(
-        f"coast: {len(coast)} points, {raw.area:.0f} km2, {raw.length:.0f} km, about "
-        f"{_written(projection)}\n"
-        f"polygon: {len(corners)} corners, {simple.area:.0f} km2 ({shape['area_change']:+.2%}: "
+        f"coast: {record['coast']['points']} points, {full.area:.0f} km2, {perimeter:.0f} km, "
+        f"about {_written(projection)}\n"
+        f"polygon: {shape['islands']} island(s), {shape['lakes']} lake(s), {shape['corners']} "
+        f"corners, {meshed.area:.0f} km2 ({shape['area_change']:+.2%}: "
         f"{shape['land_left_out']:.2%} of the land left out, {shape['water_taken_in']:.2%} of "
         "water taken in)\n"
         f"mesh: {quality['cells']} cells, {quality['vertices']} vertices, smallest angle "
         f"{quality['smallest_angle']} degrees, in the mean {quality['mean_smallest_angle']}\n"
         f"wrote {out}, with .h5 and .json beside it"
     )
+
+
+def _corners(polygon: Polygon) -> NDArray[np.float64]:
+    return shapely.get_coordinates(polygon.exterior)[:-1]
 
 
 def _written(projection: str) -> str:
@@ -295,19 +363,6 @@ def _written(projection: str) -> str:
         f"{abs(latitude):.1f} degrees {'north' if latitude >= 0 else 'south'}, "
         f"{abs(longitude):.1f} {'east' if longitude >= 0 else 'west'}"
     )
-
-
-def _degrees(text: str, lowest: float, highest: float, what: str, hint: str = "") -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
-    if not lowest <= value <= highest:  # false of NaN too
-        raise ValueError(
-            f"{what} must be a number from {lowest:g} to {highest:g}, not '{text}'"
-            f"{hint if np.isfinite(value) else ''}"
-        )
-    return value
 
 
 def _lengths(points: NDArray[np.float64]) -> NDArray[np.float64]:

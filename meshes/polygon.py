@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from mpi4py import MPI
 
@@ -42,8 +42,30 @@ def triangulate(
     Raises:
         OSError: If gmsh is not installed or a library that it needs is missing.
     """
+    return triangulate_regions([Region(corners, sides, holes)], cell_size)
+
+
+class Region(NamedTuple):
+    """A simple polygon with holes; corners in order, ``(n, 2)``, the first not repeated."""
+
+    corners: NDArray[np.float64]
+    sides: Sequence[str]  # the name of the side that starts at each corner
+    holes: Sequence[tuple[NDArray[np.float64], str]] = ()  # and the name of its sides
+
+
+def triangulate_regions(
+    regions: Sequence[Region], cell_size: float
+) -> tuple[Mesh, MeshTags, dict[str, int]]:
+    """As ``triangulate``, of several regions that do not touch.
+
+    Raises:
+        OSError: If gmsh is not installed or a library that it needs is missing.
+    """
     gmsh = _load_gmsh()
-    loops = [(corners, sides), *((hole, [name] * len(hole)) for hole, name in holes)]
+    loops = []
+    for region in regions:
+        loops.append((region.corners, region.sides))
+        loops += [(hole, [name] * len(hole)) for hole, name in region.holes]
     every = [name for _, named in loops for name in named]
     names = {name: tag for tag, name in enumerate(dict.fromkeys(every), start=1)}
     gmsh.initialize(readConfigFiles=False, interruptible=False)
@@ -65,7 +87,9 @@ def triangulate(
             lines += around
             curves.append(geometry.addCurveLoop(around))
             lengths.append(np.linalg.norm(np.roll(ring, -1, axis=0) - ring, axis=1))
-        surface = geometry.addPlaneSurface(curves)
+        ends = np.cumsum([1 + len(region.holes) for region in regions])
+        own = [curves[end - 1 - len(r.holes) : end] for end, r in zip(ends, regions, strict=True)]
+        surfaces = [geometry.addPlaneSurface(around) for around in own]
         geometry.synchronize()
         size = BOUNDARY_EDGE * cell_size
         pieces = np.maximum(1, np.rint(np.concatenate(lengths) / size)).astype(int)
@@ -74,7 +98,7 @@ def triangulate(
         for name, tag in names.items():
             named = [line for line, side in zip(lines, every, strict=True) if side == name]
             model.addPhysicalGroup(1, named, tag, name)
-        model.addPhysicalGroup(2, [surface], 1, "inside")
+        model.addPhysicalGroup(2, surfaces, 1, "inside")
         model.mesh.generate(2)
         data = dolfinx.io.gmsh.model_to_mesh(model, MPI.COMM_SELF, 0, gdim=2)
     finally:

@@ -146,20 +146,25 @@ def test_an_error_is_one_line_and_leaves_no_file(coast, tmp_path, capsys, name, 
 
 def test_swapped_columns_are_noticed_where_a_latitude_cannot_be_one(coast, tmp_path):
     points = [(y, x + 100.0) for x, y in SQUARE]
-    with pytest.raises(ValueError, match=r"not '110.0'; are the columns swapped\?"):
+    with pytest.raises(ValueError, match=r"not '110.0'; are longitude and latitude swapped\?"):
         coast.read_coast(write(tmp_path / "c.csv", points))
 
 
-def test_lakes_and_further_islands_are_left_out_with_one_warning_each(coast, tmp_path, capsys):
+def test_further_islands_are_left_out_with_a_warning_and_lakes_are_not(coast, tmp_path, capsys):
     main, lake = circle(10.0, 50.0, 100.0), circle(10.0, 50.0, 20.0)
     islets = circle(13.0, 50.0, 10.0) + circle(7.0, 50.0, 10.0)
-    points = coast.read_coast(write(tmp_path / "c.csv", islets + lake + main))
-    assert len(points) == len(main) - 1
+    path = write(tmp_path / "c.csv", islets + lake + main)
+    assert len(coast.read_coast(path)) == len(main) - 1
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("c.csv: ")[1].split(" km2")[0] for line in lines] == [
-        "lakes left out: 1, 1257",
         "further islands left out: 2, 628.3",
     ]
+    first, *further = coast.read_lands(path, islands=3)
+    assert [len(ring) for ring in first.lakes] == [len(lake) - 1] and len(further) == 2
+    assert not any(land.lakes for land in further)
+    with pytest.raises(ValueError, match=r"--islands 4 is more than the 3"):
+        coast.read_lands(path, islands=4)
+    assert capsys.readouterr().err == ""
 
 
 def cut_at_180(longitude: float) -> tuple[list, list]:
