@@ -22,6 +22,7 @@ from scipy.spatial import cKDTree
 
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.discretization.elements import MAX_DEGREE, lagrange
+from fpcontrol.discretization.periodic import dof_places
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.parallel.files import output_path, replacing, reserve
@@ -60,7 +61,7 @@ def save(what: Trajectory | fem.Function, path: str | os.PathLike[str]) -> None:
     if not known or element != lagrange(mesh, degree).element.basix_element:
         raise ValueError("Only Functions of continuous Lagrange spaces of degree 1 to 3 are saved.")
     n = space.dofmap.index_map.size_local
-    x = _gathered(comm, space.tabulate_dof_coordinates()[:n, : mesh.topology.dim])
+    x = _gathered(comm, dof_places(space)[:n, : mesh.topology.dim])
     target = output_path(path, comm)
     unknowns = space.dofmap.index_map.size_global
     with replacing(target, comm) as beside, contextlib.ExitStack() as stack:
@@ -174,7 +175,7 @@ def _check_distinct(x: Array) -> None:
 def _places(path: str | os.PathLike[str], space: fem.FunctionSpace, x: Array) -> Array:
     """Where in the file each degree of freedom of this rank is. Collective."""
     comm, index_map, d = comm_of(space.mesh), space.dofmap.index_map, space.mesh.topology.dim
-    mine = space.tabulate_dof_coordinates()[: index_map.size_local + index_map.num_ghosts]
+    mine = dof_places(space)[: index_map.size_local + index_map.num_ghosts]
     degree = space.element.basix_element.degree
     if x.shape != (index_map.size_global, d):
         raise ValueError(

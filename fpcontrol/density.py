@@ -15,6 +15,7 @@ from fpcontrol.discretization.base import Discretization
 from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.discretization.locate import locate
+from fpcontrol.discretization.periodic import JUMP, dof_places, periodic_of
 from fpcontrol.linalg.linear_solvers import LinearSolver
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
@@ -186,7 +187,7 @@ def with_floor[D: fem.Function](density: D, floor: float) -> D:
 def from_nodes(g: Elements, f: Callable[[Array], Array]) -> Density:
     """Density with nodal values proportional to ``f(x)``, ``x`` of shape ``(N, 3)``. Collective."""
     density = Density(g.space, name="density")
-    x = g.space.tabulate_dof_coordinates()
+    x, jump = dof_places(g.space), 0.0
     with collective_errors(g.comm):
         values = np.asarray(f(x), dtype=float)
         if values.shape not in ((len(x),), ()):
@@ -196,7 +197,25 @@ def from_nodes(g: Elements, f: Callable[[Array], Array]) -> Density:
                 "in drifts only, which get points of shape (N, d)."
             )
         density.x.array[:] = values
+        jump = _jump(g, f, x, density.x.array)
+    if g.comm.allreduce(jump, op=MPI.MAX) > JUMP and g.comm.rank == 0:
+        warnings.warn(
+            "f is not periodic: it differs at the two places of a node on sides that are one. The "
+            "values at the lower sides were taken.",
+            stacklevel=3,
+        )
     return normalized(density, g)
+
+
+def _jump(g: Elements, f: Callable[[Array], Array], x: Array, values: Array) -> float:
+    """By how much f differs on the upper of two periodic sides, over its largest value."""
+    periodic, jump = periodic_of(g.mesh), 0.0
+    size = float(np.abs(values).max(initial=0.0))
+    for rows, y in periodic.images(x[:, : g.dimension]) if periodic and size > 0.0 else ():
+        moved = x[rows]
+        moved[:, : g.dimension] = y
+        jump = max(jump, float(np.abs(f(moved) - values[rows]).max(initial=0.0)) / size)
+    return jump
 
 
 def normalized[D: fem.Function](density: D, g: Elements | None = None) -> D:

@@ -23,6 +23,7 @@ from fpcontrol.certificates import Certificate
 from fpcontrol.characteristics.flow import Flow
 from fpcontrol.control.result import Result, load_result, save_result
 from fpcontrol.control.tracking import TrackingProblem
+from fpcontrol.discretization.periodic import flat_space, flatten_into, flattened
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.files import output_path, replacing, reserve
 from fpcontrol.reference import MoserFlow
@@ -112,7 +113,8 @@ def write(
         if reference is not None:
             raise ValueError("reference goes with a Trajectory; a Function has no time.")
         fields = _functions(what)
-        _write_vtx(fields, [0.0], lambda n: None, path)
+        space = flat_space(fields[0].function_space)
+        _write_vtx([flattened(field, space) for field in fields], [0.0], lambda n: None, path)
         return
     names = ["density"] if reference is None else ["density", "reference", "error"]
     fields = [fem.Function(what.space, name=name) for name in names]
@@ -124,8 +126,12 @@ def write(
         if reference is not None:
             fields[1].x.array[:] = reference.coefficients(times[n])
             fields[2].x.array[:] = fields[0].x.array - fields[1].x.array
+        for field, shown in zip(fields, flat, strict=True):
+            flatten_into(field, shown)
 
-    _write_vtx(fields, times, load, path)
+    space = flat_space(what.space)
+    flat = [flattened(field, space) for field in fields]
+    _write_vtx(flat, times, load, path)
 
 
 def _functions(what: Any) -> list[fem.Function]:

@@ -12,6 +12,7 @@ from dolfinx import fem
 
 from fpcontrol.discretization.boundary import Wall
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.periodic import refuse_periodic
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
@@ -65,6 +66,7 @@ class Markers:
             ValueError: On all ranks, if the density is negative or not finite at a point.
         """
         g = Elements(density.function_space, quadrature_degree)
+        refuse_periodic(g.mesh, "A run along characteristics", "make the mesh without.")
         rho = g.evaluate(density.x.array).ravel()
         with collective_errors(g.comm):
             check_values(rho)

@@ -13,6 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from fpcontrol.discretization.periodic import refuse_periodic
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
@@ -53,6 +54,9 @@ def check_mesh(mesh: Mesh, name: str = "mesh") -> Mesh:
     d, comm, coordinates = mesh.topology.dim, comm_of(mesh), _sum_of(mesh)
     if not comm.allreduce(_passed.get(mesh) != coordinates, op=MPI.LOR):
         return mesh
+    refuse_periodic(
+        mesh, f"Moving the nodes of {name}", "make it with the sides that it shall have."
+    )
     _check_kind(mesh, name)
     dofmap = mesh.geometry.dofmaps[0][: mesh.topology.index_map(d).size_local]
     number = _numbers(mesh)[: len(dofmap)]

@@ -20,6 +20,7 @@ import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh, MeshTags
 
+from fpcontrol.discretization.periodic import periodic_of
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
@@ -97,9 +98,11 @@ class Boundary:
             tags: Tag of each, ``(n,)``.
         """
         d = mesh.topology.dim
-        on_facet = dolfinx.mesh.entities_to_geometry(mesh, d - 1, facets).reshape(-1, 1, d)
         nodes = mesh.geometry.dofmaps[0][cells]
-        opposite = (nodes[:, :, None] != on_facet).all(axis=2).argmax(axis=1)
+        own = mesh.topology.connectivity(d, d - 1).array.reshape(-1, d + 1)[cells]
+        opposite = (own == facets[:, None]).argmax(axis=1)
+        if d == 1:  # the facets of an interval are its ends, in their order
+            opposite = 1 - opposite
 
         x = mesh.geometry.x[nodes][:, :, :d]
         jacobian = (x[:, 1:] - x[:, :1]).transpose(0, 2, 1)
@@ -232,6 +235,22 @@ def _others(d: int) -> Array:
     return np.array([[i for i in range(d + 1) if i != k] for k in range(d + 1)])
 
 
+def marked_facets(mesh: Mesh, marker: Marker) -> Array:
+    """Facets at all of whose vertices a marker holds, where one of their cells has them.
+
+    As ``dolfinx.mesh.locate_entities``, which knows each vertex at one place only: on a mesh with
+    periodic sides a facet on one of these is there at two.
+    """
+    d, topology = mesh.topology.dim, mesh.topology
+    topology.create_connectivity(d, d - 1)
+    nodes = mesh.geometry.dofmaps[0]
+    own = topology.connectivity(d, d - 1).array.reshape(len(nodes), d + 1)
+    if d == 1:
+        own = own[:, ::-1]
+    marked = np.asarray(marker(mesh.geometry.x.T))[nodes]
+    return np.unique(own[marked[:, _others(d)].all(axis=2)])
+
+
 def _tags(mesh: Mesh, facets: Array, tags: MeshTags | Marker | None) -> Array:
     """Tags of facets, ``(n,)``. Collective."""
     found = np.full(len(facets), UNTAGGED, dtype=np.int32)
@@ -250,8 +269,11 @@ def _tags(mesh: Mesh, facets: Array, tags: MeshTags | Marker | None) -> Array:
             )
             found[rows] = tags.values[which]
         elif callable(tags):
-            # Of its parts those that are collective come before the marker is asked.
-            marked = dolfinx.mesh.locate_entities_boundary(mesh, d - 1, tags)
+            if periodic_of(mesh) is None:
+                # Of its parts those that are collective come before the marker is asked.
+                marked = dolfinx.mesh.locate_entities_boundary(mesh, d - 1, tags)
+            else:
+                marked = marked_facets(mesh, tags)
             found[np.isin(facets, marked)] = MARKED
         elif tags is not None:
             raise ValueError(f"tags = {tags!r} must be MeshTags, a marker(x), or None.")

@@ -8,6 +8,7 @@ from dolfinx import fem
 
 from fpcontrol.discretization.edges import Edges, cotangents
 from fpcontrol.discretization.elements import Elements, Vector
+from fpcontrol.discretization.periodic import nearest_image
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
 
@@ -81,7 +82,7 @@ class CellEdges(Edges):
         self.weights = self.shares.ravel()
         self.middles = g.points
         x = g.space.tabulate_dof_coordinates()[: g.n_local, :d]
-        self.vectors = x[self.ends[1]] - x[self.ends[0]]
+        self.vectors = nearest_image(g.mesh, x[self.ends[1]] - x[self.ends[0]])
 
     def summed(self, values: Array) -> Array:
         """Sums over the ranks of values at the edges as they are numbered. Collective."""

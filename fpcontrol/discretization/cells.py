@@ -7,42 +7,23 @@ that :math:`x_1` is beyond. No step of either walk communicates.
 """
 
 import functools
-from typing import Any
 
-import numba
 import numpy as np
 from dolfinx.mesh import Mesh
 from scipy.spatial import cKDTree
 
 from fpcontrol.discretization.boundary import UNTAGGED, Boundary
+from fpcontrol.discretization.periodic import Periodic, periodic_of
+from fpcontrol.discretization.walks import INSIDE, NOT_THERE, ON_WALL, traces, walks
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
-# Barycentric coordinates down to this are round-off: the point is in the cell, or on its facet.
-INSIDE = 1e-12
-# What a walk leaves outside by no more than this is on the wall; it is what formulas for walls and
-# steps that end on them add up to.
-ON_WALL = 1e-6
-# Points that start a segment must be in their cells to this; walks leave them there to ``INSIDE``.
-STARTS = 1e-6
-# Facets met at the same fraction of a segment, to round-off: it passes through an edge or a vertex.
-TIE = 1e-12
-# Facets crossed without getting on, more than meet at any vertex of a sound mesh, after which the
-# next one is drawn at random: such a walk around a vertex ends with probability one.
-AROUND = 64
-
-_NOT_THERE, _LOST = -2, -3
+SEAM = -1  # tag of facets on periodic sides
 
 
 class LeftDomain(ValueError):
     """Points have left the domain: a drift is too fast for the steps. Raised on all ranks."""
-
-
-def compiled(loop: Any) -> Any:
-    """Compile a loop at its first call; it is kept on disk."""
-    # No fast mathematics: signs at facets decide where a walk goes.
-    return numba.njit(cache=True, error_model="numpy")(loop)
 
 
 class Cells:
@@ -72,6 +53,9 @@ class Cells:
         wall_cells: The cell behind each wall facet, ``(walls,)``.
         wall_tags: Tags, ``(walls,)``.
         wall_normals: Outward unit normals, ``(walls, d)``.
+        beyond: Of a facet on a periodic side, which is a wall with the tag ``SEAM``, the one that
+            it is identified with; -1 of all others, ``(walls,)``.
+        shifts: What is added to points that go through it: plus or minus a period, ``(walls, d)``.
 
     Raises:
         ValueError: On all ranks, if the boundary is of another mesh, or cells do not meet in whole
@@ -103,15 +87,41 @@ class Cells:
             np.concatenate(comm.allgather(part)) for part in parts
         )
         self.origin, self.inverse = affine_maps(self.corners)
-        self.neighbours = _neighbours(numbers)
+        self.beyond = np.full(len(self.wall_cells), -1)
+        self.shifts = np.zeros((len(self.wall_cells), d))
+        self.neighbours, self._periodic = _neighbours(numbers), periodic_of(mesh)
         walls = np.flatnonzero(self.neighbours.ravel() < 0)
         found = self.wall_cells * (d + 1) + opposite
+        if self._periodic:  # the segments that leave through one of two sides come in at the other
+            seams = np.setdiff1d(walls, found)
+            self._add_seams(self._periodic, seams)
+            found = np.concatenate([found, seams])
         if not np.array_equal(walls, np.sort(found)):
             raise ValueError(
                 f"{len(walls)} facets have one cell of the mesh only and {len(found)} are on its "
                 "boundary: cells must meet in whole facets, two at each."
             )
         self.neighbours.ravel()[found] = -1 - np.arange(len(found), dtype=np.int32)
+
+    def _add_seams(self, periodic: Periodic, seams: Array) -> None:
+        """Facets on periodic sides, walls after the others."""
+        n, d = self.wall_normals.shape
+        cells, k = np.divmod(seams, d + 1)
+        slopes = np.concatenate([-self.inverse.sum(axis=1, keepdims=True), self.inverse], axis=1)
+        normals = -slopes[cells, k]
+        normals /= np.linalg.norm(normals, axis=1)[:, None]
+        # Of all corners but the one opposite.
+        middles = (self.corners[cells].sum(axis=1) - self.corners[cells, k]) / d
+        other, shifts = periodic.paired(middles, normals)
+        parts = {
+            "wall_cells": cells,
+            "wall_tags": np.full(len(seams), SEAM, dtype=np.int32),
+            "wall_normals": normals,
+            "beyond": n + other,
+            "shifts": shifts,
+        }
+        for name, part in parts.items():
+            setattr(self, name, np.concatenate([getattr(self, name), part]))
 
     def __len__(self) -> int:
         return len(self.origin)
@@ -126,7 +136,10 @@ class Cells:
 
     def shares(self, cells: Array, x: Array) -> Array:
         """Barycentric coordinates of points in given cells, ``(N, d + 1)``."""
-        hat = np.einsum("nak,nk->na", self.inverse[cells], x - self.origin[cells])
+        away = x - self.origin[cells]
+        if self._periodic:
+            away = self._periodic.nearest_image(away)
+        hat = np.einsum("nak,nk->na", self.inverse[cells], away)
         return np.column_stack([1.0 - hat.sum(axis=1), hat])
 
     def walk(self, start: Array | None, x: Array) -> tuple[Array, Array]:
@@ -134,7 +147,7 @@ class Cells:
 
         Args:
             start: A cell for each point, ``(N,)``; the nearest one unless given.
-            x: Points, ``(N, d)``.
+            x: Points, ``(N, d)``; on a mesh with periodic sides anywhere along these.
 
         Returns:
             Cells ``(N,)`` and reference coordinates there ``(N, d)``.
@@ -150,9 +163,15 @@ class Cells:
         if not np.isfinite(x).all():
             i = np.flatnonzero(~np.isfinite(x).all(axis=1))[0]
             raise LeftDomain(f"The point {x[i]} is not finite; use more time steps.")
+        if self._periodic:
+            x = self._periodic.wrapped(x)
+            if start is not None:  # the walk is inside the box: a side may lie between
+                away = np.abs(x - self.origin[start]) > 0.5 * self._periodic.lengths
+                start = np.array(start)
+                start[away.any(axis=1)] = self.nearest(x[away.any(axis=1)])
         cells = np.array(self.nearest(x) if start is None else start, dtype=np.int64)
         shares = np.empty((len(x), x.shape[1] + 1))
-        _walk(self.origin, self.inverse, self.neighbours, x, cells, shares)
+        walks(self.origin, self.inverse, self.neighbours, x, cells, shares)
         # What is out by round-off is left alone.
         stopped = np.flatnonzero(~(shares.min(axis=1, initial=0.0) >= -1e-9))
         if stopped.size:
@@ -170,7 +189,7 @@ class Cells:
         """The cell that holds each of a few points ``(N, d)``, or the one nearest to doing so."""
         cells = self.nearest(x)
         shares = np.empty((len(x), x.shape[1] + 1))
-        _walk(self.origin, self.inverse, self.neighbours, x, cells, shares)
+        walks(self.origin, self.inverse, self.neighbours, x, cells, shares)
         for i in np.flatnonzero(~(shares.min(axis=1, initial=0.0) >= -INSIDE)):
             every = np.arange(len(self))
             cells[i] = self.shares(every, x[i]).min(axis=1).argmax()
@@ -205,10 +224,10 @@ class Cells:
         fraction, facet = np.empty(len(x0)), np.empty(len(x0), dtype=np.int64)
         if not np.isfinite(x1).all():
             raise ValueError("x1 has coordinates that are not finite.")
-        _trace(self.origin, self.inverse, self.neighbours, x0, x1, last, fraction, facet)
+        traces(self.origin, self.inverse, self.neighbours, x0, x1, last, fraction, facet)
         if (bad := np.flatnonzero(facet < -1)).size:
             i = bad[0]
-            if facet[i] == _NOT_THERE:
+            if facet[i] == NOT_THERE:
                 raise ValueError(
                     f"{bad.size} of {len(x0)} segments do not start in their cells, the first at "
                     f"{x0[i]}, cell {cells[i]}; Cells.walk finds the cells of points."
@@ -237,139 +256,3 @@ def _neighbours(numbers: Array) -> Array:
     neighbours = np.full(len(rows), -1, dtype=np.int32)
     neighbours[one], neighbours[two] = two // (d + 1), one // (d + 1)
     return neighbours.reshape(-1, d + 1)
-
-
-@compiled
-def coordinates_in(origin: Any, inverse: Any, cell: int, x: Any, i: int, out: Any) -> None:
-    """Barycentric coordinates of point ``i`` in a cell."""
-    d = x.shape[1]
-    if d == 2:  # by hand: a third of the time
-        u, v = x[i, 0] - origin[cell, 0], x[i, 1] - origin[cell, 1]
-        out[1] = inverse[cell, 0, 0] * u + inverse[cell, 0, 1] * v
-        out[2] = inverse[cell, 1, 0] * u + inverse[cell, 1, 1] * v
-        out[0] = 1.0 - out[1] - out[2]
-        return
-    rest = 1.0
-    for a in range(d):
-        total = 0.0
-        for k in range(d):
-            total += inverse[cell, a, k] * (x[i, k] - origin[cell, k])
-        out[a + 1] = total
-        rest -= total
-    out[0] = rest
-
-
-@compiled
-def _walk(origin: Any, inverse: Any, neighbours: Any, x: Any, cells: Any, shares: Any) -> None:
-    """Through the facet that each point is farthest beyond, until there is none to pass."""
-    corners = x.shape[1] + 1
-    here = np.empty(corners)
-    for i in range(x.shape[0]):
-        cell = cells[i]
-        for _ in range(neighbours.shape[0] + 1):
-            coordinates_in(origin, inverse, cell, x, i, here)
-            least, beyond = -INSIDE, -1
-            for k in range(corners):
-                if here[k] < least and neighbours[cell, k] >= 0:
-                    least, beyond = here[k], neighbours[cell, k]
-            if beyond < 0:
-                break
-            cell = beyond
-        cells[i] = cell
-        for k in range(corners):
-            shares[i, k] = here[k]
-
-
-@compiled
-def follow(
-    origin: Any,
-    inverse: Any,
-    neighbours: Any,
-    x0: Any,
-    x1: Any,
-    i: int,
-    cell: Any,
-    a: Any,
-    b: Any,
-    when: Any,
-) -> Any:
-    """Along segment ``i`` of ``x0`` to ``x1`` from a cell, through facets that its end is beyond.
-
-    ``a``, ``b`` and ``when`` are room for ``d + 1`` numbers each.
-
-    Returns:
-        The last cell; the fraction travelled; the wall facet met, -1 for none, less for an error.
-    """
-    corners = x0.shape[1] + 1
-    most, random = 2 * neighbours.shape[0] + 100 * AROUND, 1
-    s, stuck, steps = 0.0, 0, 0
-    while True:
-        coordinates_in(origin, inverse, cell, x1, i, b)
-        size, least = 1.0, 0.0
-        for k in range(corners):
-            size, least = max(size, abs(b[k])), min(least, b[k])
-        ends_here = least >= -INSIDE * size
-        if ends_here and steps > 0:
-            return cell, 1.0, -1
-        coordinates_in(origin, inverse, cell, x0, i, a)
-        if steps == 0:
-            start = 0.0
-            for k in range(corners):
-                start = min(start, a[k])
-            if not start >= -STARTS:
-                return cell, s, _NOT_THERE
-            if ends_here:
-                return cell, 1.0, -1
-        first = 2.0
-        for k in range(corners):
-            when[k] = 2.0
-            if b[k] < -INSIDE * size:
-                # Where the start is beyond it too, a vertex was passed: at once, then.
-                when[k] = max(s, a[k] / (a[k] - b[k])) if a[k] > 0.0 else s
-                first = min(first, when[k])
-        stuck = stuck + 1 if first <= s + TIE else 0
-        # Of facets met at once one inside the domain: what only touches a wall goes on.
-        choice, inner = -1, 0
-        for k in range(corners):
-            if when[k] <= first + TIE:
-                if neighbours[cell, k] < 0:
-                    if choice < 0:
-                        choice = k
-                    continue
-                inner += 1
-                if inner == 1:
-                    choice = k
-                elif stuck <= AROUND:
-                    if when[k] < when[choice]:
-                        choice = k
-                else:
-                    random = (1103515245 * random + 12345) % 2147483648
-                    if (random >> 16) % inner == 0:
-                        choice = k
-        s = max(s, when[choice])
-        if neighbours[cell, choice] < 0:
-            return cell, s, -1 - neighbours[cell, choice]
-        cell = neighbours[cell, choice]
-        steps += 1
-        if steps > most:
-            return cell, s, _LOST
-
-
-@compiled
-def _trace(
-    origin: Any,
-    inverse: Any,
-    neighbours: Any,
-    x0: Any,
-    x1: Any,
-    cells: Any,
-    fraction: Any,
-    facet: Any,
-) -> None:
-    """Along every segment."""
-    corners = x0.shape[1] + 1
-    a, b, when = np.empty(corners), np.empty(corners), np.empty(corners)
-    for i in range(x0.shape[0]):
-        cells[i], fraction[i], facet[i] = follow(
-            origin, inverse, neighbours, x0, x1, i, cells[i], a, b, when
-        )

@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.periodic import dof_places, nearest_image, wrapped
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
 
@@ -34,9 +35,8 @@ class Edges:
     """
 
     def __init__(self, elements: Elements) -> None:
-        g, d, self._elements = elements, elements.dimension, elements
-        x = g.space.tabulate_dof_coordinates()[: g.n_local, :d]
-        local, number, parts = _of_cells(g, x)
+        g, self._elements = elements, elements
+        local, number, parts = _of_cells(g)
         sums = np.bincount(number, parts.ravel(), minlength=local.shape[1])
         weights, mine = _across_ranks(g, local, sums)
         total = reduced(
@@ -44,7 +44,9 @@ class Edges:
         )
         self.clipped = float(total[0] / total[1]) if total[1] else 0.0
         i, j = self.ends = local[:, mine]
-        self.vectors, self.middles = x[j] - x[i], 0.5 * (x[i] + x[j])
+        x = dof_places(g.space)[: g.n_local, : g.dimension]
+        self.vectors = nearest_image(g.mesh, x[j] - x[i])
+        self.middles = wrapped(g.mesh, x[i] + 0.5 * self.vectors)
         self.weights = np.maximum(weights[mine], 0.0)
 
     def mean(self, values: Array) -> Array:
@@ -56,8 +58,7 @@ class Edges:
             values: Of the cells, ``(n_cells,)``.
         """
         g = self._elements
-        x = g.space.tabulate_dof_coordinates()[: g.n_local, : g.dimension]
-        local, number, parts = _of_cells(g, x)
+        local, number, parts = _of_cells(g)
         shares = np.maximum(parts, 1e-12 * np.abs(parts).max(initial=0.0))
         sums = [
             _across_ranks(g, local, np.bincount(number, part.ravel(), minlength=local.shape[1]))
@@ -68,15 +69,20 @@ class Edges:
         return result
 
 
-def _of_cells(g: Elements, x: Array) -> tuple[Array, Array, Array]:
+def _of_cells(g: Elements) -> tuple[Array, Array, Array]:
     """Ends of this rank's edges; numbers of the cells' edges; their parts ``(pairs, cells)``."""
     pairs = list(combinations(range(g.dimension + 1), 2))
-    corners = x[g.dofs]  # (d + 1, cells, d)
-    parts = _voronoi(corners, pairs) if g.dimension == 3 else cotangents(g, pairs)
+    parts = _voronoi(_corners(g), pairs) if g.dimension == 3 else cotangents(g, pairs)
     ends = np.array([g.dofs[list(pair)] for pair in pairs])  # (pairs, 2, cells)
     ends = np.sort(ends.transpose(1, 0, 2).reshape(2, -1), axis=0)
     local, number = np.unique(ends, axis=1, return_inverse=True)
     return local, number.ravel(), parts
+
+
+def _corners(g: Elements) -> Array:
+    """Of the cells, ``(d + 1, cells, d)``."""
+    x, nodes = g.mesh.geometry.x, g.mesh.geometry.dofmaps[0][: g.n_cells]
+    return x[nodes][:, :, : g.dimension].transpose(1, 0, 2)
 
 
 def cotangents(g: Elements, pairs: list[tuple[int, int]]) -> Array:

@@ -1,7 +1,8 @@
 """One search for points: the cells of this rank, or of any rank, that hold them.
 
 Where several cells or ranks hold a point, on a facet say, the one in which it is deepest has it,
-by barycentric coordinates, so that the choice is the same wherever it is asked for.
+by barycentric coordinates, so that the choice is the same wherever it is asked for. On a mesh with
+periodic sides points are moved into it by whole periods.
 ``dolfinx.geometry.determine_point_ownership`` calls a cell hit from 1e-6 away, an absolute length,
 and the ranks then see different cells; dolfinx's bounding boxes and distances are used here.
 """
@@ -15,6 +16,7 @@ import numpy as np
 from dolfinx import fem, geometry
 from dolfinx.mesh import Mesh
 
+from fpcontrol.discretization.periodic import nearest_image, periodic_of, wrapped
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.typing import Array
 
@@ -54,6 +56,18 @@ class OwnCells:
             Cells ``(N,)`` and the least barycentric coordinates there ``(N,)``: negative outside,
             minus infinity where a point is in no cell's bounding box.
         """
+        periodic = periodic_of(self._mesh)
+        if periodic is None:
+            return self._deepest(x)
+        x = periodic.wrapped(x)
+        best, depth = self._deepest(x)
+        for rows, y in periodic.images(x):
+            cells, other = self._deepest(y)
+            deeper = other > depth[rows]
+            best[rows[deeper]], depth[rows[deeper]] = cells[deeper], other[deeper]
+        return best, depth
+
+    def _deepest(self, x: Array) -> tuple[Array, Array]:
         best, depth = np.zeros(len(x), dtype=np.intp), np.full(len(x), -np.inf)
         if self._tree is None or not len(x):
             return best, depth
@@ -72,7 +86,7 @@ class OwnCells:
         if self._tree is None or not len(x):
             return np.zeros(len(x), dtype=np.intp), np.full(len(x), np.inf)
         middle = geometry.create_midpoint_tree(self._mesh, self._d, self._cells)
-        points = _padded(x)
+        points = _padded(wrapped(self._mesh, x))
         cells = geometry.compute_closest_entity(self._tree, middle, self._mesh, points)
         square = geometry.squared_distance(self._mesh, self._d, cells, points)
         return cells.astype(np.intp), np.sqrt(square)
@@ -84,7 +98,14 @@ class OwnCells:
 
     def reference(self, cells: Array, x: Array) -> Array:
         """Reference coordinates of points ``(N, d)`` in given cells, ``(N, d)``."""
-        return np.einsum("nak,nk->na", self._inverse[cells], x - self._origin[cells])
+        away = nearest_image(self._mesh, x - self._origin[cells])
+        return np.einsum("nak,nk->na", self._inverse[cells], away)
+
+    def brought(self, cells: Array, x: Array) -> Array:
+        """Points ``(N, d)`` moved by whole periods to given cells; as they are on other meshes."""
+        if periodic_of(self._mesh) is None:
+            return x
+        return self._origin[cells] + nearest_image(self._mesh, x - self._origin[cells])
 
     def evaluate(
         self, space: fem.FunctionSpace, u: Array, cells: Array, x: Array
@@ -154,7 +175,7 @@ def locate(mesh: Mesh, x: Array, reach: float = 0.0) -> Located:
     Note:
         Collective.
     """
-    comm, own = comm_of(mesh), OwnCells(mesh)
+    comm, own, x = comm_of(mesh), OwnCells(mesh), wrapped(mesh, x)
     boxes = np.array(comm.allgather(own.box))
     size = float((boxes[:, 1].max(axis=0) - boxes[:, 0].min(axis=0)).max())
     margin = reach + INSIDE * size

@@ -11,6 +11,8 @@ import numpy as np
 from scipy.linalg import eigh
 
 from fpcontrol.discretization.base import SemiDiscretization
+from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.periodic import dof_places, periodic_of
 from fpcontrol.linalg.linear_solvers import LinearSolver
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
@@ -48,8 +50,7 @@ def smooth_modes(system: SemiDiscretization, count: int) -> Modes:
     if walls:
         free -= round(g.sum(float(np.count_nonzero(walls.dofs < g.n_owned))))
     count = min(count, free)
-    x = g.space.tabulate_dof_coordinates()[: g.n_local, : g.dimension]
-    functions = _cosines(x, g.comm, min(int(SPARE * count) + 2, free))
+    functions = _waves(g, min(int(SPARE * count) + 2, free))
     if walls:
         functions[walls.dofs] = 0.0
     # M + K/shift: one matrix that every method can fill.
@@ -100,15 +101,26 @@ def _ritz(form: Array, gram: Array) -> tuple[Array, Array]:
     return basis @ vectors, eigenvalues
 
 
-def _cosines(x: Array, comm: MPI.Comm, count: int) -> Array:
-    """The smoothest products of cosines on the box of points ``(N, d)``, ``(N, count)``."""
-    low = reduced(comm, x.min(axis=0, initial=np.inf), MPI.MIN)
-    lengths = reduced(comm, x.max(axis=0, initial=-np.inf), MPI.MAX) - low
+def _waves(g: Elements, count: int) -> Array:
+    """The smoothest products of cosines on the domain's box, ``(n_local, count)``.
+
+    Along periodic axes cosines and sines of whole turns, in turn.
+    """
+    x = dof_places(g.space)[: g.n_local, : g.dimension]
+    low = reduced(g.comm, x.min(axis=0, initial=np.inf), MPI.MIN)
+    lengths = reduced(g.comm, x.max(axis=0, initial=-np.inf), MPI.MAX) - low
+    periodic, around = periodic_of(g.mesh), np.zeros(g.dimension, dtype=bool)
+    if periodic:
+        low, lengths, around = periodic.lower, periodic.lengths, periodic.axes
     most = np.ceil(2.0 * (count * np.prod(lengths)) ** (1.0 / len(lengths)) / lengths).astype(int)
     numbers = np.stack(np.meshgrid(*(np.arange(k + 2) for k in most), indexing="ij"), axis=-1)
     numbers = numbers.reshape(-1, len(lengths))
-    order = np.argsort(((numbers / lengths) ** 2).sum(axis=1), kind="stable")[:count]
+    # Half waves in the box: of a cosine as many as its number, around it 0, 2, 2, 4, 4, ...
+    halves = np.where(around, 2 * ((numbers + 1) // 2), numbers)
+    order = np.argsort(((halves / lengths) ** 2).sum(axis=1), kind="stable")[:count]
     result = np.ones((len(x), len(order)))
     for i, length in enumerate(lengths):
-        result *= np.cos(np.outer(np.pi * (x[:, i] - low[i]) / length, numbers[order, i]))
+        phase = np.outer(np.pi * (x[:, i] - low[i]) / length, halves[order, i])
+        sine = around[i] & (numbers[order, i] % 2 == 0) & (numbers[order, i] > 0)
+        result *= np.where(sine, np.sin(phase), np.cos(phase))
     return result

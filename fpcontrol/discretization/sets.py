@@ -10,7 +10,9 @@ from dolfinx.la import InsertMode
 from dolfinx.la import vector as la_vector
 from dolfinx.mesh import MeshTags
 
+from fpcontrol.discretization.boundary import marked_facets
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.periodic import dof_places, periodic_of
 from fpcontrol.discretization.tags import numbered
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
@@ -34,8 +36,7 @@ def dofs_of(g: Elements, where: Where, tags: MeshTags | None, name: str) -> Arra
     found = g.vector()
     if callable(where):
         with collective_errors(g.comm):
-            marked = checked(where, g.space.tabulate_dof_coordinates().T, name)
-        found.array[marked] = 1.0
+            found.array[_marked(g, where, name)] = 1.0
     else:
         tags, entities = _tagged(g, where, tags, name)
         g.mesh.topology.create_connectivity(tags.dim, g.dimension)
@@ -88,7 +89,7 @@ def facets_of(g: Elements, where: Where, tags: MeshTags | None, name: str) -> Ar
         topology.create_connectivity(*pair)
     if callable(where):
         with collective_errors(g.comm):
-            facets = dolfinx.mesh.locate_entities(g.mesh, dim, lambda x: checked(where, x, name))
+            facets = _marked_facets(g, lambda x: checked(where, x, name))
     else:
         tags, facets = _tagged(g, where, tags, name)
         if tags.dim != dim:
@@ -108,6 +109,23 @@ def facets_of(g: Elements, where: Where, tags: MeshTags | None, name: str) -> Ar
             else f"{name} = {where!r}: no facet has such a tag."
         )
     return np.flatnonzero(found.array > 0.0)
+
+
+def _marked(g: Elements, where: Callable[[Array], Array], name: str) -> Array:
+    """Local degrees of freedom where a marker holds; on periodic sides at one of their places."""
+    x = dof_places(g.space)
+    marked, periodic = np.array(checked(where, x.T, name)), periodic_of(g.mesh)
+    for rows, y in periodic.images(x[:, : g.dimension]) if periodic else ():
+        moved = x[rows]
+        moved[:, : g.dimension] = y
+        marked[rows] |= checked(where, moved.T, name)
+    return marked
+
+
+def _marked_facets(g: Elements, marker: Callable[[Array], Array]) -> Array:
+    if periodic_of(g.mesh) is None:
+        return dolfinx.mesh.locate_entities(g.mesh, g.dimension - 1, marker)
+    return marked_facets(g.mesh, marker)
 
 
 def checked(marker: Callable[[Array], Array], x: Array, name: str) -> Array:

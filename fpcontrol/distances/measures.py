@@ -19,6 +19,7 @@ from dolfinx import fem
 from scipy.special import xlog1py
 
 from fpcontrol.discretization.neumann import Parts, potential
+from fpcontrol.discretization.periodic import refuse_periodic
 from fpcontrol.distances.comparison import (
     EXTRA_DEGREE,
     at_common_points,
@@ -270,6 +271,7 @@ def wasserstein_with_bound(
     if atoms < 1:
         raise ValueError(f"atoms = {atoms!r} must be a whole number >= 1.")
     check_pair(a, b)
+    _check_flat(a, b)
     mass = equal_mass(a, b)
     if a.function_space.mesh.topology.dim > 1:
         return wasserstein_of_atoms(a, b, p, int(atoms), mass)
@@ -352,6 +354,7 @@ def _sliced_densities(
     if a.function_space.mesh.topology.dim == 1:
         return wasserstein(a, b, p)
     check_pair(a, b)
+    _check_flat(a, b)
     mass = equal_mass(a, b)
     (x, u), (y, v) = weighted_points("a", a), weighted_points("b", b)
     comm, costs = comm_of(a.function_space.mesh), np.zeros(projections)
@@ -359,6 +362,15 @@ def _sliced_densities(
     for k in range(comm.rank, projections, comm.size):
         costs[k] = discrete_cost(x @ directions[k], y @ directions[k], u, v, p)
     return (mass * float(np.mean(reduced(comm, costs)))) ** (1.0 / p)
+
+
+def _check_flat(a: fem.Function, b: fem.Function) -> None:
+    for f in (a, b):
+        refuse_periodic(
+            f.function_space.mesh,
+            "A Wasserstein distance",
+            "the shortest way may lead round. Take l2, kl or h_minus_1.",
+        )
 
 
 def _directions(d: int, projections: int, seed: int) -> Array:

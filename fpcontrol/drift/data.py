@@ -125,7 +125,7 @@ class DataDrift(Drift):
 
     def _values(self, cells: Array, x: Array) -> Array:
         points = np.zeros((len(x), 3))
-        points[:, : x.shape[1]] = x
         if not len(x):
             return np.zeros(x.shape)
+        points[:, : x.shape[1]] = self._search.brought(cells, x)
         return self.function.eval(points, cells.astype(np.int32)).reshape(x.shape)

@@ -20,6 +20,7 @@ from dolfinx import fem
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigs
 
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.periodic import dof_places
 from fpcontrol.generator.operator import Generator
 from fpcontrol.typing import Array
 
@@ -149,7 +150,7 @@ def _functions(
 
 def _uneven(g: Elements) -> Array:
     """A function without symmetries, the same on any number of ranks, owned entries."""
-    x = g.space.tabulate_dof_coordinates()[: g.n_owned, : g.dimension]
+    x = dof_places(g.space)[: g.n_owned, : g.dimension]
     y = x / g.volume ** (1.0 / g.dimension)
     return np.sin(y @ np.array([1.3, 2.1, 1.7])[: g.dimension] + 0.4) + 0.3 * y[:, 0] ** 2
 

@@ -16,6 +16,7 @@ from dolfinx.mesh import Mesh
 from numpy.typing import NDArray
 
 from fpcontrol.discretization.affine import check_mesh
+from fpcontrol.discretization.periodic import refuse_periodic
 from fpcontrol.mesh.distribution import distributed
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
@@ -45,6 +46,7 @@ def delaunay(mesh: Mesh) -> Mesh:
         ValueError: On all ranks, for other cells, or a mesh that the equation would refuse.
     """
     check_mesh(mesh)
+    refuse_periodic(mesh, "delaunay", "its triangles have right angles; there is nothing to flip.")
     comm, d = comm_of(mesh), mesh.topology.dim
     if d != 2:
         raise ValueError(

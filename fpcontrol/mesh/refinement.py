@@ -6,6 +6,8 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 from fpcontrol.discretization.affine import check_mesh
+from fpcontrol.discretization.periodic import flat_space, flattened, periodic_of, unflatten_into
+from fpcontrol.mesh.identified import identified
 from fpcontrol.parallel.communicators import comm_of
 
 # Nodes are looked for this far outside the cells, in lengths of the mesh: its round-off.
@@ -23,12 +25,16 @@ def refine(mesh: Mesh) -> Mesh:
         mesh: Mesh of intervals, triangles or tetrahedra.
 
     Returns:
-        A new mesh on the same ranks.
+        A new mesh on the same ranks; one with periodic sides is distributed anew.
 
     Raises:
         ValueError: On all ranks, for a mesh that the equation would refuse.
     """
     check_mesh(mesh)
+    if periodic := periodic_of(mesh):
+        corners = np.array([periodic.lower, periodic.lower + periodic.lengths])
+        halved = [2 * n for n in periodic.counts]
+        return identified(comm_of(mesh), halved, corners, periodic.axes)
     mesh.topology.create_entities(1)
     return check_mesh(dolfinx.mesh.refine(mesh)[0], "the refined mesh")
 
@@ -38,6 +44,11 @@ def transferred(f: fem.Function, space: fem.FunctionSpace) -> fem.Function:
 
     The same Function, if that mesh is a refinement and the degree not lower.
     """
+    if periodic_of(space.mesh):
+        flat = flat_space(f.function_space)
+        result = fem.Function(space, name=f.name)
+        unflatten_into(transferred(flattened(f, flat), flat_space(space)), result)
+        return result
     mesh = space.mesh
     cells = np.arange(mesh.topology.index_map(mesh.topology.dim).size_local, dtype=np.int32)
     x = mesh.geometry.x

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from fpcontrol.discretization.boundary import Boundary
 from fpcontrol.discretization.cells import Cells, affine_maps
+from fpcontrol.discretization.periodic import refuse_periodic
 from fpcontrol.typing import Array
 
 
@@ -40,6 +41,7 @@ class Domain:
     """
 
     def __init__(self, mesh: Mesh, boundary: Boundary | None = None) -> None:
+        refuse_periodic(mesh, "Particles", "make the mesh without.")
         self.mesh, self.cells = mesh, Cells(mesh, boundary)
         cells, d = self.cells, mesh.topology.dim
         _, vertices = np.unique(cells.corners.reshape(-1, d), axis=0, return_inverse=True)

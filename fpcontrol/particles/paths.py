@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from fpcontrol.discretization.cells import INSIDE, compiled, coordinates_in, follow
+from fpcontrol.discretization.walks import INSIDE, compiled, coordinates_in, follow
 from fpcontrol.particles.domain import Domain
 from fpcontrol.typing import Array
 

@@ -10,6 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.periodic import dof_places
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.plotting.canvas import Canvas, Sample, bounds
 from fpcontrol.plotting.picture import (
@@ -111,7 +112,7 @@ def _canvases(
 def _highest(rho: fem.Function) -> Array:
     """Where a density is largest; of several such nodes that in the middle. Collective."""
     g = Elements(rho.function_space)
-    u, x = rho.x.array[: g.n_owned], g.space.tabulate_dof_coordinates()[: g.n_owned]
+    u, x = rho.x.array[: g.n_owned], dof_places(g.space)[: g.n_owned]
     low, high = bounds(g)
     top = max(g.comm.allgather(float(u.max(initial=-np.inf))))
     best = x[u >= top - EQUAL * abs(top)]

@@ -26,6 +26,7 @@ from fpcontrol.discretization import kernels
 from fpcontrol.discretization.absorbing import shared
 from fpcontrol.discretization.base import SemiDiscretization, StageDrift
 from fpcontrol.discretization.diffusion import Diffusivity
+from fpcontrol.discretization.periodic import dof_places
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.stepping.schemes import SDIRK2, SDIRK4, Scheme
 from fpcontrol.typing import Array
@@ -254,7 +255,7 @@ class Watch:
         owner = int(np.argmax(top))
         x = None
         if g.comm.rank == owner:
-            x = g.space.tabulate_dof_coordinates()[i, : g.dimension]
+            x = dof_places(g.space)[i, : g.dimension]
         x = g.comm.bcast(x, root=owner)
         stage = self._transport(max(n - 1, 0))
         v, D = stage.values(), stage.diffusivity
