@@ -80,6 +80,8 @@ class WallFactor:
         corners, outward, points, normals = (
             np.concatenate(comm_of(mesh).allgather(part)) for part in parts
         )
+        if not len(points):
+            raise ValueError("The mesh has no walls: all its sides are periodic.")
         self.size = float(np.ptp(points, axis=0).max())
         self.layer = self.size / 8 if layer is None else float(layer)
         planes = _Planes.of(points, normals, self.size)
