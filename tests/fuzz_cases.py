@@ -113,17 +113,20 @@ def start_of(rng: np.random.Generator, mesh: Mesh, degree: int) -> fem.Function:
     def scaled(x: np.ndarray) -> np.ndarray:
         return (x[:d].T - low) / (high - low)
 
-    if kind == 1:
+    # Of degree 2, what is 1 at a vertex and 0 at all other nodes has no mass, or less.
+    ground = 1.0 * (degree > 1)
+    if kind == 1:  # narrow to coarse cells
         return fpc.density.interpolate(
-            mesh, lambda x: np.exp(-20.0 * ((scaled(x) - place[:d]) ** 2).sum(axis=1)), degree
+            mesh,
+            lambda x: ground + np.exp(-20.0 * ((scaled(x) - place[:d]) ** 2).sum(axis=1)),
+            degree,
         )
     # At one vertex at least it is not zero.
     vertex = nearest_vertex(mesh, low + place[:d] * (high - low))
 
     def f(x: np.ndarray) -> np.ndarray:
         there = np.abs(x[:d].T - vertex).max(axis=1) < 1e-9 * (high - low).max()
-        # Of degree 2, what is 1 at a vertex and 0 at all other nodes has no mass, or less.
-        return 1.0 * (degree > 1) + (there | (scaled(x)[:, 0] < cut) if kind == 2 else there)
+        return ground + (there | (scaled(x)[:, 0] < cut) if kind == 2 else there)
 
     return fpc.density.interpolate(mesh, f, degree)
 
@@ -271,6 +274,7 @@ def wrong_call(comm: MPI.Comm, seed: int) -> tuple[str, str]:
     mesh, _, _ = mesh_of(comm, str(rng.choice(["interval", "square", "box"])), 2)
     other, _, _ = mesh_of(comm, "square", 6)
     nan, start = float("nan"), fpc.density.uniform(mesh, 1)
+    scalar = fpc.density.uniform(other if mesh.topology.dim == 1 else mesh, 1)
     bad: list[tuple[str, Any]] = [
         *(("steps", v) for v in (0, -3, 2.5, "4", None, nan)),
         *(("t1", v) for v in (0.0, -1.0, nan, float("inf"))),
@@ -281,7 +285,7 @@ def wrong_call(comm: MPI.Comm, seed: int) -> tuple[str, str]:
         *(("degree", v) for v in (0, 4, -1)),
         *(("discretization", v) for v in ("monotone", 3, fpc.Monotone)),
         *(("linear_solver", v) for v in ("cg", 3)),
-        *(("drift", v) for v in (3.0, "wind", start, None)),
+        *(("drift", v) for v in (3.0, "wind", scalar, None)),
         *(("drift", v) for v in (lambda t, x: x[:1], lambda t, x: nan * x, lambda t, x: x[:, 0])),
         *(("start", v) for v in (3.0, None, fpc.density.uniform(other, 1))),
         ("start", fpc.density.uniform(mesh, 2)),

@@ -20,6 +20,15 @@ def test_random_problems_hold():
     assert {kind.split(":")[0] for kind in found} == {"positive", "galerkin", "wrong call"}
 
 
+# No pivot for LU; residuals that a preconditioner hid, at absorbing walls; a start without mass.
+BROKE = (21349, 12085, 12907, 16964, 20413, 24836)
+
+
+@pytest.mark.parametrize("seed", BROKE)
+def test_problems_that_broke_once_hold(seed):
+    fuzz_cases.judged(SELF, seed)
+
+
 def test_what_must_hold_is_looked_at(monkeypatch):
     seed = next(s for s in range(99) if s % 8 < 7 and fuzz_cases.case_of(SELF, s).positive)
     monkeypatch.setattr(fuzz_cases, "MASS", -1.0)

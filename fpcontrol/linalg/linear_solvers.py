@@ -1,5 +1,6 @@
 """Linear solvers for operators that are refilled again and again, and for their transposes."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from petsc4py import PETSc
 
 METHODS = ("auto", "gmres", "direct")
 
+type Solve = Callable[[PETSc.Vec, PETSc.Vec], None]
+
 # A derivative is the discrete adjoint of the scheme only as far as the solves are exact; at this
 # tolerance the dot-product test of tangent against adjoint holds to 1e-11 of the norms, unless a
 # step is so long (dt D some 1e5 squares of the domain's size) that the systems are close to the
@@ -18,9 +21,18 @@ RTOL = 1e-12
 
 # For an operator in 2-D that does not change, on one rank: PETSc's own LU with nested dissection. A
 # solve takes half as long as MUMPS's, the factorization 0.5 to 1.4 times as long (1e4 to 1.6e5
-# degrees of freedom). It does not pivot; with mass and diffusion positive definite its residuals
-# were those of MUMPS up to cell Peclet numbers of 100, and at most 200 times as large up to 1e8.
+# degrees of freedom). It does not pivot: its residuals are looked at.
 FACTORED_ONCE = {"pc_factor_mat_solver_type": "petsc", "pc_factor_mat_ordering_type": "nd"}
+
+# Growth of a residual that ends an iteration. A guess can be far: the last density has residuals as
+# many times those of zero as the drift crosses cells in a step.
+GROWTH = 1e100
+# Reduction of a residual from which on the recurrence of GMRES does not know it any more.
+REDUCED = 1e-14
+TRANSPOSING = ("mumps", "petsc")  # packages whose LU solves transposed systems
+# An LU without pivoting is refined so often at most, as long as residuals shrink to this share of
+# those before; then it is good enough at this backward error.
+REFINEMENTS, SHRINKS, ROUND_OFF = 5, 0.1, 1e-14
 
 
 @dataclass(frozen=True, order=True)
@@ -40,7 +52,9 @@ class Fill:
 class LinearSolver:
     r"""Solve :math:`A x = b` and :math:`A^\top x = b` with a PETSc Krylov or direct method.
 
-    A preconditioner or factorization is renewed only after the values of its matrix changed.
+    A preconditioner or factorization is renewed only after the values of its matrix changed. What
+    an iteration is judged by is the residual itself, not what a preconditioner makes of it; an LU
+    without pivoting is refined, and where that does not help, done again with pivoting (MUMPS).
 
     Args:
         matrix: Square PETSc matrix; may be refilled between solves, or exchanged (``use``).
@@ -54,6 +68,10 @@ class LinearSolver:
         petsc_options: PETSc options by name without prefix, such as ``{"ksp_rtol": 1e-8}``.
             They override the defaults; the command line (prefix ``fpcontrol_``) overrides both.
         prefix: PETSc options prefix.
+        null_pivots: Whether MUMPS goes on behind a pivot that is zero to round-off, where there is
+            no or no unique solution: for what is only a proposal.
+        monotone: Whether the matrix is an M-matrix, whose LU wants no pivoting and whose solutions
+            keep their sign: not refined.
 
     Raises:
         ValueError: On all ranks, if ``method`` is unknown.
@@ -68,6 +86,8 @@ class LinearSolver:
         fill: Fill = Fill(),
         petsc_options: Mapping[str, Any] | None = None,
         prefix: str = "fpcontrol_",
+        null_pivots: bool = False,
+        monotone: bool = False,
     ) -> None:
         asked = check_linear_solver(method)
         if asked == "auto":
@@ -80,13 +100,14 @@ class LinearSolver:
         self._parallel = matrix.comm.size > 1
         self._direct: LinearSolver | None = None
         self._prefix, self._options, self._fill = prefix, dict(petsc_options or {}), fill
+        self._null_pivots, self._monotone = null_pivots, monotone
         self._ksp = ksp = PETSc.KSP().create(matrix.comm)
         ksp.setOperators(matrix)
         ksp.setOptionsPrefix(prefix)
         if method == "gmres":
             ksp.setType("gmres")
             ksp.setGMRESRestart(60)
-            ksp.setTolerances(rtol=RTOL, atol=1e-300, max_it=1000)
+            ksp.setTolerances(rtol=RTOL, atol=1e-300, divtol=GROWTH, max_it=1000)
             ksp.setInitialGuessNonzero(True)
             ksp.setPCSide(PETSc.PC.Side.RIGHT)  # two applications a solve fewer than on the left
         else:
@@ -97,10 +118,16 @@ class LinearSolver:
             ksp.setFromOptions()
         if ksp.getType() == "preonly":  # as options may say
             ksp.setInitialGuessNonzero(False)
+        if ksp.getType() == "richardson" and not self._said("ksp_norm_type"):
+            # Preconditioned, residuals of what a strong drift empties at once are lost.
+            ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
+        if ksp.getType() == "gmres":
+            ksp.setConvergenceHistory(1, reset=True)
         self._matrix: PETSc.Mat | None = matrix
         self._preconditioners = {matrix.handle: ksp.getPC()}
         self._fills: dict[int, Fill] = {}  # of those that have been set up
-        self._transposes = ksp.getType() != "preonly"  # nothing else looks at a residual
+        # Nothing else looks at a residual.
+        self._transposes = ksp.getType() != "preonly" or _solver_type(ksp.getPC()) in TRANSPOSING
 
     def _configure(self, pc: PETSc.PC) -> None:
         """Set the type of a preconditioner."""
@@ -157,6 +184,9 @@ class LinearSolver:
         with petsc_options_set(self._prefix, self._options if first else {}, self._unread):
             if pc.getType() == "ilu":
                 self._set_fill(pc, "", first)
+            if self._null_pivots and _solver_type(pc) == "mumps":
+                pc.setFactorSetUpSolverType()
+                pc.getFactorMatrix().setMumpsIcntl(24, 1)
             self._ksp.setUp()
             for part in _parts(pc):
                 if part.getType() == "ilu":
@@ -210,7 +240,7 @@ class LinearSolver:
         """
         matrix = self._set_up()
         self._ksp.solve(b, x)
-        if self._failed(b, x, matrix.mult):
+        if self._failed(b, x, self._ksp.solve, matrix.mult):
             self._rescue(matrix).solve(b, x)
 
     def solve_transpose(self, b: PETSc.Vec, x: PETSc.Vec) -> None:
@@ -222,7 +252,7 @@ class LinearSolver:
         """
         matrix = self._set_up()
         self._ksp.solveTranspose(b, x)
-        if self._failed(b, x, matrix.multTranspose):
+        if self._failed(b, x, self._ksp.solveTranspose, matrix.multTranspose):
             self._rescue(matrix).solve_transpose(b, x)
         if not self._transposes:
             if _backward_error(b, x, matrix, matrix.multTranspose) > 1e-6:
@@ -242,26 +272,35 @@ class LinearSolver:
                 "direct",
                 dimension=3 if pivots else self._dimension,  # MUMPS there
                 prefix="fpcontrol_rescue_",
+                null_pivots=self._null_pivots,
             )
         # One factorization at a time: it is the exception.
         self._direct._ksp.setOperators(matrix)
         self._direct._matrix = matrix
         return self._direct
 
-    def _failed(self, b: PETSc.Vec, x: PETSc.Vec, apply: Callable[..., None]) -> bool:
-        """Whether the solve has to be done again; an error if there is no other way to do it."""
-        ksp = self._ksp
+    def _failed(self, b: PETSc.Vec, x: PETSc.Vec, solve: Solve, apply: Solve) -> bool:
+        """Whether ``solve`` has to be done again; an error if there is no other way to do it."""
+        ksp, matrix = self._ksp, self._matrix
+        assert matrix is not None
         self.iterations += ksp.getIterationNumber()
         self.solves += 1
+        if ksp.getConvergedReason() > 0 and ksp.getType() == "gmres":
+            first = ksp.getConvergenceHistory()[:1]
+            if (ksp.getResidualNorm() < REDUCED * first).any():
+                solve(b, x)  # from where it is, with the residual that it has
+                self.iterations += ksp.getIterationNumber()
         reason = ksp.getConvergedReason()
         if reason == PETSc.KSP.ConvergedReason.DIVERGED_BREAKDOWN:
             # Round-off leaves GMRES no new direction: if that is all that there is, as the backward
             # error tells, the solution is as good as a direct solver's.
-            assert self._matrix is not None
-            if _backward_error(b, x, self._matrix, apply) <= RTOL:
+            if _backward_error(b, x, matrix, apply) <= RTOL:
                 return False
-        if reason == PETSc.KSP.ConvergedReason.DIVERGED_PCSETUP_FAILED and _unpivoted(ksp):
-            return True
+        if _solver_type(ksp.getPC()) == "petsc" and ksp.getType() == "preonly":  # no pivoting
+            if reason == PETSc.KSP.ConvergedReason.DIVERGED_PCSETUP_FAILED:
+                return True
+            if reason > 0:
+                return not (self._monotone or _refined(b, x, matrix, solve, apply))
         if reason < 0 and (self._asked != "auto" or self.method != "gmres"):
             raise ArithmeticError(
                 f"The linear solver {ksp.getType()} stopped after {ksp.getIterationNumber()} "
@@ -272,18 +311,33 @@ class LinearSolver:
         return bool(reason < 0)
 
 
-def _unpivoted(ksp: PETSc.KSP) -> bool:
-    """Whether a solver is PETSc's own LU, which takes the pivots as they come."""
-    return bool(
-        ksp.getType() == "preonly"
-        and ksp.getPC().getType() == "lu"
-        and ksp.getPC().getFactorSolverType() == "petsc"
-    )
+def _solver_type(pc: PETSc.PC) -> str:
+    """Package of an LU, PETSc's own unless another is set; empty for other preconditioners."""
+    return str(pc.getFactorSolverType() or "petsc") if pc.getType() == "lu" else ""
 
 
-def _backward_error(
-    b: PETSc.Vec, x: PETSc.Vec, matrix: PETSc.Mat, apply: Callable[..., None]
-) -> float:
+def _refined(b: PETSc.Vec, x: PETSc.Vec, matrix: PETSc.Mat, solve: Solve, apply: Solve) -> bool:
+    """Improve what an LU without pivoting has found; whether it is as good as it can be.
+
+    Collective.
+    """
+    residual, change = b.duplicate(), x.duplicate()
+    wanted, before = RTOL * b.norm(), math.inf
+    for _ in range(REFINEMENTS):
+        apply(x, residual)
+        residual.aypx(-1.0, b)
+        size = residual.norm()
+        if size <= wanted:
+            return True
+        if not size < SHRINKS * before:  # not a number, too
+            break
+        solve(residual, change)
+        x.axpy(1.0, change)
+        before = size
+    return _backward_error(b, x, matrix, apply) <= ROUND_OFF
+
+
+def _backward_error(b: PETSc.Vec, x: PETSc.Vec, matrix: PETSc.Mat, apply: Solve) -> float:
     """Residual over what round-off in the entries makes of it. Collective."""
     residual = b.duplicate()
     apply(x, residual)

@@ -42,7 +42,8 @@ class LimitedStepper(Stepper):
     ) -> None:
         self.system, self.dt = system, dt
         options = diffusivity, linear_solver, petsc_options
-        self._high = RungeKuttaStepper(system.high, dt, scheme, *options)
+        # Galerkin's operator can be singular to round-off; the limiter bounds whatever comes of it.
+        self._high = RungeKuttaStepper(system.high, dt, scheme, *options, null_pivots=True)
         self._low = RungeKuttaStepper(system.low, dt, BackwardEuler(), *options)
         self._b, self._gamma = scheme.b, scheme.gamma
         # Galerkin's inner stages and its end, the monotone end, then the density.

@@ -58,7 +58,7 @@ class Operators:
         system: The discretization on a mesh.
         scale: :math:`\tau`, time.
         diffusivity: Largest D of the run, length**2 per time.
-        linear_solver, petsc_options: See ``LinearSolver``.
+        linear_solver, petsc_options, null_pivots: See ``LinearSolver``.
 
     Attributes:
         solver: Solves with the operator in use.
@@ -72,6 +72,7 @@ class Operators:
         diffusivity: float,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
+        null_pivots: bool = False,
     ) -> None:
         self._system, self._elements, self._scale = system, system.elements, scale
         self._filler = system.filler(scale)
@@ -95,6 +96,8 @@ class Operators:
             dimension=self._elements.dimension,
             fill=least,
             petsc_options=_asked(system, linear_solver, petsc_options),
+            null_pivots=null_pivots,
+            monotone=system.positive,
         )
 
     def use(self, stage: StageDrift) -> None:

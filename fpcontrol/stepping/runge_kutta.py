@@ -33,7 +33,7 @@ class RungeKuttaStepper(Stepper):
         dt: Time step.
         scheme: Such as ``CrankNicolson()``.
         diffusivity: Largest ``D = sigma**2/2`` of the run, for the choice of a preconditioner.
-        linear_solver, petsc_options: See ``LinearSolver``.
+        linear_solver, petsc_options, null_pivots: See ``LinearSolver``.
 
     Attributes:
         operators: The operators, see ``Operators``.
@@ -49,12 +49,13 @@ class RungeKuttaStepper(Stepper):
         diffusivity: float,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
+        null_pivots: bool = False,
     ) -> None:
         self.system, self.scheme, self.dt = system, scheme, dt
         self.rows = len(scheme.b)
         self._scale = scheme.gamma * dt
         self.operators: Operators = Operators(
-            system, self._scale, diffusivity, linear_solver, petsc_options
+            system, self._scale, diffusivity, linear_solver, petsc_options, null_pivots
         )
         self.solver = self.operators.solver
         self._b, self._y, self._image = (system.elements.vector() for _ in range(3))
