@@ -220,17 +220,19 @@ def test_help(name: str) -> None:
     assert done.stdout.count("usage:") == 1  # on one rank only
 
 
-def test_readme_scripts(tmp_path: Path) -> None:
-    """The README's lines run as they stand, in less time."""
-    readme = DEMOS.parent / "README.md"
-    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 7
-    script = "\n".join(blocks).replace("budget=90.0", "budget=2.0")
+@pytest.mark.parametrize("document", ["README.md", "docs/tour.md"])
+def test_programs_of_documents(document: str, tmp_path: Path) -> None:
+    """The programs run as they stand, one after another, in less time."""
+    text = (DEMOS.parent / document).read_text()
+    script = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+    assert script.count("fpc.steer(") == 1
+    script = re.sub(r"budget=\d+\.0", "budget=2.0", script)
     script = script.replace("100_000", "10_000")
-    script = script.replace('"meshes/', f'"{DEMOS.parent}/meshes/').replace(
-        '"out/', f'"{tmp_path}/'
-    )
+    script = script.replace('"meshes/', f'"{DEMOS.parent}/meshes/')
+    script = script.replace('"out/', f'"{tmp_path}/')
     (tmp_path / "script.py").write_text(script + "\nassert abs(trajectory.mass[-1] - 1) < 1e-12\n")
     done = mpirun(2, str(tmp_path / "script.py"))
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "tracking.png").exists()
+    pictures = [name for name in ("tracking.png", "turn.png") if f"/{name}" in script]
+    assert pictures
+    assert all((tmp_path / name).exists() for name in pictures)
