@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from fpcontrol.discretization.boundary import Boundary
 from fpcontrol.discretization.cells import Cells, affine_maps
-from fpcontrol.discretization.periodic import refuse_periodic
+from fpcontrol.discretization.periodic import periodic_of
 from fpcontrol.typing import Array
 
 
@@ -35,13 +35,15 @@ class Domain:
         wall_cells, wall_tags: Of each wall facet the cell behind it, and its tag, ``(walls,)``.
         wall_corners: Its vertices, ``(walls, d, d)``.
         wall_normals: Its outward unit normal, ``(walls, d)``.
+        beyond: Of a facet on a periodic side, a wall that is none, the other half; -1 of walls.
+        shifts: What takes points through it there, ``(walls, d)``.
+        periods: Of the axes, 0 where they have none, ``(d,)``.
 
     Note:
         Collective; nothing that it offers is.
     """
 
     def __init__(self, mesh: Mesh, boundary: Boundary | None = None) -> None:
-        refuse_periodic(mesh, "Particles", "make the mesh without.")
         self.mesh, self.cells = mesh, Cells(mesh, boundary)
         cells, d = self.cells, mesh.topology.dim
         _, vertices = np.unique(cells.corners.reshape(-1, d), axis=0, return_inverse=True)
@@ -67,6 +69,11 @@ class Domain:
         slope = np.concatenate([-slope.sum(axis=1, keepdims=True), slope], axis=1)
         slope = slope[np.arange(len(old)), facet]
         self.wall_normals = -slope / np.linalg.norm(slope, axis=1)[:, None]
+        place = np.empty(len(old) + 1, dtype=np.int64)
+        place[old], place[-1] = np.arange(len(old)), -1
+        self.beyond, self.shifts = place[cells.beyond[old]], cells.shifts[old]
+        periodic = periodic_of(mesh)
+        self.periods = np.where(periodic.axes, periodic.lengths, 0.0) if periodic else np.zeros(d)
 
     def __len__(self) -> int:
         return len(self.origin)

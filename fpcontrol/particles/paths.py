@@ -6,7 +6,8 @@ point y, the rest of it is mirrored,
 .. math:: x_1 \to x_1 - 2\,\frac{n\cdot(x_1 - y)}{n\cdot a n}\,a n ,
 
 with a = 1, or the matrix of the noise: normal reflection, or that in the direction of the conormal.
-In a corner this happens more than once. A segment through a vertex or along a wall goes on.
+In a corner this happens more than once. A segment through a vertex or along a wall goes on. What
+leaves through a periodic side comes in at the other, a period away.
 
 Of a particle that starts at the distance :math:`d_0` from an absorbing wall and ends at :math:`d_1`
 on the same side of it, the path between may have touched the wall: a Brownian bridge has with
@@ -22,6 +23,7 @@ References:
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -62,12 +64,15 @@ class NearWalls:
         ends = domain.wall_corners[walls]
         centres = ends.mean(axis=1)
         sizes = np.linalg.norm(ends - centres[:, None], axis=2).max(axis=1)
-        found = cKDTree(centres).query_ball_point(middles, radii + reach + sizes.max())
-        kept = []
-        for cell, near in enumerate(found):
-            near = np.sort(np.asarray(near, dtype=np.int64))
-            gaps = np.linalg.norm(centres[near] - middles[cell], axis=1)
-            kept.append(walls[near[gaps <= radii[cell] + reach + sizes[near]]])
+        tree, kept = cKDTree(centres), [np.empty(0, dtype=np.int64)] * len(middles)
+        turns = [(-p, 0.0, p) if p > 0.0 else (0.0,) for p in domain.periods.tolist()]
+        for turn in product(*turns):  # and beyond periodic sides
+            found = tree.query_ball_point(middles + turn, radii + reach + sizes.max())
+            for cell, near in enumerate(found):
+                near = np.asarray(near, dtype=np.int64)
+                gaps = np.linalg.norm(centres[near] - middles[cell] - turn, axis=1)
+                near = near[gaps <= radii[cell] + reach + sizes[near]]
+                kept[cell] = np.union1d(kept[cell], walls[near])
         first = np.concatenate([[0], np.cumsum([len(k) for k in kept])])
         return cls(first.astype(np.int64), np.concatenate(kept).astype(np.int64))
 
@@ -109,9 +114,18 @@ def _distance(normals: Any, corners: Any, wall: int, x: Any) -> float:
 
 
 @compiled
+def _bring(origin: Any, cell: int, periods: Any, x: Any) -> None:
+    """Move a point ``x[0]`` by whole periods to the image that is nearest to a cell."""
+    for k in range(periods.shape[0]):
+        if periods[k] > 0.0:
+            x[0, k] -= periods[k] * np.rint((x[0, k] - origin[cell, k]) / periods[k])
+
+
+@compiled
 def _beside(
     mesh: Any,
     walls: Any,
+    periods: Any,
     wall: int,
     start: Any,
     end: Any,
@@ -133,6 +147,7 @@ def _beside(
     far = _distance(normals, corners, wall, foot)
     for k in range(foot.shape[1]):
         foot[0, k] += far * normals[wall, k]
+    _bring(origin, wall_cells[wall], periods, foot)
     coordinates_in(origin, inverse, wall_cells[wall], foot, 0, room)
     least = 0.0
     for k in range(room.shape[0]):
@@ -144,6 +159,7 @@ def _beside(
 def move(
     mesh: Any,
     walls: Any,
+    seams: Any,
     near: Any,
     chance: Any,
     variance: Any,
@@ -160,6 +176,8 @@ def move(
     Args:
         mesh: ``origin, inverse, neighbours, clearance`` of a ``Domain``.
         walls: Its ``wall_cells, wall_corners, wall_normals``, and whether each absorbs.
+        seams: Its ``beyond, shifts, periods``. On a mesh with these walls that absorb are planes
+            along the periodic axes, as those of boxes are.
         near: ``first, walls`` of ``NearWalls``.
         chance: Random numbers, two uniform and one normal, ``(N, 3)``; of no use, and may have no
             rows, where no wall absorbs.
@@ -174,17 +192,18 @@ def move(
     """
     origin, inverse, neighbours, clearance = mesh
     wall_cells, corners, normals, absorbing = walls
+    partners, shifts, periods = seams
     near_first, near_walls = near
     d = x.shape[1]
     u, v, met = np.empty(d + 1), np.empty(d + 1), np.empty(d + 1)
     start, begin, end = np.empty((1, d)), np.empty((1, d)), np.empty((1, d))
-    foot, across = np.empty((1, d)), np.empty(d)
+    foot, across, whole = np.empty((1, d)), np.empty(d), np.empty((1, d))
     for i in range(x.shape[0]):
         cell = first = cells[i]
         exits[i] = -1
         for k in range(d):
             start[0, k] = begin[0, k] = x[i, k]
-            end[0, k] = x[i, k] + dx[i, k]
+            end[0, k] = whole[0, k] = x[i, k] + dx[i, k]
         square = 0.0
         for k in range(d):
             square += dx[i, k] * dx[i, k]
@@ -212,6 +231,12 @@ def move(
             travelled += (1.0 - travelled) * s
             for k in range(d):
                 begin[0, k] += s * (end[0, k] - begin[0, k])
+            if partners[wall] >= 0:
+                for k in range(d):
+                    begin[0, k] += shifts[wall, k]
+                    end[0, k] += shifts[wall, k]
+                cell = wall_cells[partners[wall]]
+                continue
             if absorbing[wall]:
                 exits[i], when[i] = wall, travelled
                 break
@@ -239,7 +264,7 @@ def move(
                 if exits[i] >= 0 and w != exits[i]:
                     continue
                 d0 = _distance(normals, corners, w, start)
-                d1 = _distance(normals, corners, w, end)
+                d1 = _distance(normals, corners, w, whole)
                 if a.shape[0] > 0:
                     spread = _towards(a, i, normals, w, across)
                 else:
@@ -250,7 +275,9 @@ def move(
                     if d1 <= 0.0:
                         continue
                     touched = math.exp(-2.0 * d0 * d1 / spread)
-                    if not (touched > 0.0 and _beside(mesh, walls, w, start, end, d0, d1, foot, u)):
+                    if not touched > 0.0:
+                        continue
+                    if not _beside(mesh, walls, periods, w, start, whole, d0, d1, foot, u):
                         continue
                     if least >= touched:
                         least = (least - touched) / (1.0 - touched)
@@ -261,9 +288,10 @@ def move(
         if exits[i] >= 0:
             w = exits[i]
             for k in range(d):
-                share = when[i] if turns == 0 else 0.0
-                base = start if turns == 0 else begin
-                foot[0, k] = base[0, k] + share * (end[0, k] - base[0, k])
+                foot[0, k] = begin[0, k]
+                if turns == 0:
+                    foot[0, k] = start[0, k] + when[i] * (whole[0, k] - start[0, k])
+            _bring(origin, wall_cells[w], periods, foot)
             far = _distance(normals, corners, w, foot)
             for k in range(d):
                 x[i, k] = foot[0, k] + far * normals[w, k]

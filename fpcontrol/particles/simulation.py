@@ -13,6 +13,7 @@ from dolfinx.mesh import Mesh, MeshTags
 
 from fpcontrol.discretization.absorbing import Walls, asked_tags
 from fpcontrol.discretization.boundary import Boundary
+from fpcontrol.discretization.periodic import wrapped
 from fpcontrol.drift.base import OnCells, as_drift
 from fpcontrol.drift.sampling import check_switches, checked_values
 from fpcontrol.noise import Noise, Sigma
@@ -145,7 +146,7 @@ def simulate(
     domain = Domain(mesh, boundary)
     absorbs = np.zeros(len(domain.wall_tags), dtype=bool)
     if boundary is not None:
-        absorbs = np.isin(domain.wall_tags, tags)
+        absorbs = np.isin(domain.wall_tags, tags) & (domain.beyond < 0)
         if not absorbs.any():
             named = "the marker" if callable(absorbing) else f"{absorbing!r}"
             raise ValueError(f"absorbing: no facet of the boundary is among those of {named}.")
@@ -153,6 +154,7 @@ def simulate(
     gone = ~np.isfinite(x).all(axis=1)
     with collective_errors(comm):
         cells = np.zeros(len(x), dtype=np.int64)
+        x[~gone] = wrapped(mesh, x[~gone])
         cells[~gone] = domain.find(x[~gone])
     first = int(comm.exscan(len(x)) or 0)
     total = int(comm.allreduce(len(x)))
@@ -205,6 +207,7 @@ class _Run:
         self._domain, self._drift, self._noise, self._stages = domain, drift, noise, stages
         self._mesh = domain.origin, domain.inverse, domain.neighbours, domain.clearance
         self._walls = domain.wall_cells, domain.wall_corners, domain.wall_normals, absorbs
+        self._seams = domain.beyond, domain.shifts, domain.periods
         self._near, self._seed, self._first = (near.first, near.walls), seed, first
         self._absorbing = bool(absorbs.any())
         self._no_walls = (np.zeros(len(domain) + 1, dtype=np.int64), near.walls[:0])
@@ -248,7 +251,19 @@ class _Run:
             if len(noise):
                 dx += noise
             lost = move(
-                self._mesh, walls, near, chance, variance, matrix, dx, x, cells, hits, exits, when
+                self._mesh,
+                walls,
+                self._seams,
+                near,
+                chance,
+                variance,
+                matrix,
+                dx,
+                x,
+                cells,
+                hits,
+                exits,
+                when,
             )
             if lost >= 0:
                 raise RuntimeError(f"A particle at {x[lost]} is lost: is the mesh sound?")
