@@ -11,6 +11,7 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol.discretization.boundary import Boundary, Wall
 from fpcontrol.discretization.cells import Cells
+from fpcontrol.discretization.periodic import periodic_of
 from fpcontrol.drift.base import Drift, OnCells, as_drift
 from fpcontrol.drift.divergence import Divergence
 from fpcontrol.parallel.communicators import comm_of
@@ -80,12 +81,14 @@ class WallFactor:
         corners, outward, points, normals = (
             np.concatenate(comm_of(mesh).allgather(part)) for part in parts
         )
-        if not len(points):
-            raise ValueError("The mesh has no walls: all its sides are periodic.")
-        self.size = float(np.ptp(points, axis=0).max())
+        periodic = periodic_of(mesh)
+        sides = periodic.lengths if periodic and not len(points) else np.ptp(points, axis=0)
+        self.size = float(sides.max())
         self.layer = self.size / 8 if layer is None else float(layer)
-        planes = _Planes.of(points, normals, self.size)
-        self._walls: _Planes | _Edges = planes
+        self._walls: _Planes | _Edges | _NoWalls = _NoWalls()
+        if not len(points):
+            return
+        self._walls = planes = _Planes.of(points, normals, self.size)
         if planes.gap(points).min() < -1e-8 * self.size:
             if mesh.topology.dim != 2:
                 raise ValueError(
@@ -117,6 +120,17 @@ class WallFactor:
     def outside(self, x: Array) -> Array:
         """Which of the points ``(N, d)`` are beyond the walls by 1e-9 of the size, or nowhere."""
         return ~(self._walls.jet(x, curved=False)[0] >= -1e-9 * self.size)
+
+
+class _NoWalls:
+    """No walls: all sides are periodic."""
+
+    smallest = 0.0
+
+    def jet(self, x: Array, curved: bool = True) -> tuple[Array, Array, Array]:
+        """``omega``, infinite, gradient and Hessian."""
+        n, d = x.shape
+        return np.full(n, np.inf), np.zeros((n, d)), np.zeros((n, d, d) if curved else (0, 0, 0))
 
 
 @dataclass(frozen=True)

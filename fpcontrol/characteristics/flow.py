@@ -25,6 +25,7 @@ from fpcontrol.characteristics.markers import Markers
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.replica import MeshReference
 from fpcontrol.drift.base import Drift, as_drift
+from fpcontrol.drift.turned import check_turn, turned
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.parallel.progress import Progress
 from fpcontrol.reference import MoserFlow
@@ -47,7 +48,8 @@ class Flow:
     Attributes:
         markers: Where they start.
         times: Shape ``(T,)``, the first with the markers in place.
-        positions: This rank's, ``(T, N, d)``.
+        positions: This rank's, ``(T, N, d)``; of those that have gone round on a mesh with periodic
+            sides with their whole turns.
         log_jacobian: This rank's, ``(T, N)``.
         steps: Accepted steps (0 if none were counted).
         mass: Integral of the density: the same at all times by construction, ``(T,)``.
@@ -116,7 +118,7 @@ class Flow:
         """
         rho_0, squares, reference = self.markers.density, [], _field(reference)
         for t, x, log_j in zip(self.times, self.positions, self.log_jacobian, strict=True):
-            r = np.asarray(reference(float(t), x))
+            r = np.asarray(reference(float(t), self.markers.home(x)))
             with collective_errors(self.markers.comm):
                 if r.shape not in ((), (len(x),)):
                     raise ValueError(
@@ -184,6 +186,8 @@ class Flow:
             parts = zip(*comm.allgather((self.positions[n], self.density[n])), strict=True)
             x, rho = (np.concatenate(part) for part in parts)
             with collective_errors(comm):
+                if around := self.markers.periodic:
+                    x, rho = around.surrounded(self.markers.home(x), rho)
                 row[:] = _interpolated(x, rho, nodes)
         times, wanted = self.times[list(levels)], self.mass[list(levels)]
         found = reduced(comm, u[:, : g.n_owned] @ g.integrals)
@@ -289,7 +293,8 @@ def carry(
         markers: Where they start at ``times[0]``.
         drift: Callable ``drift(t, x)``, ``(N, d)`` to ``(N, d)``, smooth in space and the same on
             all ranks at any point of the domain: the drift of a ``MoserFlow``, which lives on a
-            mesh, is refused. Its ``switches`` and ``piece`` (see ``fpc.drift.Drift``) are used.
+            mesh, is refused. On a mesh with periodic sides it is asked in the domain. Its
+            ``switches`` and ``piece`` (see ``fpc.drift.Drift``) are used.
         times: Increasing; where the result is wanted.
         divergence: ``divergence(t, x)`` to ``(N,)``. If not given: the drift's own, else
             ``"central"``, a fourth-order difference that asks the drift up to 6e-5 of the size
@@ -298,7 +303,8 @@ def carry(
         switches: Times at which the drift jumps, beside its own.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        walls: Refuse drifts that point outward at the walls.
+        walls: Refuse drifts that point outward at the walls; those that jump at periodic sides are
+            refused in any case.
         max_steps: Greatest number of steps, rejected ones included; 100 000, or 100 between two
             times or switches if that is more, unless given.
         progress: Show on rank 0 how far it is.
@@ -324,12 +330,16 @@ def carry(
     if max_steps is not None and not (isinstance(max_steps, int | np.integer) and max_steps > 0):
         raise ValueError(f"max_steps = {max_steps!r} must be a positive whole number, or None.")
     drift = as_drift(drift)
+    if around := markers.periodic:
+        drift, divergence = turned(drift, divergence, around)
     intervals, span = list(_intervals(drift, times, switches)), times[-1] - times[0]
     rate = Rate(drift, divergence, markers.size)
-    if walls:
-        for a, b, inside in intervals:
-            for t in (a, 0.5 * (a + b), b):
-                check_wall(drift, inside(t), markers.wall, markers.comm, markers.size / span)
+    for a, b, inside in intervals:
+        for t in (inside(a), inside(0.5 * (a + b)), inside(b)):
+            if walls:
+                check_wall(drift, t, markers.wall, markers.comm, markers.size / span)
+            if around:
+                check_turn(drift, t, around, markers.comm)
     meter = _Meter(Progress("characteristics, %", 100, markers.comm, progress), times[0], span)
     most = max(MAX_STEPS, 100 * len(intervals)) if max_steps is None else int(max_steps)
     stepper = DormandPrince(

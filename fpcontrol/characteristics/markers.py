@@ -12,7 +12,7 @@ from dolfinx import fem
 
 from fpcontrol.discretization.boundary import Wall
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.discretization.periodic import refuse_periodic
+from fpcontrol.discretization.periodic import Periodic, periodic_of
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
@@ -29,6 +29,7 @@ class Markers:
         wall: Where the drift must not point outward.
         per_cell: On an interval: markers come in cells of this many, from one end of the cell to
             the other; 0 elsewhere.
+        periodic: What is periodic in the domain; ``None`` if nothing is.
         count: Number of markers on all ranks.
         box: Smallest and largest coordinates of markers and walls on all ranks, each ``(d,)``.
     """
@@ -39,6 +40,7 @@ class Markers:
     density: Array
     wall: Wall
     per_cell: int = 0
+    periodic: Periodic | None = None
     count: int = field(init=False)
     box: tuple[Array, Array] = field(init=False)
 
@@ -66,11 +68,12 @@ class Markers:
             ValueError: On all ranks, if the density is negative or not finite at a point.
         """
         g = Elements(density.function_space, quadrature_degree)
-        refuse_periodic(g.mesh, "A run along characteristics", "make the mesh without.")
         rho = g.evaluate(density.x.array).ravel()
         with collective_errors(g.comm):
             check_values(rho)
-        return cls(g.comm, g.points, g.quadrature_weights, rho, Wall.of(g.mesh))
+        return cls(
+            g.comm, g.points, g.quadrature_weights, rho, Wall.of(g.mesh), 0, periodic_of(g.mesh)
+        )
 
     @classmethod
     def on_interval(
@@ -119,6 +122,10 @@ class Markers:
     def size(self) -> float:
         """Longest side of the bounding box."""
         return float((self.box[1] - self.box[0]).max())
+
+    def home(self, x: Array) -> Array:
+        """Points ``(N, d)`` in the domain, where they are by whole periods."""
+        return x if self.periodic is None else self.periodic.wrapped(x)
 
     def integral(self, values: Array) -> Array:
         """Integrals over the markers, of values ``(..., N)``. Collective."""

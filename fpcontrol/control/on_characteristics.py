@@ -22,6 +22,7 @@ from fpcontrol.control.parametric import ParametricDrift, PiecewiseConstant, Smo
 from fpcontrol.density import check_density
 from fpcontrol.discretization.boundary import Wall
 from fpcontrol.discretization.elements import Elements, lagrange
+from fpcontrol.discretization.periodic import JUMP, periodic_of, wrapped
 from fpcontrol.discretization.replica import Frozen, LeftDomain, MeshReference
 from fpcontrol.linalg.buffers import read_only
 from fpcontrol.parallel.errors import collective_errors
@@ -42,14 +43,17 @@ class _Jet:
 
     field: SmoothField
     factor: WallFactor
+    mesh: Mesh
 
     def rate(self, theta: Array, x: Array) -> tuple[Array, Array]:
         """``v (N, d)`` and ``div v (N,)`` at ``x (N, d)``."""
+        x = wrapped(self.mesh, x)
         f, g, slope = self.field.values(theta, x), *self.factor(x)
         return g[:, None] * f, g * self.field.divergence(theta, x) + _dot(slope, f)
 
     def jvp(self, theta: Array, x: Array, dtheta: Array, dx: Array) -> tuple[Array, Array]:
         """Derivative of ``rate`` along directions in the weights and in ``x``."""
+        x = wrapped(self.mesh, x)
         f, c = self.field.values(theta, x), self.field.divergence(theta, x)
         df, dc = self.field.flow_jvp(theta, x, dtheta, dx)
         g, slope, curvature = self.factor.jet(x)
@@ -59,6 +63,7 @@ class _Jet:
 
     def vjp(self, theta: Array, x: Array, sv: Array, sd: Array) -> tuple[Array, Array]:
         """Derivatives of ``sum(sv * v) + sum(sd * div v)`` in the weights and in ``x``."""
+        x = wrapped(self.mesh, x)
         f, c = self.field.values(theta, x), self.field.divergence(theta, x)
         g, slope, curvature = self.factor.jet(x)
         sf = g[:, None] * sv + sd[:, None] * slope
@@ -154,9 +159,10 @@ class CharacteristicRuns:
             self.elements = Elements(lagrange(drift.mesh, 2), quadrature_degree=8)
         g = self.elements
         self.reference, self.drift, self.steps = reference, drift, steps
+        _check_turn(drift, g)
         self.markers = markers or self._own_markers(start, marker_mesh, quadrature_degree)
         self.walled = walled(drift, g.mesh, layer)
-        self._jet = _Jet(drift.field, self.walled.factor)
+        self._jet = _Jet(drift.field, self.walled.factor, g.mesh)
         self.times = np.linspace(0.0, drift.t1, steps + 1)
         self.norms = np.array([self._reference_norm(t) for t in self.times])
         self._scales = (tracking or L2Tracking()).scales(self.norms)
@@ -262,7 +268,8 @@ class CharacteristicRuns:
             degree = max(2 * g.degree + 2, g.quadrature_degree)
         fine = Elements(g.space if mesh is None else lagrange(mesh, 1), degree)
         rho = source.at(0.0, fine.points)[0]
-        return Markers(g.comm, fine.points, fine.quadrature_weights, rho, Wall.of(g.mesh))
+        points, w, walls = fine.points, fine.quadrature_weights, Wall.of(g.mesh)
+        return Markers(g.comm, points, w, rho, walls, 0, periodic_of(g.mesh))
 
     def _piece(self, n: int) -> int:
         return n * self.drift.pieces // self.steps
@@ -296,7 +303,8 @@ class CharacteristicRuns:
         log_j, value = np.empty((2, *shape[:2]))
         x[0], log_j[0], cells = markers.points, 0.0, None
         for n in range(self.steps + 1):
-            value[n], slope[n], cells = self._moving.at(float(self.times[n]), x[n], cells)
+            here = wrapped(self.elements.mesh, x[n])
+            value[n], slope[n], cells = self._moving.at(float(self.times[n]), here, cells)
             if n < self.steps:
                 stages = list(self._stages(theta[self._piece(n)], x[n]))
                 x[n + 1] = x[n] + h * sum(b * v for b, (_, v, _) in zip(B, stages, strict=True))
@@ -325,3 +333,17 @@ class CharacteristicRuns:
         scale = 0.5 * scales[n] * self.markers.volumes
         sx = (2.0 * scale * (r * j - rho))[:, None] * path.slope[n]
         return sx, scale * (r**2 * j - rho**2 / j)
+
+
+def _check_turn(drift: ParametricDrift, g: Elements) -> None:
+    """Refuse a field that jumps at periodic sides, whatever its weights. Collective."""
+    if (periodic := periodic_of(g.mesh)) is None:
+        return
+    with collective_errors(g.comm):
+        weights = np.random.default_rng(0).standard_normal(drift.field.size)
+        if periodic.jump(lambda x: drift.field.values(weights, x)) > JUMP:
+            raise ValueError(
+                f"drift's field, a {type(drift.field).__name__}, is not periodic in "
+                f"{', '.join(periodic.names)}: without noise it must be. Give a SmoothField of "
+                "periodic functions, or sigma > 0."
+            )

@@ -12,6 +12,7 @@ other libraries.
 """
 
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -69,11 +70,13 @@ class Periodic:
 
         A new array; by whole periods, so that points in the box stay what they are to the last bit.
         """
-        y = np.array(x, dtype=float)
+        y = np.array(x, dtype=complex if np.iscomplexobj(x) else float)  # complex by the real part
         for k in np.flatnonzero(self.axes):
             low, period = self.lower[k], self.lengths[k]
-            turns = np.floor((y[:, k] - low + self.margins[k]) / period)
-            y[:, k] = np.where(turns == 0.0, y[:, k], np.maximum(y[:, k] - turns * period, low))
+            turns = np.floor((y[:, k].real - low + self.margins[k]) / period)
+            moved = y[:, k] - turns * period
+            moved += np.maximum(low - moved.real, 0.0)  # by round-off below
+            y[:, k] = np.where(turns == 0.0, y[:, k], moved)
         return y
 
     def nearest_image(self, v: Array) -> Array:
@@ -97,6 +100,40 @@ class Periodic:
             y[:, axes] += self.lengths[axes]
             found.append((rows, y))
         return found
+
+    def surrounded(self, x: Array, values: Array) -> tuple[Array, Array]:
+        """Scattered points ``(N, d)`` in the box, with their images within a quarter of it around.
+
+        Returns:
+            Places ``(M, d)`` and values ``(M,)``.
+        """
+        for k in np.flatnonzero(self.axes):
+            share = (x[:, k] - self.lower[k]) / self.lengths[k]
+            parts, rows = [x], [values]
+            for near, turn in ((share > 0.75, -1.0), (share < 0.25, 1.0)):
+                moved = x[near]
+                moved[:, k] += turn * self.lengths[k]
+                parts.append(moved)
+                rows.append(values[near])
+            x, values = np.concatenate(parts), np.concatenate(rows)
+        return x, values
+
+    def jump(self, field: Callable[[Array], Array]) -> float:
+        """By how much a function of points differs on two sides that are one, over its largest.
+
+        Looked at in some points of the sides; ``(N, d)`` to ``(N,)`` or ``(N, d)``.
+        """
+        d, largest, gap = len(self.axes), 0.0, 0.0
+        shares = np.meshgrid(*[np.array([0.07, 0.31, 0.58, 0.89])] * (d - 1), indexing="ij")
+        for k in np.flatnonzero(self.axes):
+            x = np.insert(np.array(shares).reshape(d - 1, 4 ** (d - 1)), k, 0.0, axis=0).T
+            x = self.lower + x * self.lengths
+            other = x.copy()
+            other[:, k] += self.lengths[k]
+            one, two = np.asarray(field(x)), np.asarray(field(other))
+            gap = max(gap, float(np.abs(one - two).max()))
+            largest = max(largest, float(np.abs(one).max()), float(np.abs(two).max()))
+        return gap / largest if largest > 0.0 else 0.0
 
     def paired(self, middles: Array, normals: Array) -> tuple[Array, Array]:
         """The other halves of facets on periodic sides.

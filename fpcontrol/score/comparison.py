@@ -11,6 +11,7 @@ from dolfinx.mesh import Mesh
 from fpcontrol.density import Density
 from fpcontrol.discretization.base import Discretization
 from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.periodic import refuse_periodic
 from fpcontrol.mesh.refinement import refine, transferred
 from fpcontrol.noising.noised import Noised
 from fpcontrol.noising.on_mesh import NoisedOnMesh
@@ -207,6 +208,9 @@ def compare(
     if start not in ("noise", "noised"):
         raise ValueError(f'start = {start!r}; choose "noise" or "noised".')
     own = data if isinstance(data, NoisedOnMesh) else None
+    refuse_periodic(
+        mesh, "A comparison of samplers", "take a box that is large enough, with walls."
+    )
     if own is not None and own.elements.mesh._cpp_object != mesh._cpp_object:
         raise ValueError("mesh must be that of the data.")
     if own is not None and start == "noised" and 0.0 in noises:
