@@ -64,6 +64,22 @@ def test_cir():
 
 
 @pytest.mark.parallel([1, 2])
+def test_dihedral():
+    dihedral = job("dihedral")
+    for barrier in (1.0, 4.0, 8.0):
+        found, walls = (dihedral.modes(barrier, periodic=p).values[1] for p in (True, False))
+        assert found == pytest.approx(dihedral.rate(barrier), rel=1e-6)
+    # At a high barrier two ways are twice as fast as one.
+    assert walls / found == pytest.approx(0.5, abs=1e-3)
+    # What stays is Gibbs' density.
+    stays = dihedral.modes(4.0).functions[0]
+    x = stays.function_space.tabulate_dof_coordinates()[:, 0]
+    exact = np.exp(-dihedral.potential(x, 4.0))
+    mass = 2 * np.pi * np.exp(-dihedral.potential(np.arange(400) * np.pi / 200, 4.0)).mean()
+    assert stays.x.array == pytest.approx(exact / mass, rel=1e-4)
+
+
+@pytest.mark.parallel([1, 2])
 def test_klein_kramers():
     job_ = job("klein_kramers")
     stays = job_.modes(1.0, cells=36).functions[0]
