@@ -154,6 +154,8 @@ def test_fill_in_3d_follows_a_drift_that_outweighs_all_else():
     assert choose_fill(1.0, 1.5, 3, 1) == Fill(0, "rcm")
     assert choose_fill(1.0, 3.5, 3, 1) == Fill(1, "natural")
     assert choose_fill(1.0, 3.5, 3, 2) == Fill(0, "rcm")
+    assert choose_fill(0.0, 1.0, 2, 1) == choose_fill(0.0, 0.4, 2, 1, monotone=True) == Fill()
+    assert choose_fill(0.0, 1.0, 2, 1, monotone=True) == Fill(2, "rcm")
 
 
 @pytest.mark.parallel([1, 2])

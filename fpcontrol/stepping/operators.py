@@ -21,9 +21,14 @@ from fpcontrol.typing import Array
 
 # Points of a rank, at most, from which the strength of a drift is judged.
 SAMPLE = 512
+# Weight of diffusion or drift from which on an incomplete LU of a monotone method is filled; 1 for
+# others.
+EARLIER = 0.25
 
 
-def choose_fill(theta: float, courant: float, dimension: int, degree: int) -> Fill:
+def choose_fill(
+    theta: float, courant: float, dimension: int, degree: int, monotone: bool = False
+) -> Fill:
     r"""Layout of an incomplete LU of :math:`M + \tau N`.
 
     In 2-D more fill costs a fifth where the mass matrix matters, and saves half of the time or
@@ -32,7 +37,8 @@ def choose_fill(theta: float, courant: float, dimension: int, degree: int) -> Fi
     ordering halves the iterations for degrees 2 and 3, whose own numbering suits an incomplete LU
     badly; for degree 1 it saves a tenth, but under strong drifts it makes pivots so small that
     GMRES fails where the mesh's own numbering takes ten iterations
-    (``benchmarks/bench_solvers.py``, tables *sweep* and *drift*).
+    (``benchmarks/bench_solvers.py``, tables *sweep* and *drift*). Monotone methods iterate without
+    a Krylov space, and more: fill pays earlier.
 
     Args:
         theta: Mean over the rows of :math:`\tau D K_{ii} / M_{ii}`.
@@ -40,6 +46,7 @@ def choose_fill(theta: float, courant: float, dimension: int, degree: int) -> Fi
             :math:`\tau D` over its square.
         dimension: Dimension of the mesh.
         degree: Of the elements; fill costs more where rows are longer.
+        monotone: Whether the method is monotone.
     """
     strong = courant >= 2.0 * degree
     ordering = "natural" if strong and degree == 1 else "rcm"
@@ -48,7 +55,8 @@ def choose_fill(theta: float, courant: float, dimension: int, degree: int) -> Fi
     if dimension == 3:
         return Fill(int(strong and courant >= 1.5 * (1.0 + theta)), ordering)
     weight = max(theta / (10.0 * degree**2), courant / (2.0 * degree))
-    return Fill(0 if weight < 1.0 else 2 if weight < 15.0 else 4, ordering)
+    first = EARLIER if monotone else 1.0
+    return Fill(0 if weight < first else 2 if weight < 15.0 else 4, ordering)
 
 
 class Operators:
@@ -171,7 +179,8 @@ class Operators:
     def _fill_for(self, courant: float, diffusivity: float) -> Fill:
         """Layout of the preconditioner for a drift and a diffusivity."""
         theta = self._scale * diffusivity * self._resolution
-        return choose_fill(theta, courant, self._elements.dimension, self._elements.degree)
+        dimension, degree = self._elements.dimension, self._elements.degree
+        return choose_fill(theta, courant, dimension, degree, self._system.positive)
 
     def _mean_resolution(self) -> float:
         """Mean of ``K_ii / M_ii``, 1 over length**2, the same on all ranks. Collective."""
