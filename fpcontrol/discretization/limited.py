@@ -28,7 +28,7 @@ from fpcontrol.discretization.cell_edges import CellEdges, edge_rule
 from fpcontrol.discretization.diffusion import Diffusivity, values_of
 from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.galerkin import Galerkin, GalerkinSystem
-from fpcontrol.discretization.limiter import CellDrift, Limiter
+from fpcontrol.discretization.limiter import CellDrift, Limiter, by_cells, by_points
 from fpcontrol.discretization.monotone import LEAST, Monotone, MonotoneSystem
 from fpcontrol.noise import Noise
 from fpcontrol.parallel.errors import reduced
@@ -198,17 +198,16 @@ class LimitedSystem(SemiDiscretization):
 
     def cell_drift(self, v: Array, diffusivity: float | Diffusivity) -> CellDrift:
         """What the limiter wants to know of a drift ``v (N, d)``."""
-        g, shape = self.elements, self.cell_edges.own.shape
-        p = self.low.peclet(v, diffusivity).reshape(shape)
-        D = values_of(diffusivity)
-        D = D.reshape(shape) if isinstance(D, np.ndarray) else D
+        n = self.cell_edges.own.shape[1]
+        p, D = by_cells(self.low.peclet(v, diffusivity), n), values_of(diffusivity)
+        at_edges = by_cells(D, n) if isinstance(D, np.ndarray) else D
         leaving, entering = self.low.flux.both(p)
         return CellDrift(
-            np.ascontiguousarray(v.T, dtype=float).reshape(g.dimension, *shape),
-            D.mean(axis=0) if isinstance(D, np.ndarray) else np.full(shape[1], D),
-            D * leaving,
-            D * entering,
-            lambda: -np.array(self.low.flux.slopes(p)),
+            by_cells(v, n),
+            at_edges.mean(axis=1) if isinstance(D, np.ndarray) else np.full(n, D),
+            at_edges * leaving,
+            at_edges * entering,
+            lambda: -np.stack(self.low.flux.slopes(p), axis=-1),
         )
 
 
@@ -219,15 +218,15 @@ class LimitedProducts:
         high: Of Galerkin's step, over ``share * dt``.
         share: The scheme's gamma.
         low: Of the monotone one.
-        of_v: Dual of v in the limiter, ``(d, E, n_cells)``, but for
-        of_p: what belongs to its component along the edges' vectors, ``(E, n_cells)``.
+        of_v: Dual of v in the limiter, ``(n_cells, E, d)``, but for
+        of_p: what belongs to its component along the edges' vectors, ``(n_cells, E)``.
     """
 
     def __init__(self, system: LimitedSystem) -> None:
         self._edges = edges = system.cell_edges
         self.high, self.low = system.high.products(), system.low.products()
-        self.of_v = np.zeros((system.elements.dimension, *edges.own.shape))
-        self.of_p = np.zeros(edges.own.shape)
+        self.of_v = np.zeros((*edges.own.shape[::-1], system.elements.dimension))
+        self.of_p = np.zeros(edges.own.shape[::-1])
         self.share = 0.5
 
     def add(self, u: Array, z: Array, stage: StageDrift) -> None:
@@ -238,7 +237,7 @@ class LimitedProducts:
         """Derivative in the drift's values, ``(N, d)``; starts anew from zero."""
         result = self.share * self.high.collect()
         result += self.low.collect()
-        result += self.of_v.reshape(len(self.of_v), -1).T
-        result += self.of_p.ravel()[:, None] * self._edges.vectors
+        result += by_points(self.of_v)
+        result += by_points(self.of_p)[:, None] * self._edges.vectors
         self.of_v[:], self.of_p[:] = 0.0, 0.0
         return result

@@ -53,10 +53,10 @@ FLOOR = 1e-290
 
 @dataclass
 class CellDrift:
-    r"""A drift on the edges of the cells, ``E * n_cells`` each.
+    r"""A drift on the edges of the cells, ``(n_cells, E)`` unless said.
 
     Attributes:
-        values: v at the middles by component, ``(d, E, n_cells)``.
+        values: v at the middles, ``(n_cells, E, d)``.
         diffusivity: D, means over the cells, ``(n_cells,)``.
         leaving: :math:`D B(-p)`.
         entering: :math:`D B(p)`.
@@ -71,7 +71,7 @@ class CellDrift:
 
     @cached_property
     def slopes(self) -> Array:
-        r"""Derivatives of F in v along the edge's vector, ``(2, E, n_cells)``.
+        r"""Derivatives of F in v along the edge's vector, ``(n_cells, E, 2)``.
 
         Times :math:`\rho_{L,i}` and :math:`\rho_{L,j}`: :math:`-B'(-p)` and :math:`-B'(p)`.
         """
@@ -139,18 +139,14 @@ class Limiter:
         self._forward = loops.cell_fluxes(g.dimension)
         self._backward = loops.cell_fluxes_transposed(g.dimension)
         volumes = g.determinant * g.reference_weights.sum()
-        self._low_geometry = g.cell_dofs, e.numbers, e.signs, e.pairs, e.shares
-        self._geometry = (
-            g.cell_dofs,
-            e.numbers,
-            e.signs,
-            e.pairs,
-            g.cofactor,
-            volumes,
-            float(g.reference_weights[0]),
-            e.own,
-            e.shares,
+        dofs, numbers, signs, shares, own = tuple(
+            np.ascontiguousarray(a.T) for a in (g.cell_dofs, e.numbers, e.signs, e.shares, e.own)
         )
+        cofactor = np.ascontiguousarray(np.moveaxis(g.cofactor, -1, 0))
+        self._low_geometry = dofs, numbers, signs, e.pairs, shares
+        weight = float(g.reference_weights[0])
+        whole = dofs, numbers, signs, e.pairs, cofactor, volumes
+        self._geometry = *whole, weight, own, shares
 
     def __call__(self, ends: StepEnds, v: CellDrift, dt: float) -> tuple[Array, int]:
         """The limited density, local, and how many owned nodes were limited. Collective."""
@@ -171,12 +167,12 @@ class Limiter:
             dt: Time step.
         """
         g, n, seen = self._elements, self._elements.n_owned, self._limited(ends, v, dt)
-        along = np.einsum("nd,nd->n", dv, self._edges.vectors).reshape(v.leaving.shape)
+        along = by_cells(np.einsum("nd,nd->n", dv, self._edges.vectors), len(v.leaving))
         turned = CellDrift(
-            np.ascontiguousarray(dv.T).reshape(v.values.shape),
+            by_cells(dv, len(v.leaving)),
             np.zeros_like(v.diffusivity),
-            v.slopes[0] * along,
-            -v.slopes[1] * along,
+            v.slopes[..., 0] * along,
+            -v.slopes[..., 1] * along,
             v.make_slopes,
         )
         df = self._fluxes(change, v, dt)
@@ -211,8 +207,8 @@ class Limiter:
             ends: The step.
             v: The drift.
             dt: Time step.
-            of_v: The dual of v over ``dt`` is added to it, ``(d, E, n_cells)``; but for
-            of_p: what belongs to its component along the edges' vectors, ``(E, n_cells)``.
+            of_v: The dual of v over ``dt`` is added to it, ``(n_cells, E, d)``; but for
+            of_p: what belongs to its component along the edges' vectors, ``(n_cells, E)``.
         """
         g, n, node = self._elements, self._elements.n_owned, self._node
         seen = self._limited(ends, v, dt)
@@ -347,6 +343,17 @@ class Limiter:
         """Zero on absorbing walls, in place, owned entries."""
         if self._walls:
             self._walls.project_owned(u)
+
+
+def by_cells(values: Array, n_cells: int) -> Array:
+    """Values at the points ``(E * n_cells, ...)`` cell by cell, ``(n_cells, E, ...)``."""
+    edges = values.reshape(-1, n_cells, *values.shape[1:])
+    return np.ascontiguousarray(edges.swapaxes(0, 1), dtype=float)
+
+
+def by_points(values: Array) -> Array:
+    """The inverse of ``by_cells``."""
+    return values.swapaxes(0, 1).reshape(-1, *values.shape[2:])
 
 
 def _slope(s: Array) -> Array:

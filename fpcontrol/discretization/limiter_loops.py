@@ -1,4 +1,8 @@
-r"""Compiled loops of the limiter (``discretization.limiter``), over cells and over edges."""
+r"""Compiled loops of the limiter (``discretization.limiter``), over cells and over edges.
+
+What belongs to a cell lies side by side: of some fifty values each, in rows of their own, a loop
+over cells would have as many places of memory to read from at once.
+"""
 
 import functools
 from collections.abc import Callable
@@ -17,15 +21,15 @@ def cell_fluxes(d: int) -> Callable[..., None]:
     Adds the antidiffusive fluxes of all cells to ``f (n_edges,)``, into the edges' first ends.
 
     Args of the result:
-        dofs: ``(d + 1, n_cells)``; of the geometry, as the next.
-        numbers, signs: The cells' edges in f, ``(E, n_cells)``.
+        dofs: ``(n_cells, d + 1)``; of the geometry, as the next.
+        numbers, signs: The cells' edges in f, ``(n_cells, E)``.
         pairs: Their local ends, ``(E, 2)``.
-        cofactor: ``det(J) J^{-1}``, ``(d, d, n_cells)``.
+        cofactor: ``det(J) J^{-1}``, ``(n_cells, d, d)``.
         volumes: Of the cells.
         weight: Of a point in the reference cell.
         own, shares: Weights of the cells' edges, with their signs, and of the positive method.
-        v: Drift, ``(d, E, n_cells)``.
-        leaving, entering: ``D B(-p)``, ``D B(p)``, ``(E, n_cells)``.
+        v: Drift, ``(n_cells, E, d)``.
+        leaving, entering: ``D B(-p)``, ``D B(p)``, ``(n_cells, E)``.
         D, dt: Diffusivity of the cells, time step.
         change, y, low: ``high - rho``, the mean over the step, the positive density, local.
     """
@@ -53,35 +57,35 @@ def cell_fluxes(d: int) -> Callable[..., None]:
         f: Any,
     ) -> None:
         r, cut, flow_through = np.empty(n), np.empty(edges), np.empty(d)
-        for c in range(dofs.shape[1]):
+        for c in range(dofs.shape[0]):
             total = 0.0
             for i in range(n):
-                total += change[dofs[i, c]]
+                total += change[dofs[c, i]]
             share = volumes[c] / (n * (n + 1))
             for i in range(n):
-                r[i] = share * (n * change[dofs[i, c]] - total)
+                r[i] = share * (n * change[dofs[c, i]] - total)
             for m in range(d):
                 flow_through[m] = 0.0
             for e in range(edges):
                 a, b = pairs[e, 0], pairs[e, 1]
-                i, j = dofs[a, c], dofs[b, c]
-                flux = leaving[e, c] * low[i] - entering[e, c] * low[j]
-                flow = dt * own[e, c] * (flux - D[c] * (y[i] - y[j]))
+                i, j = dofs[c, a], dofs[c, b]
+                flux = leaving[c, e] * low[i] - entering[c, e] * low[j]
+                flow = dt * own[c, e] * (flux - D[c] * (y[i] - y[j]))
                 r[a] += flow
                 r[b] -= flow
-                cut[e] = -dt * (own[e, c] - shares[e, c]) * flux
+                cut[e] = -dt * (own[c, e] - shares[c, e]) * flux
                 q = 0.5 * dt * weight * (y[i] + y[j])
                 for m in range(d):
-                    flow_through[m] += q * v[m, e, c]
+                    flow_through[m] += q * v[c, e, m]
             for k in range(d):
                 moved = 0.0
                 for m in range(d):
-                    moved += cofactor[k, m, c] * flow_through[m]
+                    moved += cofactor[c, k, m] * flow_through[m]
                 r[k + 1] += moved
                 r[0] -= moved
             for e in range(edges):
                 into = (r[pairs[e, 0]] - r[pairs[e, 1]]) / n + cut[e]
-                f[numbers[e, c]] += signs[e, c] * into
+                f[numbers[c, e]] += signs[c, e] * into
 
     return add
 
@@ -92,11 +96,11 @@ def cell_fluxes_transposed(d: int) -> Callable[..., None]:
 
     Args of the result:
         slopes: Derivatives of a flux in v along the edge over ``low`` at its ends,
-            ``(2, E, n_cells)``.
+            ``(n_cells, E, 2)``.
         of_f: Dual of f.
         of_change, of_y, of_low: What is added to, local.
-        of_v: Likewise, over dt, ``(d, E, n_cells)``, but for
-        of_p: what belongs to v along the edges' vectors, ``(E, n_cells)``.
+        of_v: Likewise, over dt, ``(n_cells, E, d)``, but for
+        of_p: what belongs to v along the edges' vectors, ``(n_cells, E)``.
     """
     n, edges = d + 1, d * (d + 1) // 2
 
@@ -127,11 +131,11 @@ def cell_fluxes_transposed(d: int) -> Callable[..., None]:
         of_p: Any,
     ) -> None:
         r, g, slope = np.empty(n), np.empty(edges), np.empty(d)
-        for c in range(dofs.shape[1]):
+        for c in range(dofs.shape[0]):
             for i in range(n):
                 r[i] = 0.0
             for e in range(edges):
-                g[e] = signs[e, c] * of_f[numbers[e, c]]
+                g[e] = signs[c, e] * of_f[numbers[c, e]]
                 r[pairs[e, 0]] += g[e] / n
                 r[pairs[e, 1]] -= g[e] / n
             total = 0.0
@@ -139,26 +143,26 @@ def cell_fluxes_transposed(d: int) -> Callable[..., None]:
                 total += r[i]
             share = volumes[c] / (n * (n + 1))
             for i in range(n):
-                of_change[dofs[i, c]] += share * (n * r[i] - total)
+                of_change[dofs[c, i]] += share * (n * r[i] - total)
             for m in range(d):
                 slope[m] = 0.0
                 for k in range(d):
-                    slope[m] += cofactor[k, m, c] * (r[k + 1] - r[0])
+                    slope[m] += cofactor[c, k, m] * (r[k + 1] - r[0])
             for e in range(edges):
                 a, b = pairs[e, 0], pairs[e, 1]
-                i, j = dofs[a, c], dofs[b, c]
+                i, j = dofs[c, a], dofs[c, b]
                 gap = r[a] - r[b]
-                of_flux = own[e, c] * gap - (own[e, c] - shares[e, c]) * g[e]  # over dt
-                of_low[i] += dt * leaving[e, c] * of_flux
-                of_low[j] -= dt * entering[e, c] * of_flux
-                of_p[e, c] += (slopes[0, e, c] * low[i] + slopes[1, e, c] * low[j]) * of_flux
+                of_flux = own[c, e] * gap - (own[c, e] - shares[c, e]) * g[e]  # over dt
+                of_low[i] += dt * leaving[c, e] * of_flux
+                of_low[j] -= dt * entering[c, e] * of_flux
+                of_p[c, e] += (slopes[c, e, 0] * low[i] + slopes[c, e, 1] * low[j]) * of_flux
                 q, speeds = 0.5 * weight * (y[i] + y[j]), 0.0
                 for m in range(d):
-                    speeds += slope[m] * v[m, e, c]
-                    of_v[m, e, c] += q * slope[m]
+                    speeds += slope[m] * v[c, e, m]
+                    of_v[c, e, m] += q * slope[m]
                 both = 0.5 * dt * weight * speeds
-                of_y[i] += both - dt * D[c] * own[e, c] * gap
-                of_y[j] += both + dt * D[c] * own[e, c] * gap
+                of_y[i] += both - dt * D[c] * own[c, e] * gap
+                of_y[j] += both + dt * D[c] * own[c, e] * gap
 
     return add
 
@@ -246,11 +250,11 @@ def low_fluxes(
     out: Any,
 ) -> None:
     """Add the positive method's fluxes over a step, into the edges' first ends."""
-    for c in range(dofs.shape[1]):
+    for c in range(dofs.shape[0]):
         for e in range(pairs.shape[0]):
-            i, j = dofs[pairs[e, 0], c], dofs[pairs[e, 1], c]
-            flux = leaving[e, c] * low[i] - entering[e, c] * low[j]
-            out[numbers[e, c]] -= signs[e, c] * dt * shares[e, c] * flux
+            i, j = dofs[c, pairs[e, 0]], dofs[c, pairs[e, 1]]
+            flux = leaving[c, e] * low[i] - entering[c, e] * low[j]
+            out[numbers[c, e]] -= signs[c, e] * dt * shares[c, e] * flux
 
 
 @compiled
@@ -272,15 +276,15 @@ def low_fluxes_transposed(
     of_p: Any,
 ) -> None:
     """Duals of ``low`` and, over dt, of p from those of the sums at the nodes (``divergence``)."""
-    for c in range(dofs.shape[1]):
+    for c in range(dofs.shape[0]):
         for e in range(pairs.shape[0]):
-            number = numbers[e, c]
+            number = numbers[c, e]
             gap = dual[first[number]] - dual[second[number]]
-            work = -signs[e, c] * shares[e, c] * gap
-            i, j = dofs[pairs[e, 0], c], dofs[pairs[e, 1], c]
-            of_low[i] += dt * leaving[e, c] * work
-            of_low[j] -= dt * entering[e, c] * work
-            of_p[e, c] += (slopes[0, e, c] * low[i] + slopes[1, e, c] * low[j]) * work
+            work = -signs[c, e] * shares[c, e] * gap
+            i, j = dofs[c, pairs[e, 0]], dofs[c, pairs[e, 1]]
+            of_low[i] += dt * leaving[c, e] * work
+            of_low[j] -= dt * entering[c, e] * work
+            of_p[c, e] += (slopes[c, e, 0] * low[i] + slopes[c, e, 1] * low[j]) * work
 
 
 @compiled
