@@ -261,3 +261,21 @@ def test_a_step_is_that_of_the_free_unknowns(degree, scheme):
     begun = rho0.x.array.copy()
     begun[free] -= start
     assert run.absorbed[0, 0] == pytest.approx((m @ begun).sum(), rel=1e-11)
+
+
+@pytest.mark.parallel([1, 2])
+def test_what_round_off_loses_at_walls_is_restored_and_no_more():
+    system = fpc.Monotone().on(cube(WORLD, 2, 4)).with_walls(lambda x: np.isclose(x[0], 0.0))
+    g, walls = system.elements, system.absorbing
+    r = np.ones(g.n_local)
+    walls.project(r)
+    mass = g.integral(r)
+    for lost, restored in ((1e-9, True), (-1e-8, True), (1e-4, False), (np.nan, False)):
+        y, absorbed = 0.75 * (1.0 - lost) * r, np.array([0.25 * mass / WORLD.size])
+        found = WORLD.allreduce(walls.restored(r, y, absorbed).sum())
+        kept = g.integral(y)
+        assert (abs(kept + found - mass) <= 1e-15) == restored
+        if restored:  # in proportion
+            assert kept / found == pytest.approx(3.0 * (1.0 - lost), rel=1e-14)
+    nothing = np.zeros(g.n_local)
+    assert walls.restored(nothing, nothing.copy(), np.zeros(1)) == 0.0

@@ -21,7 +21,8 @@ def test_random_problems_hold():
 
 
 # No pivot for LU; residuals that a preconditioner hid, at absorbing walls; a start without mass.
-BROKE = (21349, 12085, 12907, 16964, 20413, 24836)
+# Mass that goes around in a step so often that round-off in the operator is what is lost.
+BROKE = (21349, 12085, 12907, 16964, 20413, 24836, 46397, 48491, 50196)
 
 
 @pytest.mark.parametrize("seed", BROKE)

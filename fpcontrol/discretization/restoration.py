@@ -69,7 +69,7 @@ class MultiplicativeRestoration:
 
 
 class NoRestoration:
-    r"""Nothing is given back where walls absorb: :math:`P = I`, and duals vanish on the walls.
+    r"""Where walls absorb :math:`P = I`, and duals vanish on the walls; see ``Absorbing.restored``.
 
     Args:
         absorbing: The walls.

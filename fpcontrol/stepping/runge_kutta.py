@@ -25,8 +25,8 @@ class RungeKuttaStepper(Stepper):
 
     and :math:`\rho_{n+1} = \rho_n + \sum b_i d_i`. The projection P gives back the mass that the
     solver's tolerance lost (``Restoration``); an exact solve does not feel it. With absorbing walls
-    the operators are closed there, right-hand sides projected and P is the identity
-    (``discretization.absorbing``).
+    the operators are closed there, right-hand sides projected and P is the identity; stages of
+    positive methods are restored together with what is absorbed (``discretization.absorbing``).
 
     Args:
         system: The discretization on a mesh.
@@ -206,6 +206,8 @@ class RungeKuttaStepper(Stepper):
             y.scatter_forward()
             if walls and source is None:
                 absorbed = self.operators.absorbed(start, y.array)
+                if system.positive:
+                    absorbed = walls.restored(start, y.array, absorbed)
                 self.absorbed += scheme.b[i] / scheme.gamma * absorbed
             d = np.empty_like(start)
             state = y.array if states is None else states[i]
