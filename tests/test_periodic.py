@@ -108,6 +108,52 @@ def test_identified_nodes_are_one():
     assert fem.functionspace(mesh, ("P", 1)).dofmap.index_map.size_global == 3 * 5 * 3
 
 
+@pytest.mark.parametrize(
+    "discretization", [Galerkin(1), Galerkin(3), Monotone(), Limited()], ids=str
+)
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_no_cell_of_a_torus_is_another(d, discretization):
+    n, made = (8, 6, 4)[d - 1], (fpc.mesh.interval, fpc.mesh.rectangle, fpc.mesh.box)[d - 1]
+    mesh = made(COMM, n if d == 1 else (n,) * d, periodic=True)
+    shift, figures = np.array([3.0, 1.0, 2.0])[:d] / n, []
+    for by in (0.0 * shift, shift):  # all is moved by whole cells, over the sides
+
+        def waves(x, by=by):
+            return np.cos(2 * np.pi * (x - by)) + np.sin(2 * np.pi * (x - by)[:, ::-1])
+
+        start = fpc.density.interpolate(
+            mesh,
+            lambda x, waves=waves: np.exp(0.4 * waves(x[:d].T).sum(axis=1)),
+            discretization=discretization,
+        )
+        drift = fpc.drift.Steady(waves) + fpc.drift.gradient(
+            lambda x, by=by: np.sin(2 * np.pi * (x - by)).sum(axis=1) / 6.0 - 0.5 * (x - by)[:, 0]
+        )
+        seen = fpc.observables.expectation(lambda x, waves=waves: waves(x[:d].T).T)
+        equation = fpc.FokkerPlanck(mesh, drift, 0.4, discretization=discretization)
+        figures.append(equation.solve(start, 0.2, 6, observables={"w": seen}).observables["w"])
+    assert figures[0] == pytest.approx(figures[1], rel=1e-9, abs=1e-11)
+    assert np.ptp(figures[0], axis=0).max() > 0.02
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("discretization", [Galerkin(2), Monotone()], ids=str)
+def test_noise_by_place_round_the_circle(discretization):
+    mesh = circle(48)
+    equation = fpc.FokkerPlanck(
+        mesh,
+        fpc.drift.zero(),
+        lambda x: 0.6 + 0.3 * np.sin(K * x[:, 0]),
+        discretization=discretization,
+    )
+    places = LOWER + PERIOD * np.arange(400) / 400
+    mass = ((0.6 + 0.3 * np.sin(K * places)) ** -2.0).mean() * PERIOD  # Ito
+    error = l2_error(
+        equation.stationary(), lambda x: (0.6 + 0.3 * np.sin(K * x[:, 0])) ** -2.0 / mass
+    )
+    assert error < (2e-4 if discretization == Galerkin(2) else 5e-3)
+
+
 @pytest.mark.parallel([1, 2])
 @pytest.mark.parametrize("discretization", [Galerkin(3), Monotone()], ids=str)
 def test_a_drift_round_the_circle_brings_a_density_back(discretization):

@@ -103,6 +103,20 @@ def test_derivative_of_the_control(discretization):
     assert dual == pytest.approx(again[1], rel=1e-8, abs=1e-9 * np.abs(dual).max())
 
 
+def test_derivative_on_a_cylinder_with_a_wall_that_absorbs():
+    mesh = fpc.mesh.rectangle(COMM, (5, 4), periodic="x")
+    start, goal = hills(mesh, Galerkin(2), turn=0.3)
+    reference = fpc.MoserFlow(start, goal, t1=1.0, sigma=0.4)
+    drift = fpc.ParametricDrift(mesh, Turning(2), fpc.PiecewiseConstant(2))
+    problem = fpc.TrackingProblem(
+        reference, drift, 0.4, steps=6, absorbing=lambda x: x[1] < 1e-9, terminal_weight=1.0
+    )
+    weights = 0.3 * np.random.default_rng(1).standard_normal(drift.weights.size)
+    test = taylor_test(problem, weights)
+    assert test.orders == pytest.approx(2.0, abs=0.01) and test.relative_remainder < 1e-6
+    assert dot_test(problem, weights) < 1e-11
+
+
 @pytest.mark.parallel([1, 2])
 def test_a_control_leads_over_the_seam():
     mesh = fpc.mesh.interval(COMM, 24, periodic=True)
