@@ -11,8 +11,10 @@ from dolfinx import fem
 
 import fpcontrol as fpc
 from fpcontrol import Galerkin, Limited, Monotone
+from fpcontrol.discretization.boundary import MARKED, Boundary
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.discretization.locate import locate
+from fpcontrol.discretization.locate import OwnCells, locate
+from fpcontrol.discretization.modes import smooth_modes
 from fpcontrol.parallel.communicators import comm_of
 
 COMM = MPI.COMM_WORLD
@@ -255,6 +257,60 @@ def test_points_are_found_from_any_turn():
     assert np.ptp(values[:3]) < 1e-12 and abs(values[3] - values[4]) < 1e-12
     with pytest.raises(ValueError, match="None of the 1 points"):
         fpc.density.from_points(mesh, [[0.0, 5.0]], bandwidth=0.1)
+
+
+@pytest.mark.parallel([1, 2])
+def test_cells_hold_points_at_both_places():
+    mesh = fpc.mesh.rectangle(COMM, (6, 4), (-1.0, 0.0), (1.0, 1.0), periodic="xy")
+    space = fem.functionspace(mesh, ("P", 2))
+    own, n = OwnCells(mesh), mesh.topology.index_map(2).size_local
+    middles = mesh.geometry.x[mesh.geometry.dofmaps[0][:n]].mean(axis=1)[:, :2]
+    corners = mesh.geometry.x[mesh.geometry.dofmaps[0][:n, 0]][:, :2]
+    u = np.random.default_rng(COMM.rank).random(len(space.dofmap.list.ravel()))
+    for x in (middles, corners):
+        far = x + [4.0, -3.0]
+        assert (own.holding(x) >= 0).all() and (own.holding(far) >= 0).all()
+        here, there = (own.evaluate(space, u, np.arange(n), y) for y in (x, far))
+        assert there[0] == pytest.approx(here[0], abs=1e-12)
+    assert own.brought(np.arange(n), middles + [4.0, -3.0]) == pytest.approx(middles, abs=1e-12)
+
+
+@pytest.mark.parallel([1, 2])
+def test_a_potential_on_the_mesh_is_asked_along_edges_on_the_seams():
+    mesh = fpc.mesh.rectangle(COMM, (7, 5), periodic=True)
+    V = fem.Function(fem.functionspace(mesh, ("P", 1)))
+    V.interpolate(lambda x: 0.1 * np.cos(2 * np.pi * x[0]) * np.sin(2 * np.pi * x[1]))
+    equation = fpc.FokkerPlanck(mesh, fpc.drift.gradient(V), 0.4, discretization=Monotone())
+    gibbs = np.exp(-V.x.array / 0.08)  # kept to round-off
+    density = equation.stationary().x.array
+    assert density / density.mean() == pytest.approx(gibbs / gibbs.mean(), rel=1e-9)
+    field = fem.Function(fem.functionspace(mesh, ("P", 1, (2,))))
+    field.interpolate(lambda x: np.cos(2 * np.pi * x[:2]))
+    start = fpc.density.uniform(mesh, discretization=Monotone())
+    runs = [
+        fpc.FokkerPlanck(mesh, drift, 0.4, discretization=Monotone()).solve(start, 0.1, 3)[-1]
+        for drift in (fpc.drift.data(field), fpc.drift.Steady(lambda x: np.cos(2 * np.pi * x)))
+    ]
+    assert 1e-5 < fpc.distances.l2(*runs) < 0.1
+
+
+@pytest.mark.parallel([1, 2])
+def test_markers_hold_at_one_of_two_places():
+    mesh = circle(40)
+    equation = fpc.FokkerPlanck(mesh, fpc.drift.zero(), SIGMA)
+    middle, end = LOWER + 0.5 * PERIOD, LOWER + PERIOD
+    q = equation.committor(lambda x: np.abs(x[0] - middle) < 1e-9, lambda x: x[0] > end - 1e-9)
+    assert l2_error(q, lambda x: np.abs(x[:, 0] - middle) / (0.5 * PERIOD)) < 1e-10
+    cylinder = fpc.mesh.rectangle(COMM, (6, 3), periodic="x")
+    for half in (lambda x: x[0] < 0.5 + 1e-9, lambda x: x[0] > 0.5 - 1e-9):
+        picked = Boundary.of(cylinder, lambda x, half=half: (x[1] < 1e-9) & half(x))
+        assert picked.tagged(MARKED).measure() == pytest.approx(0.5, rel=1e-12)
+
+
+@pytest.mark.parallel([1, 2])
+def test_smoothest_functions_of_the_circle():
+    found = smooth_modes(Galerkin(2).on(circle(40)), 5).eigenvalues
+    assert found == pytest.approx(K**2 * np.array([0.0, 1.0, 1.0, 4.0, 4.0]), rel=1e-4, abs=1e-8)
 
 
 @pytest.mark.parallel([1, 2])
