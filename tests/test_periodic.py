@@ -263,16 +263,17 @@ def test_points_are_found_from_any_turn():
 def test_cells_hold_points_at_both_places():
     mesh = fpc.mesh.rectangle(COMM, (6, 4), (-1.0, 0.0), (1.0, 1.0), periodic="xy")
     space = fem.functionspace(mesh, ("P", 2))
+    turns = np.array([4.0, -3.0])
     own, n = OwnCells(mesh), mesh.topology.index_map(2).size_local
     middles = mesh.geometry.x[mesh.geometry.dofmaps[0][:n]].mean(axis=1)[:, :2]
     corners = mesh.geometry.x[mesh.geometry.dofmaps[0][:n, 0]][:, :2]
     u = np.random.default_rng(COMM.rank).random(len(space.dofmap.list.ravel()))
     for x in (middles, corners):
-        far = x + [4.0, -3.0]
+        far = x + turns
         assert (own.holding(x) >= 0).all() and (own.holding(far) >= 0).all()
         here, there = (own.evaluate(space, u, np.arange(n), y) for y in (x, far))
         assert there[0] == pytest.approx(here[0], abs=1e-12)
-    assert own.brought(np.arange(n), middles + [4.0, -3.0]) == pytest.approx(middles, abs=1e-12)
+    assert own.brought(np.arange(n), middles + turns) == pytest.approx(middles, abs=1e-12)
 
 
 @pytest.mark.parallel([1, 2])

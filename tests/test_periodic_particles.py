@@ -95,16 +95,16 @@ def test_walls_that_absorb_on_both_sides_of_the_seam():
 
 def test_one_step_may_touch_a_wall_beyond_the_seam():
     # One step is exact here: the law of the first passage of a Brownian path.
-    mesh = fpc.mesh.rectangle(COMM, (12, 20), (0.0, 0.0), (1.0, 10.0), periodic="x")
-    along = fpc.drift.Steady(lambda x: np.tile([0.3, 0.0], (len(x), 1)))
-    points, n = np.tile([0.95, 0.7 * 0.5], (20_000, 1)), 20_000
+    mesh = fpc.mesh.rectangle(COMM, (40, 20), (0.0, 0.0), (10.0, 10.0), periodic="x")
+    along = fpc.drift.Steady(lambda x: np.tile([0.9, 0.0], (len(x), 1)))
+    points, n = np.tile([9.95, 0.7 * 0.5], (20_000, 1)), 20_000
     swarm = particles.simulate(
         mesh, along, points, (0.0, 0.5), 1.0, 1, seed=3, absorbing=lambda x: x[1] < 1e-9
     )
     exact = 2.0 * stats.norm.sf(0.7)
     assert len(swarm.exits.times) / n == pytest.approx(exact, abs=4.0 * (exact / n) ** 0.5)
-    way = (swarm.exits.points[:, 0] - 0.95) % 1.0
-    assert way.max() <= 0.3 + 1e-9 and (way > 0.05).mean() > 0.3  # most of it beyond the seam
+    way = (swarm.exits.points[:, 0] - 9.95) % 10.0
+    assert way.max() <= 0.9 + 1e-9 and (way > 0.05).mean() > 0.3  # most of it beyond the seam
 
 
 @pytest.mark.parallel([2, 3])
