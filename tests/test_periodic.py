@@ -15,6 +15,7 @@ from fpcontrol.discretization.boundary import MARKED, Boundary
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.locate import OwnCells, locate
 from fpcontrol.discretization.modes import smooth_modes
+from fpcontrol.discretization.periodic import flat_space, flattened
 from fpcontrol.parallel.communicators import comm_of
 
 COMM = MPI.COMM_WORLD
@@ -370,7 +371,12 @@ def test_saved_refined_and_written(tmp_path):
 
     same = transferred(rho, fem.functionspace(fine, ("P", 3)))
     assert fpc.distances.l2(same, rho) < 1e-9
-    fpc.io.write(rho, tmp_path / "rho.bp")
+    other = fem.Function(fem.functionspace(mesh, ("P", 3)), name="other")  # a space of its own
+    fpc.io.write([rho, other], tmp_path / "rho.bp")
+    flat = flattened(rho, flat_space(rho.function_space))
+    x = flat.function_space.tabulate_dof_coordinates()  # on both of two sides
+    exact = 2.0 + np.cos(2 * np.pi * x[:, 0] / 3.0) + np.sin(2 * np.pi * x[:, 1])
+    assert flat.x.array == pytest.approx(exact / 6.0, rel=1e-2)
     assert (tmp_path / "rho.bp").is_dir() and comm_of(mesh).size == COMM.size
     figure = fpc.plotting.density(rho, tmp_path / "rho.png")
     assert (figure is None) == (COMM.rank > 0)

@@ -44,7 +44,7 @@ def test_particles_on_the_circle_have_its_density():
     drift = fpc.drift.Steady(lambda x: 1.0 + np.sin(k * x))
     start = fpc.density.interpolate(mesh, lambda x: np.exp(4.0 * np.cos(k * (x[0] - 1.6))), 3)
     run = fpc.FokkerPlanck(mesh, drift, 0.6, degree=3).solve(start, 1.2, 60)
-    points = particles.draw(start, 60_000, seed=1)
+    points = particles.draw(start, 30_000, seed=1)
     heun = particles.Heun()
     swarm = particles.simulate(mesh, drift, points, 0.6, t1=1.2, steps=60, scheme=heun)
     found = particles.compare(swarm.points, run[-1])
@@ -60,16 +60,16 @@ def test_walls_that_reflect_between_sides_that_do_not():
         mesh, lambda x: np.exp(3.0 * np.cos(2 * np.pi * (x[0] - 0.9)) - 8.0 * (x[1] - 0.5) ** 2)
     )
     run = fpc.FokkerPlanck(mesh, round_, 0.5).solve(start, 0.5, 20)
-    points = particles.draw(start, 60_000, seed=2)
-    swarm = particles.simulate(mesh, round_, points, 0.5, t1=0.5, steps=200)
+    points = particles.draw(start, 20_000, seed=2)
+    swarm = particles.simulate(mesh, round_, points, 0.5, t1=0.5, steps=80)
     assert particles.compare(swarm.points, run[-1], 24).p_value > UNLIKELY
     x = swarm.points
     assert ((x >= -1e-12) & (x <= 1.0 + 1e-12)).all()
 
 
-def leaving(comm, n=40_000):
+def leaving(comm, n=20_000):
     """Particles that start at the seam and leave through part of a wall, there too."""
-    mesh = fpc.mesh.rectangle(comm, (36, 24), periodic="x")
+    mesh = fpc.mesh.rectangle(comm, (24, 18), periodic="x")
     start = fpc.density.interpolate(
         mesh, lambda x: np.exp(6.0 * np.cos(2 * np.pi * x[0]) - 30.0 * (x[1] - 0.4) ** 2), degree=1
     )
@@ -84,8 +84,8 @@ def leaving(comm, n=40_000):
 
 def test_walls_that_absorb_on_both_sides_of_the_seam():
     run, swarm = leaving(COMM)
-    left = len(swarm.exits.times) / 40_000
-    error = np.sqrt(left * (1.0 - left) / 40_000)
+    left = len(swarm.exits.times) / 20_000
+    error = np.sqrt(left * (1.0 - left) / 20_000)
     assert 0.2 < left < 0.8 and abs(left - run.absorbed[-1, 0]) < 4.0 * error + 1e-3
     places = swarm.exits.points
     assert np.abs(places[:, 1]).max() < 1e-12
@@ -125,8 +125,8 @@ def test_drifts_on_a_mesh_move_particles_over_the_seam():
         for s in (0.8, 0.1)
     )
     flow = fpc.MoserFlow(start, goal, t1=1.0, sigma=0.3)
-    points = particles.draw(start, 30_000, seed=8)
-    swarm = particles.simulate(mesh, flow.drift, points, 0.3, t1=1.0, steps=100)
+    points = particles.draw(start, 12_000, seed=8)
+    swarm = particles.simulate(mesh, flow.drift, points, 0.3, t1=1.0, steps=50)
     assert particles.compare(swarm.points, goal, 16).p_value > UNLIKELY
     share = particles.histogram(mesh, swarm.points)
     assert fpc.distances.l2(share, goal) < 0.2

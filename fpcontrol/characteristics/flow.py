@@ -137,7 +137,8 @@ class Flow:
 
         .. math:: W_p^p \le \int |X(t,y) - \tilde X(t,y)|^p \rho_0(y)\,dy
 
-        with equality in one dimension, where flows keep the order of their markers.
+        with equality in one dimension, where flows keep the order of their markers; not round a
+        circle.
 
         Raises:
             ValueError: On all ranks, if the flows are of other markers or at other times.

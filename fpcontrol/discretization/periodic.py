@@ -211,7 +211,7 @@ def flat_space(space: fem.FunctionSpace) -> fem.FunctionSpace:
 
 def flattened(f: fem.Function, space: fem.FunctionSpace) -> fem.Function:
     """A Function in the space that ``flat_space`` made of its own. Collective."""
-    if space is f.function_space:
+    if periodic_of(f.function_space.mesh) is None:
         return f
     result = fem.Function(space, name=f.name, dtype=f.x.array.dtype)
     flatten_into(f, result)
