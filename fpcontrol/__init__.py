@@ -55,6 +55,7 @@ from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.discretization.limited import Limited
 from fpcontrol.discretization.monotone import Monotone
+from fpcontrol.discretization.reactions import Reactions
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.parallel.progress import announce_compilation as _announce_compilation
 from fpcontrol.reference import MoserFlow
@@ -84,6 +85,7 @@ __all__ = [
     "ParametricField",
     "PiecewiseConstant",
     "PiecewiseLinear",
+    "Reactions",
     "Result",
     "SmoothField",
     "TrackingProblem",

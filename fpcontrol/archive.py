@@ -46,7 +46,7 @@ def save(what: Trajectory | fem.Function, path: str | os.PathLike[str]) -> None:
         head |= {"kind": "trajectory", "iterations": what.iterations, "error": what.time_error}
         head |= {"tags": what.tags, "limited": what.limited_fraction}
         head |= {"cell_peclet": what.cell_peclet, "clipped": what.clipped}
-        names = ("times", "mass", "minimum", "all_times", "absorbed")
+        names = ("times", "mass", "minimum", "all_times", "absorbed", "killed", "produced")
         series = {k: getattr(what, k) for k in names}
         head |= {"observables": list(what.observables)}
         series |= {f"observable{i}": u for i, u in enumerate(what.observables.values())}

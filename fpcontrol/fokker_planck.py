@@ -13,6 +13,7 @@ from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import Discretization, StageDrift, driven
 from fpcontrol.discretization.diffusion import NoiseSampler
 from fpcontrol.discretization.galerkin import check_discretization
+from fpcontrol.discretization.reactions import Reactions
 from fpcontrol.drift.base import as_drift
 from fpcontrol.drift.data import data
 from fpcontrol.drift.sampling import DriftSampler, check_switches, sample
@@ -72,6 +73,7 @@ class FokkerPlanck(SteadyProblems):
             takes it (its tag is 1), or one or several tags of ``facet_tags``, by number or name. A
             node on facets of two tags belongs to the one named first. None unless given.
         facet_tags: ``MeshTags`` of facets, see ``fpc.mesh.read_facet_tags``.
+        reactions: Sources and killing, see ``fpc.Reactions``; none unless given.
         discretization: ``Galerkin(degree=2)`` unless given.
         degree: Short form of ``discretization=Galerkin(degree, quadrature_degree)``.
         quadrature_degree: See ``degree``.
@@ -93,6 +95,7 @@ class FokkerPlanck(SteadyProblems):
         interpretation: Interpretation = "ito",
         absorbing: Walls | None = None,
         facet_tags: MeshTags | None = None,
+        reactions: Reactions | None = None,
         discretization: Discretization | None = None,
         degree: int | None = None,
         quadrature_degree: int | None = None,
@@ -104,7 +107,8 @@ class FokkerPlanck(SteadyProblems):
         self.mesh = mesh
         self.drift = as_drift(data(drift) if isinstance(drift, fem.Function) else drift)
         self.discretization = discretization
-        self.system = discretization.on(mesh).with_walls(absorbing, facet_tags)
+        walled = discretization.on(mesh).with_walls(absorbing, facet_tags)
+        self.system = walled.with_reactions(reactions)
         self.elements = self.system.elements
         self._sampler = NoiseSampler(self.noise, self.system)
         self._linear_solver = check_linear_solver(linear_solver)
@@ -255,6 +259,8 @@ class FokkerPlanck(SteadyProblems):
             steps.resolution.figures(),
             self.system.clipped,
             steps.recorder.series,
+            watch.killed,
+            watch.produced,
         )
         return trajectory, watch.said
 
@@ -368,7 +374,7 @@ class _Steps:
 
             new = self._room(n + 1)
             stepper.step(last, before, new, drive)
-            self.watch.check(n + 1, new, last, before, stepper.absorbed)
+            self.watch.check(n + 1, new, last, before, stepper.absorbed, stepper.killed)
             self.recorder.see(n + 1, new)
             last, before = new, last
             yield new

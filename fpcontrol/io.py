@@ -254,6 +254,8 @@ def _of_trajectory(run: Trajectory) -> dict[str, Any]:
         },
         "levels": {name: _finite(u) for name, u in series.items()},
         "absorbed": {tag: _finite(u) for tag, u in absorbed.items()},
+        "killed": _finite(run.killed),
+        "produced": _finite(run.produced),
         "observables": {name: _finite(u) for name, u in run.observables.items()},
         "ranks": run.space.mesh.comm.size,
         "versions": versions(),

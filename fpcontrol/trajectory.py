@@ -45,6 +45,9 @@ class Trajectory:
             others: its error is in proportion. 0 where none is.
         observables: What was asked to be measured, by name, at ``all_times``: ``(steps + 1,)`` for
             a number, ``(steps + 1, ...)`` for an array; see ``fpc.observables``.
+        killed: Mass that was killed up to a time, at ``all_times``; see ``fpc.Reactions``. With
+            ``absorbed`` and ``mass`` the mass of the start density and what was
+        produced: by sources up to then.
     """
 
     space: fem.FunctionSpace
@@ -63,6 +66,8 @@ class Trajectory:
     cell_peclet: CellPeclet | None = None
     clipped: float = 0.0
     observables: Mapping[str, Array] = field(default_factory=dict)
+    killed: Array = field(default_factory=lambda: np.zeros(1))
+    produced: Array = field(default_factory=lambda: np.zeros(1))
 
     def __len__(self) -> int:
         """Number of levels kept."""
@@ -80,9 +85,9 @@ class Trajectory:
 
     @property
     def mass_defect(self) -> float:
-        """Largest relative change of the mass, together with what walls have absorbed."""
-        total = self.mass + self.absorbed.sum(axis=1)
-        return float(np.abs(total / total[0] - 1.0).max())
+        """Largest relative change of the mass, with what was absorbed, killed and produced."""
+        total = self.mass + self.absorbed.sum(axis=1) + self.killed - self.produced
+        return float((np.abs(total - total[0]) / np.abs(total[0] + self.produced)).max())
 
     def __repr__(self) -> str:
         unknowns = self.space.dofmap.index_map.size_global
@@ -126,6 +131,8 @@ def trajectory(
     limited_fraction: float = 0.0,
     cell_peclet: CellPeclet | None = None,
     clipped: float = 0.0,
+    killed: Array | None = None,
+    produced: Array | None = None,
 ) -> Trajectory:
     """A trajectory of all its levels, with their masses and minima. Collective."""
     owned = levels[:, : g.n_owned]
@@ -147,6 +154,8 @@ def trajectory(
         limited_fraction,
         cell_peclet,
         clipped,
+        killed=np.zeros(1) if killed is None else killed,
+        produced=np.zeros(1) if produced is None else produced,
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from fpcontrol.certificates import Certificate, certificate
 from fpcontrol.characteristics.flow import Flow
+from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.control.tracking import TrackingProblem
 from fpcontrol.noise import Noise
 from fpcontrol.reference import MoserFlow
@@ -45,8 +46,8 @@ def tracking_certificate(
         raise ValueError("sigma = 0: these estimates divide by sigma**2; use a problem with noise.")
     if not Noise(problem.sigma).uniform:
         raise ValueError("sigma depends on place or direction: these estimates divide by a number.")
-    if problem.tags:
-        raise ValueError("absorbing: these estimates are of densities that keep their mass.")
+    if problem.tags or (isinstance(problem.runs, MeshRuns) and problem.runs.system.reacting):
+        raise ValueError("absorbing, reactions: these estimates are of densities of equal mass.")
     reference = MoserFlow.through(
         line.densities,
         line.times,

@@ -193,10 +193,11 @@ class FinalKL(Objective):
         Raises:
             ValueError: On all ranks, where walls absorb.
         """
-        if setting.system.absorbing:
+        if setting.system.absorbing or setting.system.reacting:
             raise ValueError(
                 "FinalKL compares positive densities of equal mass; with absorbing walls the "
-                "density vanishes there and loses mass. Use the tracking in L2 (terminal_weight)."
+                "density vanishes there and loses mass, as with killing. Use the tracking in L2 "
+                "(terminal_weight)."
             )
         return _KLCost(self.weight, setting)
 

@@ -17,6 +17,7 @@ from fpcontrol.density import check_density
 from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import StageDrift
 from fpcontrol.discretization.diffusion import NoiseSampler
+from fpcontrol.discretization.reactions import Reactions
 from fpcontrol.linalg.buffers import read_only
 from fpcontrol.noise import Interpretation, Noise, Sigma
 from fpcontrol.parallel.errors import reduced
@@ -73,6 +74,7 @@ class MeshRuns:
         interpretation: Interpretation = "ito",
         absorbing: Walls | None = None,
         facet_tags: MeshTags | None = None,
+        reactions: Reactions | None = None,
         scheme: Scheme | None = None,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
@@ -87,7 +89,8 @@ class MeshRuns:
                 "its densities at some times: fpc.MoserFlow.through(densities, times, sigma)."
             )
         self.reference, self.elements = reference, reference.elements
-        self.system = reference.system.with_walls(absorbing, facet_tags)
+        walled = reference.system.with_walls(absorbing, facet_tags)
+        self.system = walled.with_reactions(reactions)
         self.tags = self.system.absorbing.tags if self.system.absorbing else ()
         self.noise = Noise(sigma, interpretation=interpretation)
         self._sampler = NoiseSampler(self.noise, self.system)
@@ -149,6 +152,10 @@ class MeshRuns:
         Collective.
         """
         return self._seen(weights).absorbed
+
+    def reacted(self, weights: Array) -> tuple[Array, Array]:
+        """Mass killed, and produced, up to all levels, ``(steps + 1,)``. Collective."""
+        return self._seen(weights).killed, self._watch.produced
 
     def limited_fraction(self, weights: Array) -> float:
         """Share of nodes times steps that were limited. Collective."""
@@ -227,6 +234,8 @@ class MeshRuns:
             seen.limited,
             self.cell_peclet(weights),
             self.system.clipped,
+            seen.killed,
+            self._watch.produced,
         )
 
     def levels(self, weights: Array) -> Iterator[Array]:
@@ -255,8 +264,10 @@ class MeshRuns:
         def mean(u: Array) -> float:
             return moment(g.comm, y, w * g.evaluate(u).ravel())
 
-        walls = self.system.absorbing
-        return ({"absorbing": walls.describe()} if walls else {}) | {
+        walls, reacting = self.system.absorbing, self.system.reacting
+        own = {"absorbing": walls.describe()} if walls else {}
+        own |= {"reactions": reacting.describe(g)} if reacting else {}
+        return own | {
             "sigma": self._sampler.samples(self.times[-1]),
             "scheme": self.scheme.name,
             "discretization": repr(self.system.discretization),
@@ -296,7 +307,8 @@ class MeshRuns:
         def observe(n: int, rho: Array) -> None:
             nonlocal before
             if n:
-                self._watch.check(n, rho, absorbed=self.sweeps.stepper.absorbed)
+                stepper = self.sweeps.stepper
+                self._watch.check(n, rho, absorbed=stepper.absorbed, killed=stepper.killed)
             local[0, n] = self._tracking.square(n, rho)
             for k, cost in enumerate(self._others):
                 local[1 + k, n] = cost.level(n, rho)
@@ -328,6 +340,7 @@ class MeshRuns:
             squares,
             watch.mass,
             watch.absorbed,
+            watch.killed,
             watch.minimum(),
             reduced(comm, local[1:].sum(axis=1)),
             iterations,
@@ -375,6 +388,7 @@ class _CachedRun:
     squares: Array
     mass: Array
     absorbed: Array
+    killed: Array
     minimum: Array
     others: Array
     iterations: int

@@ -54,6 +54,7 @@ class Result:
             drift that ran and the reference's; ``None`` where there is none, see ``uncertified``.
         uncertified: Why there is no certificate; empty if there is one.
         cell_peclet, clipped: Of that run, see ``Trajectory``; ``None`` and 0 without noise.
+        killed, produced: Of that run, with ``fpc.Reactions``, see ``Trajectory``.
     """
 
     problem: TrackingProblem
@@ -77,6 +78,8 @@ class Result:
     cell_peclet: CellPeclet | None
     clipped: float
     _trajectory: Trajectory | Flow | None = field(repr=False)
+    killed: Array = field(default_factory=lambda: np.zeros(1))
+    produced: Array = field(default_factory=lambda: np.zeros(1))
 
     @property
     def relative_error(self) -> float:
@@ -106,9 +109,9 @@ class Result:
 
     @property
     def mass_defect(self) -> float:
-        """Largest relative change of the mass, together with what walls have absorbed."""
-        total = self.mass + self.absorbed.sum(axis=1)
-        return float(np.abs(total / total[0] - 1.0).max())
+        """Largest relative change of the mass, with what was absorbed, killed and produced."""
+        total = self.mass + self.absorbed.sum(axis=1) + self.killed - self.produced
+        return float((np.abs(total - total[0]) / np.abs(total[0] + self.produced)).max())
 
     @property
     def minimum_density(self) -> float:
@@ -243,6 +246,7 @@ def completed(
         runs.cell_peclet(weights) if isinstance(runs, MeshRuns) else None,
         runs.system.clipped if isinstance(runs, MeshRuns) else 0.0,
         found,
+        *(runs.reacted(weights) if isinstance(runs, MeshRuns) else ()),
     )
 
 

@@ -19,6 +19,7 @@ from fpcontrol.control.parametric import ParametricDrift
 from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import Discretization
 from fpcontrol.discretization.galerkin import Galerkin
+from fpcontrol.discretization.reactions import Reactions
 from fpcontrol.mesh.refinement import refine, transferred
 from fpcontrol.noise import Interpretation, Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
@@ -67,6 +68,7 @@ class TrackingProblem:
             ``fpc.objectives.KineticEnergy(1e-3)``.
         absorbing: With noise, as all up to ``snapshots``: walls that absorb, see ``FokkerPlanck``.
         facet_tags: Tags of facets, see there.
+        reactions: Sources and killing, see there.
         scheme: ``CrankNicolson()`` unless given, with absorbing walls ``SDIRK2()``.
         linear_solver: ``"auto"`` (unless given), ``"gmres"`` or ``"direct"``.
         petsc_options: For the linear solver, see ``LinearSolver``.
@@ -103,6 +105,7 @@ class TrackingProblem:
         objectives: Sequence[Objective] = (),
         absorbing: Walls | None = None,
         facet_tags: MeshTags | None = None,
+        reactions: Reactions | None = None,
         scheme: Scheme | None = None,
         linear_solver: str | None = None,
         petsc_options: Mapping[str, Any] | None = None,
@@ -118,6 +121,7 @@ class TrackingProblem:
         on_mesh = {
             "absorbing": absorbing,
             "facet_tags": facet_tags,
+            "reactions": reactions,
             "scheme": scheme,
             "linear_solver": linear_solver,
             "petsc_options": petsc_options,
@@ -315,8 +319,9 @@ class TrackingProblem:
                 f"A problem with sigma = {self.sigma!r} and a {type(reference).__name__} has no "
                 "mesh to refine; compare with more steps (refined)."
             )
-        if self.tags and "absorbing" not in options:
-            raise ValueError("Give absorbing (and facet_tags of the refined mesh) anew.")
+        used = {"absorbing": self.tags, "reactions": self.runs.system.reacting}
+        if missing := [name for name, had in used.items() if had and name not in options]:
+            raise ValueError(f"Give {missing[0]} (and facet_tags of the refined mesh) anew.")
         method = discretization or Galerkin(2)
         mesh = refine(self.elements.mesh)
         system = method.on(mesh)

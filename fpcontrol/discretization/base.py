@@ -26,6 +26,7 @@ from fpcontrol.discretization.absorbing import Absorbing, Walls
 from fpcontrol.discretization.cell_noise import CellNoise
 from fpcontrol.discretization.diffusion import Diffusivity
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.reactions import Reacting, Reactions
 from fpcontrol.discretization.restoration import NoRestoration
 from fpcontrol.noise import Noise
 from fpcontrol.typing import Array
@@ -131,6 +132,7 @@ class SemiDiscretization(ABC):
         elements: Lagrange space of the density, with integrals, norms and communication.
         restoration: See ``Restoration``.
         absorbing: The walls that absorb; ``None`` if no wall does.
+        reacting: What is made and killed inside; ``None`` if nothing is.
         positive: Whether solutions are not negative; iterations must then start from the density
             before, not from an extrapolation of two.
         petsc_options: What the method asks of iterative solvers, unless a user says otherwise.
@@ -142,6 +144,7 @@ class SemiDiscretization(ABC):
     elements: Elements
     restoration: Restoration
     absorbing: Absorbing | None = None
+    reacting: Reacting | None = None
 
     def with_walls(self, absorbing: Walls | None, facet_tags: MeshTags | None = None) -> Self:
         """This method with walls that absorb, beside the one without; itself for none. Collective.
@@ -162,6 +165,44 @@ class SemiDiscretization(ABC):
         result = copy.copy(self)
         result.absorbing, result.restoration = walls, NoRestoration(walls, self.positive)
         return result
+
+    def with_reactions(self, reactions: Reactions | None) -> Self:
+        """This method with a source and killing, beside the one without; itself for none.
+
+        Collective.
+
+        Raises:
+            ValueError: On all ranks, for reactions that are not as they should be, or where the
+                method takes none.
+        """
+        if reactions is None:
+            return self
+        result = copy.copy(self)
+        result.reacting = Reacting(self, reactions)
+        result.restoration = NoRestoration(self.absorbing, self.positive)
+        return result
+
+    def inertia(self, scale: float) -> Array:
+        r"""Entries of :math:`M + \mathrm{scale}\,K`, K of what is killed: a new array."""
+        if self.reacting is None or self.reacting.killing is None:
+            return self.mass_values.copy()
+        return self.mass_values + scale * self.reacting.killing
+
+    @property
+    def reaction_points(self) -> Array:
+        """Where sources and killing are sampled, ``(n, d)``."""
+        raise ValueError(
+            f"reactions: {self.discretization!r} takes no sources and no killing; use Galerkin() "
+            "or Monotone()."
+        )
+
+    def weighted(self, k: Array) -> Array:
+        r"""Entries of :math:`(k\,\phi_j, \phi_i)`, for k at ``reaction_points``."""
+        raise NotImplementedError
+
+    def load(self, s: Array) -> Array:
+        r""":math:`(s, \phi_i)`, owned entries, for s at ``reaction_points``. Collective."""
+        raise NotImplementedError
 
     def begun(self, start: Array) -> tuple[Array, Array]:
         """What a run begins with for a start density, local, and what walls have absorbed of it.

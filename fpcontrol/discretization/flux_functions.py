@@ -98,3 +98,12 @@ def _hybrid(p: Any, value: Any, slope: Any) -> None:
 
 
 FLUXES = {"bernoulli": Flux(_bernoulli), "hybrid": Flux(_hybrid)}
+
+
+def logarithmic_mean(one: Array, two: Array) -> Array:
+    """``(two - one) / log(two / one)`` of what is not negative; zero where either is."""
+    small = np.minimum(one, two) <= 0.0
+    ratio = np.log(np.where(small, 1.0, two) / np.where(small, 1.0, one))
+    near = np.abs(ratio) < 1e-6
+    mean = np.where(near, 0.5 * (one + two), (two - one) / np.where(near, 1.0, ratio))
+    return np.where(small, 0.0, mean)

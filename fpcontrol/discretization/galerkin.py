@@ -158,6 +158,22 @@ class GalerkinSystem(SemiDiscretization):
         add(by_component, u, g.cofactor, g.cell_dofs, values, g.basis_gradients, out)
         return out
 
+    @property
+    def reaction_points(self) -> Array:
+        """Quadrature points."""
+        return self.points
+
+    def weighted(self, k: Array) -> Array:
+        r"""Entries of :math:`(k\,\phi_j, \phi_i)`."""
+        g = self.elements
+        table = np.einsum("q,qi,qj->ijq", g.reference_weights, g.basis_values, g.basis_values)
+        weighted = k.reshape(g.n_points, -1) * g.determinant
+        return g.sparsity.entries(table.reshape(-1, g.n_points) @ weighted)
+
+    def load(self, s: Array) -> Array:
+        r""":math:`(s, \phi_i)`, owned entries. Collective."""
+        return self.at_points_dual(self.point_weights.ravel() * s)
+
     def products(self) -> "GalerkinProducts":
         """New collection of products, empty."""
         return GalerkinProducts(self)
@@ -228,7 +244,8 @@ class GalerkinFiller:
 
     def __init__(self, system: GalerkinSystem, scale: float) -> None:
         self._system, self._scale = system, scale
-        self._constant = system.mass_values.copy()
+        self._inertia = system.inertia(scale)
+        self._constant = self._inertia.copy()
         self._diffusivity: float | Diffusivity = 0.0
 
     def __call__(self, v: Array, diffusivity: float | Diffusivity, out: Array) -> None:
@@ -237,11 +254,11 @@ class GalerkinFiller:
         if diffusivity != self._diffusivity:
             self._diffusivity = np.nan  # until all is written
             if isinstance(diffusivity, Diffusivity):
-                self._constant[:] = g.mass_values
+                self._constant[:] = self._inertia
                 self._system.diffusion_values(diffusivity.values(), self._scale, self._constant)
             else:
                 np.multiply(g.stiffness_values, self._scale * diffusivity, out=self._constant)
-                self._constant += g.mass_values
+                self._constant += self._inertia
             self._diffusivity = diffusivity
         self._system.advection_values(v, -self._scale, self._constant, out=out)
 

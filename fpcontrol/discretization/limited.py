@@ -30,6 +30,7 @@ from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.galerkin import Galerkin, GalerkinSystem
 from fpcontrol.discretization.limiter import CellDrift, Limiter, by_cells, by_points
 from fpcontrol.discretization.monotone import LEAST, Monotone, MonotoneSystem
+from fpcontrol.discretization.reactions import Reactions
 from fpcontrol.noise import Noise
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
@@ -119,6 +120,15 @@ class LimitedSystem(SemiDiscretization):
             result.low = self.low.with_walls(absorbing, facet_tags)
             result.limiter = Limiter(self.elements, self.cell_edges, result.absorbing)
         return result
+
+    def with_reactions(self, reactions: Reactions | None) -> Self:
+        """Itself for none; others are refused, since its limiter keeps the mass. Collective."""
+        if reactions is not None:
+            raise ValueError(
+                "reactions: Limited() keeps the mass in its limiter and takes no sources and no "
+                "killing; use Galerkin() or Monotone()."
+            )
+        return self
 
     def __str__(self) -> str:
         """For messages."""

@@ -209,7 +209,7 @@ class MonotoneSystem(SemiDiscretization):
             nodes[self.elements.dofs] = 0.5 * sigma**2
             one, two = nodes[e.ends]
             alike = np.minimum(one, two) >= ALIKE * np.maximum(one, two)
-            D = np.where(alike, logarithmic_mean(one, two), 0.5 * (one + two))
+            D = np.where(alike, flux_functions.logarithmic_mean(one, two), 0.5 * (one + two))
             squares = np.einsum("nd,nd->n", e.vectors, e.vectors)
             drift = (share * (one - two) / squares)[:, None] * e.vectors
         top = reduced(self.comm, np.array(D.max(initial=0.0)), MPI.MAX)
@@ -230,7 +230,7 @@ class MonotoneSystem(SemiDiscretization):
         i, j = self.edges.ends
         one, two = rho[i], rho[j]
         wanted = (potential[j] - potential[i]) / D
-        p = np.log(two / one) + wanted / logarithmic_mean(one, two)
+        p = np.log(two / one) + wanted / flux_functions.logarithmic_mean(one, two)
         for _ in range(NEWTON):
             (leaving, entering), (back, forth) = self.flux.both(p), self.flux.slopes(p)
             value = leaving * one - entering * two - wanted
@@ -300,6 +300,22 @@ class MonotoneSystem(SemiDiscretization):
             ]
         )
 
+    @property
+    def reaction_points(self) -> Array:
+        """The nodes, ghosts too."""
+        g = self.elements
+        return g.space.tabulate_dof_coordinates()[:, : g.dimension]
+
+    def weighted(self, k: Array) -> Array:
+        """Entries of the lumped mass times k at the nodes."""
+        g = self.elements
+        return self.mass_values * np.repeat(k, np.diff(g.sparsity.indptr))
+
+    def load(self, s: Array) -> Array:
+        """Lumped, owned entries."""
+        g = self.elements
+        return g.integrals * s[: g.n_owned]
+
     def products(self) -> "MonotoneProducts":
         """New collection of products, empty."""
         return MonotoneProducts(self)
@@ -328,13 +344,14 @@ class MonotoneFiller:
 
     def __init__(self, system: MonotoneSystem, scale: float) -> None:
         self._system, self._scale = system, scale
+        self._inertia = system.inertia(scale)
 
     def __call__(self, v: Array, diffusivity: float | Diffusivity, out: Array) -> None:
         """Write the entries for a drift at the middles of the edges."""
         system = self._system
         p = system.peclet(v, diffusivity)
         weights = self._scale * values_of(diffusivity) * system.edges.weights
-        out[:] = system.mass_values
+        out[:] = self._inertia
         leaving, entering = system.flux.both(p)
         kernels.add_edges(system.slots, weights * leaving, weights * entering, out)
 
@@ -379,12 +396,3 @@ class MonotoneProducts:
         back, forth = system.flux.slopes(p)
         self._result += back * self._at_i + forth * self._at_j
         self._at_i[:], self._at_j[:] = 0.0, 0.0
-
-
-def logarithmic_mean(one: Array, two: Array) -> Array:
-    """``(two - one) / log(two / one)`` of what is not negative; zero where either is."""
-    small = np.minimum(one, two) <= 0.0
-    ratio = np.log(np.where(small, 1.0, two) / np.where(small, 1.0, one))
-    near = np.abs(ratio) < 1e-6
-    mean = np.where(near, 0.5 * (one + two), (two - one) / np.where(near, 1.0, ratio))
-    return np.where(small, 0.0, mean)

@@ -69,15 +69,17 @@ class MultiplicativeRestoration:
 
 
 class NoRestoration:
-    r"""Where walls absorb :math:`P = I`, and duals vanish on the walls; see ``Absorbing.restored``.
+    r"""Where mass comes or goes :math:`P = I`, and duals vanish on the walls that absorb.
+
+    What walls take of a positive density is made exact by ``Absorbing.restored``.
 
     Args:
-        absorbing: The walls.
+        absorbing: The walls that absorb, if any do.
         positive: Whether the method stays positive, in steps of one stage: then the new level is
             what was solved for to the last bit, lest round-off make it negative.
     """
 
-    def __init__(self, absorbing: Absorbing, positive: bool) -> None:
+    def __init__(self, absorbing: Absorbing | None, positive: bool) -> None:
         self._absorbing, self._positive = absorbing, positive
 
     def increment(
@@ -91,4 +93,5 @@ class NoRestoration:
     def transpose(self, delta: Array, gamma: float, u: Array, out: Array) -> None:
         r""":math:`Q\delta/\gamma`."""
         np.divide(delta, gamma, out=out[: len(delta)])
-        self._absorbing.project_owned(out)
+        if self._absorbing:
+            self._absorbing.project_owned(out)

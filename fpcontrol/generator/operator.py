@@ -48,7 +48,7 @@ class Generator:
             not linear in the density, or for a drift with bad values.
 
     Attributes:
-        values: Entries of N, ``(sparsity.size,)``, walls not closed.
+        values: Entries of N, with what is killed in it, ``(sparsity.size,)``, walls not closed.
         matrix: N.
     """
 
@@ -92,6 +92,12 @@ class Generator:
         if self.system.absorbing is not None:
             found[self.system.absorbing.dofs] = True
         return found
+
+    @property
+    def leaks(self) -> bool:
+        """Whether mass goes anywhere: no density stays, and N can be inverted."""
+        reacting = self.system.reacting
+        return self.system.absorbing is not None or bool(reacting and reacting.killing is not None)
 
     def apply(self, u: Array, transpose: bool = False) -> Array:
         """``N u`` or its transpose for a local array, owned entries. Collective."""

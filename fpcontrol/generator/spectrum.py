@@ -77,7 +77,7 @@ def eigenpairs(generator: Generator, count: int, backward: bool) -> Eigenpairs:
         ArithmeticError: On all ranks, if the method does not converge.
     """
     g = generator.elements
-    if generator.walls.any() or generator.system.absorbing is not None:
+    if generator.walls.any() or generator.leaks:
         solves, known, kept = generator.closed(generator.walls), np.empty((0, g.n_local)), None
     else:
         solves = generator.pinned()

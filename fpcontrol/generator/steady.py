@@ -49,21 +49,32 @@ class SteadyProblems:
     def stationary(self) -> fem.Function:
         r"""The density of mass 1 that stays, :math:`N\rho = 0`, for any steady drift. Collective.
 
+        With a source (``fpc.Reactions``) the one that it keeps up against walls that absorb and
+        killing, :math:`(N + K)\rho = F`, of the mass that it has then.
+
         Raises:
-            ValueError: On all ranks, if walls absorb, drift or noise depends on time, the mesh has
+            ValueError: On all ranks, if walls absorb or mass is killed without a source, or a
+                source makes mass that nothing takes, drift or noise depends on time, the mesh has
                 parts that do not touch, or for ``Limited()``.
             ArithmeticError: On all ranks, if the solver fails.
         """
         generator = self._generator
-        if self.system.absorbing is not None:
+        reacting = self.system.reacting
+        if reacting is not None and reacting.rate > 0.0:
+            self._check_reached(generator.walls, "the source's mass would grow for ever")
+            found = generator.closed(generator.walls)(reacting.load)
+        elif generator.leaks:
             raise ValueError(
-                "Walls absorb: no density stays. eigenpairs(1) gives the one whose shape stays."
+                "Walls absorb, or mass is killed: no density stays. eigenpairs(1) gives the one "
+                "whose shape stays, fpc.Reactions(source=...) keeps one up."
             )
-        rho = _function(self.elements, generator.stationary(generator.pinned()), "stationary")
+        else:
+            found = generator.stationary(generator.pinned())
+        rho = _function(self.elements, found, "stationary")
         own = rho.x.array[: self.elements.n_owned]
         lowest = float(reduced(self.elements.comm, np.array(own.min(initial=np.inf)), MPI.MIN))
-        if lowest * self.elements.volume < -NEGATIVE and self.elements.comm.rank == 0:
-            share = lowest * self.elements.volume
+        share = lowest * self.elements.volume / self.elements.integral(found)
+        if share < -NEGATIVE and self.elements.comm.rank == 0:
             warnings.warn(
                 f"The stationary density falls to {lowest:.3g}, {share:.2g} of its mean: the mesh "
                 "does not resolve the drift. Refine it, or take Monotone().",
@@ -147,7 +158,7 @@ class SteadyProblems:
     def exit_time(
         self, target: Where | None = None, *, tags: MeshTags | None = None
     ) -> fem.Function:
-        r"""Mean first passage time to absorbing walls and a target. Collective.
+        r"""Mean first passage time to absorbing walls and a target, or until killed. Collective.
 
         .. math:: v\cdot\nabla\tau + D\Delta\tau = -1,\qquad \tau = 0 \text{ there}
 
@@ -166,7 +177,7 @@ class SteadyProblems:
         fixed = generator.walls
         if target is not None:
             fixed |= dofs_of(g, target, tags, "target")
-        elif self.system.absorbing is None:
+        elif not generator.leaks:
             raise ValueError(
                 "There is nothing to reach: give a target, or the equation absorbing walls."
             )
@@ -184,15 +195,18 @@ class SteadyProblems:
         u = generator.closed(fixed)(-generator.apply(values, transpose=True), transpose=True)
         return _function(self.elements, u + values, name)
 
-    def _check_reached(self, fixed: Array) -> None:
-        """Refuse parts of the mesh from which nothing is reached. Collective."""
+    def _check_reached(self, fixed: Array, why: str = "nothing can be reached") -> None:
+        """Refuse parts of the mesh from which nothing takes mass. Collective."""
         g, parts = self.elements, Parts.of(self.elements)
-        missing = np.flatnonzero(parts.sums(fixed[: g.n_owned].astype(float)) == 0.0)
+        taken = fixed[: g.n_owned].astype(float)
+        if self.system.reacting is not None:
+            taken += self.system.reacting.loss > 0.0
+        missing = np.flatnonzero(parts.sums(taken) == 0.0)
         if missing.size:
             k = missing[0]
             raise ValueError(
-                f"From {missing.size} of the {len(parts.volumes)} parts of the mesh nothing can be "
-                f"reached, the first from {parts.lower[k]} to {parts.upper[k]}."
+                f"From {missing.size} of the {len(parts.volumes)} parts of the mesh {why}, the "
+                f"first from {parts.lower[k]} to {parts.upper[k]}."
             )
 
 

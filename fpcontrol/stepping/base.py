@@ -59,6 +59,7 @@ class Stepper(ABC):
         workspace: Numbers in this rank's arrays while it goes back, beside some vectors.
         absorbed: This rank's part of the mass that each absorbing wall has taken in the last
             ``step``, ``(tags,)``.
+        killed: This rank's part of the mass that was killed in the last ``step``.
         limited: Owned nodes that were limited, over all steps so far.
     """
 
@@ -68,6 +69,7 @@ class Stepper(ABC):
     solver: Solves
     workspace: int = 0
     absorbed: Array
+    killed: float = 0.0
     limited: int = 0
 
     @abstractmethod

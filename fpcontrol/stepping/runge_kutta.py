@@ -66,7 +66,7 @@ class RungeKuttaStepper(Stepper):
     ) -> None:
         """Advance one step; ``kept`` takes all stages ``u_i`` but the last. Collective."""
         line = (rho, rho) if self.system.positive else (rho, before)
-        self.absorbed[:] = 0.0
+        self.absorbed[:], self.killed = 0.0, 0.0
         self._run(rho, line, out, drive, None, kept)
 
     def tangent_step(
@@ -187,6 +187,7 @@ class RungeKuttaStepper(Stepper):
         system, y, scheme = self.system, self._y, self.scheme
         n, increments, walls = system.elements.n_owned, list[Array](), system.absorbing
         out[:] = rho
+        reacting = system.reacting if source is None else None
         for i in range(self.rows):
             self.operators.use(drive(i))
             start = self._before(i, rho, increments)
@@ -194,6 +195,9 @@ class RungeKuttaStepper(Stepper):
             system.mass.mult(y.petsc_vec, self._b.petsc_vec)
             if source is not None:
                 self._b.array[:n] += source(i)
+                self._b.changed()
+            if reacting:
+                self._b.array[:n] += self._scale * reacting.load
                 self._b.changed()
             if walls:
                 walls.project_owned(self._b.array)
@@ -206,9 +210,13 @@ class RungeKuttaStepper(Stepper):
             y.scatter_forward()
             if walls and source is None:
                 absorbed = self.operators.absorbed(start, y.array)
-                if system.positive:
+                if reacting:
+                    absorbed += walls.collected(self._scale * reacting.load)
+                elif system.positive:
                     absorbed = walls.restored(start, y.array, absorbed)
                 self.absorbed += scheme.b[i] / scheme.gamma * absorbed
+            if reacting:
+                self.killed += scheme.b[i] * self.dt * float(reacting.loss @ y.array[:n])
             d = np.empty_like(start)
             state = y.array if states is None else states[i]
             system.restoration.increment(y.array, start, scheme.gamma, scheme.b[i], state, d, out)

@@ -34,6 +34,11 @@ def make_stepper(
         ValueError: On all ranks, if the scheme cannot serve the discretization; it says why.
     """
     scheme = check_scheme(scheme, system.discretization, bool(system.absorbing))
+    if isinstance(scheme, Exponential) and system.reacting:
+        raise ValueError(
+            f"reactions: scheme = {scheme.name} has the exponential of the transport alone; take "
+            "BackwardEuler() with sources and killing."
+        )
     if isinstance(scheme, Exponential):
         return ExponentialStepper(system, dt)
     if not isinstance(scheme, RungeKutta):

@@ -5,7 +5,8 @@ The exact density keeps its mass and never grows in :math:`L^1`,
 .. math:: \int\rho(t) = \int\rho(0),\qquad \int|\rho(t)| \le \int|\rho(0)|,
 
 whatever drift and noise are, and however it concentrates at a point or a wall; where walls absorb
-the first holds for the mass together with what they have taken. A continuous
+the first holds for the mass together with what they have taken, and with what sources have made
+and killing has taken. A continuous
 Galerkin method loses the second where the cell Peclet number
 
 .. math:: \mathrm{Pe} = \frac{|v|\,h}{2D},\qquad D = \sigma^2/2,
@@ -72,6 +73,8 @@ class Watch:
     Attributes:
         mass: Integral of the density at the levels checked so far, ``(steps + 1,)``.
         absorbed: Mass that each absorbing wall has taken up to these, ``(steps + 1, tags)``.
+        killed: Mass that was killed up to these, ``(steps + 1,)``.
+        produced: Mass that sources have made up to these, ``(steps + 1,)``.
         said: Warnings so far, at most one of each kind.
     """
 
@@ -94,7 +97,10 @@ class Watch:
         self._weights = diagonal * (self._elements.volume / self._elements.sum(diagonal.sum()))
         self._tags = system.absorbing.tags if system.absorbing else ()
         self._walls = len(self._tags)
-        self._sums, self._comm = np.zeros(7 + self._walls), system.comm
+        self._losses = self._walls + (system.reacting is not None)  # walls, and what is killed
+        rate = system.reacting.rate if system.reacting else 0.0
+        self.produced = rate * (np.asarray(times) - times[0])
+        self._sums, self._comm = np.zeros(7 + self._losses), system.comm
         self._tolerance = tolerance
 
     def begin(self, start: Array, absorbed: Array | None = None) -> None:
@@ -105,10 +111,12 @@ class Watch:
             absorbed: What these have taken of it already, ``(tags,)``.
         """
         self.mass, self._lowest = np.zeros((2, len(self._times)))
-        self.absorbed = np.zeros((len(self._times), self._walls))
-        self._taken, self._gave = np.zeros(self._walls), False
+        self._lost = np.zeros((len(self._times), self._losses))
+        self.absorbed = self._lost[:, : self._walls]
+        self.killed = self._lost[:, self._walls :].sum(axis=1)
+        self._taken, self._gave = np.zeros(self._losses), False
         if absorbed is not None:
-            self.absorbed[0] = self._taken[:] = absorbed
+            self.absorbed[0] = self._taken[: self._walls] = absorbed
         self._most = self.absorbed[0].copy()
         self.said: list[str] = []
         self._negative, self._opposite, self._defect = False, 0, 0.0
@@ -126,6 +134,7 @@ class Watch:
         last: Array | None = None,
         before: Array | None = None,
         absorbed: Array | None = None,
+        killed: float = 0.0,
     ) -> None:
         """Check level ``n``. Collective.
 
@@ -135,15 +144,17 @@ class Watch:
             last: The level before it, and
             before: the one before that: to see whether the run rings.
             absorbed: This rank's part of what each absorbing wall took in the step, ``(tags,)``.
+            killed: This rank's part of what was killed in the step.
 
         Raises:
             ArithmeticError: On all ranks, if the density has grown beyond what is possible or its
                 mass has changed.
         """
+        self._sums[7:] = killed
         if absorbed is not None:
-            self._sums[7:] = absorbed
+            self._sums[7 : 7 + self._walls] = absorbed
         self._see(n, new, new if last is None else last, new if before is None else before)
-        if self._walls:
+        if self._losses:
             self._account(n)
         self._look(n, new)
 
@@ -165,15 +176,19 @@ class Watch:
 
     def _account(self, n: int) -> None:
         """What the walls have taken: as the steps say, and together what is missing."""
-        missing = self.mass[0] + self.absorbed[0].sum() - self.mass[n]
+        missing = self.mass[0] + self.absorbed[0].sum() + self.produced[n] - self.mass[n]
         self._taken += self._sums[7:]
-        self.absorbed[n] = shared(self._taken, missing)
+        self._lost[n] = shared(self._taken, missing)
+        self.killed[n] = self._lost[n, self._walls :].sum()
         if self._system.discretization.monotone:  # less than nothing is round-off
             np.maximum(self.absorbed[n], 0.0, out=self.absorbed[n])
         self._defect = missing - self._taken.sum()
+        if not self._walls:
+            return
         back = self._most - self.absorbed[n]
         np.maximum(self._most, self.absorbed[n], out=self._most)
-        share = float(back.max()) / abs(float(self.mass[0] + self.absorbed[0].sum()))
+        begun = float(self.mass[0] + self.absorbed[0].sum() + self.produced[n])
+        share = float(back.max()) / abs(begun)
         if share > GIVEN_BACK and not self._gave:
             self._gave = True
             self._say(
@@ -187,7 +202,7 @@ class Watch:
 
     def _look(self, n: int, new: Array) -> None:
         mass, size, *changes, negative = self._sums[:7].tolist()
-        if not size <= GROWTH * self._size:  # not a number, too
+        if not size <= GROWTH * (self._size + self.produced[n]):  # not a number, too
             raise ArithmeticError(
                 f"The run has blown up: at t = {self._times[n]:g} (step {n}) the integral of |rho| "
                 f"is {size / self._size:.3g} times that of the start, which the exact density "
@@ -208,11 +223,11 @@ class Watch:
     def _weigh(self, n: int, mass: float, new: Array) -> None:
         """Whether the mass is what it was, or what absorbing walls have left of it."""
         defect, allowed = mass - self.mass[0], MASS
-        if self._walls:
+        if self._losses:
             defect, allowed = self._defect, MASS + SOLVES * n * self._tolerance
-        begun = abs(self.mass[0]) + float(np.abs(self.absorbed[0]).sum())
+        begun = abs(self.mass[0]) + float(np.abs(self.absorbed[0]).sum()) + self.produced[n]
         if not abs(defect) <= allowed * max(begun, MASS * self._size):
-            gone = f", {self._taken.sum():.12g} absorbed" if self._walls else ""
+            gone = f", {self._taken.sum():.12g} absorbed or killed" if self._losses else ""
             raise ArithmeticError(
                 f"The run has lost its mass: {mass:.12g} at t = {self._times[n]:g} (step {n})"
                 f"{gone}, {begun:.12g} at the start. {self._place(n, np.abs(new))}"
