@@ -229,7 +229,7 @@ def test_bad_input():
         "b: the marker holds at no node": lambda: equation.committor(left, lambda x: x[0] > 2.0),
         "a(x) returned float64": lambda: equation.committor(lambda x: x[0], left),
         "b = 3 names tags": lambda: equation.committor(left, 3),
-        "b = 'right' must be": lambda: equation.committor(left, "right"),
+        "b = 'right' names a tag": lambda: equation.committor(left, "right"),
         "b = 3: no cell or facet": lambda: equation.committor(left, 3, tags=sides(mesh)),
         "tags are of another mesh": lambda: equation.committor(
             left, 9, tags=sides(cube(WORLD, 2, 3))
