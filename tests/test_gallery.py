@@ -90,3 +90,17 @@ def test_klein_kramers():
     # Kramers' rate is of a high barrier and a friction that is not small.
     rates = [job_.modes(g).values[1] / job_.kramers(g) for g in (0.5, 2.0)]
     assert 0.7 < rates[0] < 0.8 and rates[1] == pytest.approx(0.951, abs=0.002)
+
+
+@pytest.mark.parallel([1, 2])
+def test_integrate_and_fire():
+    job_ = job("integrate_and_fire")
+    for mu in (14.0, 20.0, 26.0):
+        rate, density, equation = job_.run(mu)
+        # A hat of half width h at the reset changes the mean time by its variance, h^2 / 6.
+        assert rate == pytest.approx(job_.siegert(mu), rel=3e-5)
+        g = equation.elements
+        assert g.integral(density.x.array) == pytest.approx(1.0, rel=1e-12)
+        time, x = equation.exit_time().x.array, g.space.tabulate_dof_coordinates()[:, 0]
+        at = time[np.abs(x - job_.RESET) < 1e-9]
+        assert 1.0 / at == pytest.approx(job_.siegert(mu), rel=1e-7)
