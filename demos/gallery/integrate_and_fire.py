@@ -17,7 +17,7 @@ from fpcontrol.parallel.launch import launch
 
 TAU, RESET, THRESHOLD, LOW = 20.0, 10.0, 20.0, -20.0  # ms, mV
 NOISE = 5.0  # mV: the standard deviation of V without a threshold is NOISE / 2**0.5
-MEANS = 12.0, 14.0, 16.0, 18.0, 20.0, 22.0, 24.0, 26.0
+MEANS = np.linspace(12.0, 26.0, 15)
 
 
 def siegert(mu):
@@ -47,11 +47,7 @@ def main(out=Path("out")):
     left, right = (figure := Figure(figsize=(9.0, 3.4), layout="constrained")).subplots(1, 2)
     fpc.plotting.density(run(18.0)[1], ax=left, title="Potential in mV, mean input 18")
     right.plot(MEANS, [1e3 * run(mu)[0] for mu in MEANS], "o", label="1 / mass kept up")
-    right.plot(
-        fine := np.linspace(12.0, 26.0, 100),
-        [1e3 * siegert(mu) for mu in fine],
-        label="Siegert's formula",
-    )
+    right.plot(MEANS, [1e3 * siegert(mu) for mu in MEANS], label="Siegert's formula")
     right.set(xlabel="mean input, mV", ylabel="spikes per second")
     right.legend()
     if MPI.COMM_WORLD.rank == 0:
