@@ -32,6 +32,7 @@ FIGURES = {
     "particles": "particles_figure",
     "positive": "positive_figure",
     "scaling": "scaling_figure",
+    "score": "score_figure",
     "sigma": "sigma_figure",
     "solvers": "solvers_figure",
     "steps": "steps_figure",

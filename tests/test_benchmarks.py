@@ -330,3 +330,18 @@ def test_aims_follow_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     done = run("aims.py", str(tmp_path))
     assert f"2 reached, 2 not, {len(unknown)} not measured" in done.stdout
     assert "| 0.19 | yes |" in (tmp_path / "aims.md").read_text()
+
+
+@pytest.mark.slow
+def test_score(tmp_path: Path) -> None:
+    for name in ("jax", "optax"):
+        pytest.importorskip(name)
+    found = tables("score", tmp_path)
+    rows = found["samplers"]
+    assert [(row["w_R"], row["noise"]) for row in rows] == [
+        (w, noise) for w in (0.0, 1.0) for noise in (1.0, 0.4, 0.0)
+    ]
+    for row in rows:
+        assert row["l2 error"] < 0.1 * row["l2"]
+        if row["noise"] > 0.0 and row["kl"] is not None:
+            assert row["kl"] < row["certificate"]
