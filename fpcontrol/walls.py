@@ -1,6 +1,5 @@
 """Walls of a domain: points and normals there, and drifts made to vanish at them."""
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,7 +11,7 @@ from dolfinx.mesh import Mesh
 from fpcontrol.discretization.boundary import Boundary, Wall
 from fpcontrol.discretization.cells import Cells
 from fpcontrol.discretization.periodic import periodic_of
-from fpcontrol.drift.base import Drift, OnCells, as_drift
+from fpcontrol.drift.base import Derived, Drift, OnCells, as_drift
 from fpcontrol.drift.divergence import Divergence
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
@@ -236,7 +235,7 @@ class _Edges:
         return omega, slope, by * (2.0 * outer / total[:, None, None] - second)
 
 
-class Walled(Drift):
+class Walled(Derived):
     """A drift multiplied by a ``WallFactor``; see ``walled``.
 
     Attributes:
@@ -247,20 +246,6 @@ class Walled(Drift):
 
     def __init__(self, drift: Drift, factor: WallFactor, inner: Divergence) -> None:
         self.drift, self.factor, self.inner = drift, factor, inner
-
-    @property
-    def switches(self) -> Array:
-        """Of the drift."""
-        return self.drift.switches
-
-    def piece(self, t: float) -> Hashable | None:
-        """Of the drift."""
-        return self.drift.piece(t)
-
-    @property
-    def steady(self) -> bool:
-        """As the drift."""
-        return self.drift.steady
 
     def __call__(self, t: float, x: Array) -> Array:
         """Drift at points, ``(N, d)``."""

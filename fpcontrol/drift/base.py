@@ -217,6 +217,30 @@ class Sum(Drift):
         return sum(others, first)
 
 
+class Derived(Drift):
+    """A drift made of another one at the same times, whose structure in time it has.
+
+    Attributes:
+        drift: The other one.
+    """
+
+    drift: Drift
+
+    @property
+    def switches(self) -> Array:
+        """Of the drift."""
+        return self.drift.switches
+
+    def piece(self, t: float) -> Hashable | None:
+        """Of the drift."""
+        return self.drift.piece(t)
+
+    @property
+    def steady(self) -> bool:
+        """As the drift."""
+        return self.drift.steady
+
+
 class Reversed(Drift):
     """A drift with time run backwards, :math:`v(t_1 - t, x)`, of the same sign.
 

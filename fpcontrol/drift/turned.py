@@ -1,16 +1,14 @@
 """A drift on a mesh with periodic sides, asked anywhere along these."""
 
-from collections.abc import Hashable
-
 from mpi4py import MPI
 
 from fpcontrol.discretization.periodic import JUMP, Periodic
-from fpcontrol.drift.base import Drift, as_drift
+from fpcontrol.drift.base import Derived, Drift, as_drift
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array, Field, VectorField
 
 
-class Turned(Drift):
+class Turned(Derived):
     """A drift at points that have gone round: asked in the box, where these are by whole periods.
 
     Args:
@@ -24,20 +22,6 @@ class Turned(Drift):
     def __call__(self, t: float, x: Array) -> Array:
         """Values at points, ``(N, d)``."""
         return self.drift(t, self.periodic.wrapped(x))
-
-    @property
-    def switches(self) -> Array:
-        """Of the drift."""
-        return self.drift.switches
-
-    def piece(self, t: float) -> Hashable | None:
-        """Of the drift."""
-        return self.drift.piece(t)
-
-    @property
-    def steady(self) -> bool:
-        """As the drift."""
-        return self.drift.steady
 
     @property
     def everywhere(self) -> bool:
