@@ -9,6 +9,7 @@ from problems import SELF, WORLD, bump, cube, raised
 import fpcontrol as fpc
 from fpcontrol.discretization.cell_edges import CellEdges
 from fpcontrol.discretization.edges import Edges
+from fpcontrol.stepping.runge_kutta import RungeKuttaStepper
 from fpcontrol.verification import difference_test, dot_test, taylor_test
 
 DIMENSIONS = pytest.mark.parametrize(("dim", "n"), [(1, 12), (2, 6), (3, 3)])
@@ -193,6 +194,34 @@ def test_derivative(name):
     assert taylor_test(p, weights).orders == pytest.approx(2.0, abs=0.03)
     assert difference_test(p, weights) < 1e-7
     assert dot_test(p, weights) < 1e-11
+
+
+@pytest.mark.parallel([1, 2])
+def test_where_nothing_is_limited_the_derivative_is_galerkins_and_takes_its_solves(monkeypatch):
+    mesh, solves = cube(WORLD, 1, 40), []
+    step = RungeKuttaStepper.adjoint_step
+
+    def counted(self, *arguments):
+        solves.append(self)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(RungeKuttaStepper, "adjoint_step", counted)
+
+    def derivative(method, size):
+        ends = bump(mesh, 1, 0.3), bump(mesh, 1, 0.7)
+        reference = fpc.MoserFlow(*ends, 1.0, 0.8, discretization=method)
+        drift = fpc.NetworkDrift(mesh, 1, 2, seed=3)
+        problem = fpc.TrackingProblem(reference, drift, 0.8, 16)
+        solves.clear()
+        _, dual = problem.value_and_derivative(size * drift.weights)
+        return dual, problem.trajectory(size * drift.weights).limited_fraction, len(solves)
+
+    own, limited, taken = derivative(fpc.Limited(), 1.0)
+    galerkins, _, as_many = derivative(fpc.Galerkin(1, 1), 1.0)
+    assert limited == 0.0 and taken == as_many == 16
+    assert np.abs(own - galerkins).max() < 1e-9 * np.abs(galerkins).max()
+    _, limited, taken = derivative(fpc.Limited(), 30.0)
+    assert limited > 0.0 and 16 < taken <= 32
 
 
 def test_ringing_is_said_with_a_remedy_that_serves():

@@ -28,7 +28,7 @@ from fpcontrol.discretization.cell_edges import CellEdges, edge_rule
 from fpcontrol.discretization.diffusion import Diffusivity, values_of
 from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.galerkin import Galerkin, GalerkinSystem
-from fpcontrol.discretization.limiter import CellDrift, Limiter, by_cells, by_points
+from fpcontrol.discretization.limiter import CellDrift, Limiter, by_cells
 from fpcontrol.discretization.monotone import LEAST, Monotone, MonotoneSystem
 from fpcontrol.discretization.reactions import Reactions
 from fpcontrol.noise import Noise
@@ -228,15 +228,15 @@ class LimitedProducts:
         high: Of Galerkin's step, over ``share * dt``.
         share: The scheme's gamma.
         low: Of the monotone one.
-        of_v: Dual of v in the limiter, ``(n_cells, E, d)``, but for
-        of_p: what belongs to its component along the edges' vectors, ``(n_cells, E)``.
+        of_v: Dual of v in the limiter, ``(E, n_cells, d)``, but for
+        of_p: what belongs to its component along the edges' vectors, ``(E, n_cells)``.
     """
 
     def __init__(self, system: LimitedSystem) -> None:
         self._edges = edges = system.cell_edges
         self.high, self.low = system.high.products(), system.low.products()
-        self.of_v = np.zeros((*edges.own.shape[::-1], system.elements.dimension))
-        self.of_p = np.zeros(edges.own.shape[::-1])
+        self.of_v = np.zeros((*edges.own.shape, system.elements.dimension))
+        self.of_p = np.zeros(edges.own.shape)
         self.share = 0.5
 
     def add(self, u: Array, z: Array, stage: StageDrift) -> None:
@@ -245,9 +245,10 @@ class LimitedProducts:
 
     def collect(self) -> Array:
         """Derivative in the drift's values, ``(N, d)``; starts anew from zero."""
-        result = self.share * self.high.collect()
+        result = self.high.collect()
+        result *= self.share
         result += self.low.collect()
-        result += by_points(self.of_v)
-        result += by_points(self.of_p)[:, None] * self._edges.vectors
+        result += self.of_v.reshape(result.shape)
+        result += self.of_p.reshape(-1, 1) * self._edges.vectors
         self.of_v[:], self.of_p[:] = 0.0, 0.0
         return result

@@ -37,16 +37,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from mpi4py import MPI
+
 import numpy as np
 
 from fpcontrol.discretization import limiter_loops as loops
 from fpcontrol.discretization.absorbing import Absorbing
 from fpcontrol.discretization.cell_edges import CellEdges
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.parallel.communicators import comm_of
+from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
 
 # The outgoing part is smoothed over this share of the mean mass at a node.
 SMOOTHED = 1e-8
+# Up to this share of what a node can give, of what leaves it, all of it is let through.
+UNLIMITED = 0.5
 # Masses below are taken for it: nothing is divided by zero.
 FLOOR = 1e-290
 
@@ -131,6 +137,7 @@ class Limiter:
         self, elements: Elements, edges: CellEdges, absorbing: Absorbing | None = None
     ) -> None:
         self._elements, self._edges, self._walls = elements, edges, absorbing
+        self._comm = comm_of(elements.space.mesh)
         self.absorbed = np.zeros(len(absorbing.tags) if absorbing else 0)
         g, e = elements, edges
         # A new vector takes dolfinx as long as a step on a small mesh.
@@ -152,7 +159,7 @@ class Limiter:
         """The limited density, local, and how many owned nodes were limited. Collective."""
         seen = self._limited(ends, v, dt)
         result = self._result(ends.low, seen.R, seen.R, seen.f)
-        return result, int((seen.s > 0.5).sum())
+        return result, int((seen.s > UNLIMITED).sum())
 
     def tangent(
         self, ends: StepEnds, change: StepEnds, v: CellDrift, dv: Array, dt: float
@@ -199,19 +206,28 @@ class Limiter:
 
     def transpose(
         self, dual: Array, ends: StepEnds, v: CellDrift, dt: float, of_v: Array, of_p: Array
-    ) -> StepEnds:
-        """Duals of the step's densities, owned entries. Collective.
+    ) -> StepEnds | None:
+        r"""Duals of the step's densities, owned entries; none if no node was limited. Collective.
+
+        What is limited of the density at the end is
+
+        .. math:: \rho^{new}_i = \rho_{H,i} + \frac{1}{m_i}\sum_e \pm (R_i R_j - 1) f_e,
+
+        so that all but the dual of Galerkin's end, ``dual`` at least, is zero away from nodes that
+        were limited.
 
         Args:
             dual: Dual of the limited density, owned entries.
             ends: The step.
             v: The drift.
             dt: Time step.
-            of_v: The dual of v over ``dt`` is added to it, ``(n_cells, E, d)``; but for
-            of_p: what belongs to its component along the edges' vectors, ``(n_cells, E)``.
+            of_v: The dual of v over ``dt`` is added to it, ``(E, n_cells, d)``; but for
+            of_p: what belongs to its component along the edges' vectors, ``(E, n_cells)``.
         """
         g, n, node = self._elements, self._elements.n_owned, self._node
         seen = self._limited(ends, v, dt)
+        if not reduced(self._comm, np.array((seen.s > UNLIMITED).any()), MPI.LOR):
+            return None
         scaled = self._scaled
         scaled.array[:n] = dual / g.integrals
         self._project(scaled.array)
@@ -228,28 +244,29 @@ class Limiter:
         d, y, low = self._duals
         for vector in self._duals:
             vector.array[:] = 0.0
-        of_low = dual + self._given_transposed(given, ends.low, v, dt, low.array, of_p)
-        self._backward(
-            *self._geometry,
-            v.values,
-            v.leaving,
-            v.entering,
-            v.slopes,
-            v.diffusivity,
-            dt,
-            ends.mean,
-            ends.low,
-            of_f,
-            d.array,
-            y.array,
-            low.array,
-            of_v,
-            of_p,
-        )
+        of_low = self._given_transposed(given, ends.low, v, dt, low.array, of_p)
+        if of_f.any():
+            self._backward(
+                *self._geometry,
+                v.values,
+                v.leaving,
+                v.entering,
+                v.slopes,
+                v.diffusivity,
+                dt,
+                ends.mean,
+                ends.low,
+                of_f,
+                d.array,
+                y.array,
+                low.array,
+                of_v,
+                of_p,
+            )
         for vector in self._duals:
             vector.scatter_reverse()
         return StepEnds(
-            -d.array[:n], y.array[:n].copy(), d.array[:n].copy(), of_low + low.array[:n]
+            -d.array[:n], y.array[:n].copy(), dual + d.array[:n], of_low + low.array[:n]
         )
 
     # -- inner parts ---------------------------------------------------------------------------
@@ -351,14 +368,9 @@ def by_cells(values: Array, n_cells: int) -> Array:
     return np.ascontiguousarray(edges.swapaxes(0, 1), dtype=float)
 
 
-def by_points(values: Array) -> Array:
-    """The inverse of ``by_cells``."""
-    return values.swapaxes(0, 1).reshape(-1, *values.shape[2:])
-
-
 def _slope(s: Array) -> Array:
     """Derivative of 1/R, ``1 - (1 - x**2) / (1 + x**2)**2``, without overflow."""
-    x = np.maximum(s - 0.5, 0.0)
+    x = np.maximum(s - UNLIMITED, 0.0)
     with np.errstate(over="ignore"):
         q = 1.0 / (1.0 + x * x)
     return 1.0 + q - 2.0 * q * q

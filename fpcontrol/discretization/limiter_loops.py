@@ -97,10 +97,10 @@ def cell_fluxes_transposed(d: int) -> Callable[..., None]:
     Args of the result:
         slopes: Derivatives of a flux in v along the edge over ``low`` at its ends,
             ``(n_cells, E, 2)``.
-        of_f: Dual of f.
+        of_f: Dual of f; cells without any are passed over.
         of_change, of_y, of_low: What is added to, local.
-        of_v: Likewise, over dt, ``(n_cells, E, d)``, but for
-        of_p: what belongs to v along the edges' vectors, ``(n_cells, E)``.
+        of_v: Likewise, over dt, ``(E, n_cells, d)``, but for
+        of_p: what belongs to v along the edges' vectors, ``(E, n_cells)``.
     """
     n, edges = d + 1, d * (d + 1) // 2
 
@@ -134,6 +134,11 @@ def cell_fluxes_transposed(d: int) -> Callable[..., None]:
         for c in range(dofs.shape[0]):
             for i in range(n):
                 r[i] = 0.0
+            limited = False
+            for e in range(edges):
+                limited |= of_f[numbers[c, e]] != 0.0
+            if not limited:
+                continue
             for e in range(edges):
                 g[e] = signs[c, e] * of_f[numbers[c, e]]
                 r[pairs[e, 0]] += g[e] / n
@@ -155,11 +160,11 @@ def cell_fluxes_transposed(d: int) -> Callable[..., None]:
                 of_flux = own[c, e] * gap - (own[c, e] - shares[c, e]) * g[e]  # over dt
                 of_low[i] += dt * leaving[c, e] * of_flux
                 of_low[j] -= dt * entering[c, e] * of_flux
-                of_p[c, e] += (slopes[c, e, 0] * low[i] + slopes[c, e, 1] * low[j]) * of_flux
+                of_p[e, c] += (slopes[c, e, 0] * low[i] + slopes[c, e, 1] * low[j]) * of_flux
                 q, speeds = 0.5 * weight * (y[i] + y[j]), 0.0
                 for m in range(d):
                     speeds += slope[m] * v[c, e, m]
-                    of_v[c, e, m] += q * slope[m]
+                    of_v[e, c, m] += q * slope[m]
                 both = 0.5 * dt * weight * speeds
                 of_y[i] += both - dt * D[c] * own[c, e] * gap
                 of_y[j] += both + dt * D[c] * own[c, e] * gap
@@ -208,11 +213,14 @@ def limiting_transposed(f: Any, R: Any, dual: Any, i: Any, j: Any, parts: Any, o
 def fluxes_transposed(
     f: Any, width: float, R: Any, dual: Any, leaving: Any, i: Any, j: Any, out: Any
 ) -> None:
-    """The dual of f from those of ``limiting`` (``dual``) and of ``outgoing`` (``leaving``)."""
+    """The dual of f from those of ``limiting`` (``dual``) and of ``outgoing`` (``leaving``).
+
+    Of what is limited of it, ``R_i R_j - 1``.
+    """
     for e in range(f.size):
         a, b = i[e], j[e]
         slope = f[e] / max(sqrt(f[e] * f[e] + width * width), 1e-300)
-        out[e] = R[a] * R[b] * (dual[a] - dual[b])
+        out[e] = (R[a] * R[b] - 1.0) * (dual[a] - dual[b])
         out[e] += 0.5 * ((slope - 1.0) * leaving[a] + (slope + 1.0) * leaving[b])
 
 
@@ -284,7 +292,7 @@ def low_fluxes_transposed(
             i, j = dofs[c, pairs[e, 0]], dofs[c, pairs[e, 1]]
             of_low[i] += dt * leaving[c, e] * work
             of_low[j] -= dt * entering[c, e] * work
-            of_p[c, e] += (slopes[c, e, 0] * low[i] + slopes[c, e, 1] * low[j]) * work
+            of_p[e, c] += (slopes[c, e, 0] * low[i] + slopes[c, e, 1] * low[j]) * work
 
 
 @compiled

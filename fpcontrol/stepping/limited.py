@@ -111,6 +111,9 @@ class LimitedStepper(Stepper):
             dual, ends, self._drift(stage), self.dt, products.of_v, products.of_p
         )
         products.share = self._gamma
+        if duals is None:
+            high = _always(products.high)
+            return self._high.adjoint_step(dual, rho, kept[:-2], ends.high, drive, state[0], high)
         of_rho, of_high, of_inner = self._of_ends(duals)
         high, low = _always(products.high), _always(products.low)
         return (
