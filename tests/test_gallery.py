@@ -6,6 +6,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
+from scipy.sparse.linalg import eigsh, splu
 
 GALLERY = Path(__file__).parents[1] / "demos" / "gallery"
 JOBS = sorted(GALLERY.glob("*.py"))
@@ -104,3 +106,61 @@ def test_integrate_and_fire():
         time, x = equation.exit_time().x.array, g.space.tabulate_dof_coordinates()[:, 0]
         at = time[np.abs(x - job_.RESET) < 1e-9]
         assert 1.0 / at == pytest.approx(job_.siegert(mu), rel=1e-7)
+
+
+class Jumps:
+    """Another way to a Gibbs process on a square: jumps between the nodes of a finer grid, SciPy.
+
+    At rates exp(-(V_j - V_i) / 2) / h**2, which are of order 2 (Lie, Fackeldey, Weber 2013).
+    """
+
+    def __init__(self, V, low, high, n):
+        x, y = (np.linspace(a, b, n + 1) for a, b in zip(low, high, strict=True))
+        self.x, h = np.array(np.meshgrid(x, y, indexing="ij")).reshape(2, -1), x[1] - x[0]
+        V = V(*self.x)
+        half = np.r_[0.5, np.ones(n - 1), 0.5]  # cells at walls
+        index = np.arange((n + 1) ** 2).reshape(n + 1, n + 1)
+        i, j = (np.r_[index[a, :].ravel(), index[:, a].ravel()] for a in (slice(n), slice(1, None)))
+        face = np.r_[np.tile(half, n), np.repeat(half, n)] * np.exp(
+            -0.5 * (V[i] + V[j] - 2 * V.min())
+        )
+        flow = sp.coo_matrix((face, (i, j)), 2 * (len(V),)).tocsr()
+        flow += flow.T
+        self.mass = np.outer(half, half).ravel() * h**2 * np.exp(V.min() - V)
+        self.L = sp.csr_matrix(sp.diags(np.asarray(flow.sum(axis=1)).ravel()) - flow)
+        root = sp.diags(self.mass**-0.5)
+        self.symmetric, self.root = sp.csc_matrix(root @ self.L @ root), self.mass**0.5
+
+    def solve(self, fixed, load):
+        """L u = load outside of a set, u = its values (NaN: free) there."""
+        free = np.isnan(fixed)
+        u, root = np.nan_to_num(fixed), self.root[free]
+        b = (load - self.L @ u)[free] / root
+        u[free] = splu(self.symmetric[free][:, free].tocsc(), "MMD_AT_PLUS_A").solve(b) / root
+        return u
+
+    def figures(self, a, b, place):
+        """Committor at a place, mean time from it to b, slowest rate."""
+        a, b, here = a(self.x), b(self.x), np.abs(self.x.T - place).sum(axis=1) < 1e-9
+        q = self.solve(np.where(a, 0.0, np.where(b, 1.0, np.nan)), 0.0 * self.mass)
+        time = self.solve(np.where(b, 0.0, np.nan), self.mass)
+        rate = sorted(eigsh(self.symmetric, 2, sigma=-1e-3)[0])[1]
+        return np.array([q[here][0], time[here][0], rate])
+
+
+@pytest.mark.parallel([1, 2])
+def test_mueller_brown():
+    job_ = job("mueller_brown")
+    e, place = job_.equation(), (-0.75, 0.625)  # next to the highest place of the way
+    a, b = job_.well(job_.DEEP), job_.well(job_.SHALLOW)
+    g, found = e.elements, []
+    for u in (e.committor(a, b), e.exit_time(b)):
+        x = g.space.tabulate_dof_coordinates()[: g.n_owned, :2]
+        here = np.abs(x - place).sum(axis=1) < 1e-9
+        found.append(g.sum(float(u.x.array[: g.n_owned] @ here)))
+    found.append(e.eigenpairs(2).values[1].real)
+    V = lambda x, y: job_.potential(x, y) / 20.0  # noqa: E731
+    coarse, fine = (Jumps(V, (-1.5, -0.5), (1.0, 2.0), n).figures(a, b, place) for n in (80, 160))
+    exact = fine + (fine - coarse) / 3.0
+    assert found == pytest.approx(exact, rel=3e-5)
+    assert found[2] == pytest.approx(exact[2], rel=3e-6)
