@@ -46,6 +46,7 @@ import numpy as np
 from fpcontrol.theorems.closed_forms import cosine
 from fpcontrol.theorems.closed_forms.ripples import Ripple
 from fpcontrol.theorems.experiments import constants, oscillations, radial
+from fpcontrol.theorems.experiments.by_particles import ripple_by_particles
 from fpcontrol.theorems.experiments.similarity import similarity
 from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure_each
 from fpcontrol.theorems.runs.oscillation_runs import carried_twice, on_unit_interval, resolving
@@ -192,4 +193,5 @@ EXPERIMENTS = [
     Experiment("t1.blow-up.sigma=0.2", oscillations.blow_up_family, quick={"numbers": (1, 2, 4)}),
     Experiment("t1.blow-up.sigma=0.1", oscillations.blow_up_family, sigma=0.1, quick=None),
     Experiment("t1.square", oscillations.product_form, quick={"frequencies": (1,)}),
+    Experiment("t1.particles", ripple_by_particles, quick={"number": 20_000, "steps": 80}),
 ]

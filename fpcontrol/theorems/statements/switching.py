@@ -38,6 +38,7 @@ import numpy as np
 
 from fpcontrol import SDIRK2, FokkerPlanck, density
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.theorems.experiments.by_particles import switching_by_particles
 from fpcontrol.theorems.framework import Experiment, Figure, Grid, Study
 from fpcontrol.theorems.framework.resolution import cube, measure, measure_each
 from fpcontrol.theorems.runs.generators import STARTS, Average, Generators, Switched, distances
@@ -252,4 +253,5 @@ EXPERIMENTS = [
         quick=None,
     ),
     Experiment("t5.with.product", product_on_square, quick=None),
+    Experiment("t5.particles", switching_by_particles, quick=None),
 ]

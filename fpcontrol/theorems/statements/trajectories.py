@@ -51,6 +51,7 @@ from fpcontrol.theorems.closed_forms.ripples import (
     ripple_density,
     source_edges,
 )
+from fpcontrol.theorems.experiments.by_particles import comoving_by_particles
 from fpcontrol.theorems.experiments.comoving import check_limit, ripple_with_noise
 from fpcontrol.theorems.experiments.trajectory_controls import (
     benign_sequence,
@@ -163,4 +164,5 @@ EXPERIMENTS = [
     Experiment("t3.control.standing", standing_ripple, quick={"frequencies": (4, 8, 16)}),
     Experiment("t3.control.benign", benign_sequence),
     Experiment("t3.trap.upwind", upwind_trap),
+    Experiment("t3.particles", comoving_by_particles, quick=None),
 ]
