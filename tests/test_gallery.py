@@ -7,7 +7,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import ufl
+from dolfinx import fem
+from dolfinx.mesh import exterior_facet_indices
 from scipy.sparse.linalg import eigsh, splu
+from scipy.stats import chi2
+
+import fpcontrol as fpc
 
 GALLERY = Path(__file__).parents[1] / "demos" / "gallery"
 JOBS = sorted(GALLERY.glob("*.py"))
@@ -164,3 +170,64 @@ def test_mueller_brown():
     exact = fine + (fine - coarse) / 3.0
     assert found == pytest.approx(exact, rel=3e-5)
     assert found[2] == pytest.approx(exact[2], rel=3e-6)
+
+
+def made_of() -> ModuleType:
+    """The script that has made the bay, without what it meshes with."""
+    spec = importlib.util.spec_from_file_location("made_bay", GALLERY.parents[1] / "meshes/bay.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(GALLERY.parents[1] / "meshes")
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parallel([1, 2])
+def test_bay():
+    bay = job("bay")
+    equation, found = bay.run()
+    g = equation.elements
+    assert found.mass_defect < 1e-13
+    west, east = (equation.exit_probability(tag).x.array for tag in (2, 3))
+    assert west + east == pytest.approx(1.0, abs=1e-12)
+    assert (west > 0.5).any() and (east > 0.5).any()
+    # A chi-square of what left in the west, what left in the east, and where the rest is.
+    swarm = bay.particles(found[0], 6_000)
+    shares = [g.comm.allreduce(int((swarm.exits.tags == k).sum())) / 6_000 for k in (2, 3)]
+    rest = fpc.particles.compare(swarm.points, found[-1], 8)
+    masses = np.r_[found.absorbed[-1], rest.masses[:-1]]
+    shares = np.r_[shares, rest.shares[:-1]]
+    assert masses.sum() == pytest.approx(1.0, abs=1e-9) and shares.sum() == pytest.approx(1.0)
+    assert chi2.sf(6_000 * ((shares - masses) ** 2 / masses).sum(), len(masses) - 1) > 0.01
+
+
+@pytest.mark.parallel([1, 2])
+def test_bay_whose_currents_have_a_stream_function():
+    bay, made = job("bay"), made_of()
+    # The table is that of the script.
+    assert bay.VELOCITY == pytest.approx(made.table(1.0)[1], abs=6e-5)
+
+    def stays(drift):
+        equation = fpc.FokkerPlanck(bay.mesh, drift, bay.SIGMA)
+        return equation.stationary().x.array * equation.elements.volume, equation.elements
+
+    # Along shores and free of divergence on this mesh: a uniform density stays, to round-off.
+    psi = fem.Function(fem.functionspace(bay.mesh, ("P", 1)))
+    psi.interpolate(lambda x: made.stream_function(x[0], x[1]))
+    flow = fem.Function(fem.functionspace(bay.mesh, ("DG", 0, (2,))))
+    shore = fem.locate_dofs_topological(
+        psi.function_space, 1, exterior_facet_indices(bay.mesh.topology)
+    )
+    assert np.abs(psi.x.array[shore]).max(initial=0.0) < 1e-12  # corners are on the curves
+    along = ufl.as_vector([-psi.dx(1), psi.dx(0)])
+    flow.interpolate(fem.Expression(along, flow.function_space.element.interpolation_points))
+    assert stays(flow)[0] == pytest.approx(1.0, abs=1e-9)
+    # Between shores of straight sides, up to these.
+    exact, g = stays(fpc.drift.Steady(lambda x: made.currents(x[:, 0], x[:, 1], 0.0)))
+    assert np.abs(exact - 1.0).max() < 0.01
+    # From a grid, up to its interpolation, which is of order 2.
+    errors = []
+    for spacing in (1.0, 0.5, 0.25):
+        off = stays(fpc.drift.grid(*made.table(spacing, 0.0)))[0] - exact
+        errors.append((g.inner(off, off) / g.volume) ** 0.5)
+    assert errors[0] < 0.025 and errors[0] > 3.0 * errors[1] > 9.0 * errors[2]

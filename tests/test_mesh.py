@@ -120,7 +120,7 @@ def test_an_argument_wrong_on_one_rank_is_an_error_on_all():
 
 
 @pytest.mark.parallel([1, 2, 3])
-@pytest.mark.parametrize("name", ["great_britain", "disk", "l_shape", "hall"])
+@pytest.mark.parametrize("name", ["great_britain", "disk", "l_shape", "hall", "bay"])
 def test_shipped_mesh_is_as_recorded(name):
     record = json.loads((SHIPPED / f"{name}.json").read_text(encoding="utf-8"))
     mesh = meshes.read(SHIPPED / f"{name}.xdmf", COMM)
