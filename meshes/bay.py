@@ -1,8 +1,8 @@
 r"""Mesh a bay and its currents: python meshes/bay.py --out meshes/bay.xdmf --cell-size 1.0.
 
 The bay is half a disk of radius 20 km, its shore the half circle, with three round islands. A cape
-of 8 km divides its mouth, the diameter, in two; facets are tagged "coast" = 1, "west" = 2 and
-"east" = 3 for the two parts of the mouth, and "islands" = 4. NAME.csv has currents on a regular
+of 8 km divides its mouth, the diameter, in two; facets are tagged "coast" = 1, "east" = 2 and
+"west" = 3 for the two parts of the mouth, and "islands" = 4. NAME.csv has currents on a regular
 grid that covers it, as from a model or from radars: x, y in km, u, v in km a day.
 
 The currents are made, not measured: a stream function that is constant on all shores, and beside
@@ -61,11 +61,11 @@ def table(spacing: float, sinking: float = 1.0) -> tuple[list[NDArray[np.float64
 
 def outline(cell_size: float) -> tuple[NDArray[np.float64], list[str]]:
     """Corners of the mouth and along the shore, and the names of the sides between them."""
-    mouth = [(-RADIUS, 0.0), (-CAPE, 0.0), (CAPE, 0.0), (RADIUS, 0.0)]
+    mouth = [(-CAPE, 0.0), (CAPE, 0.0), (RADIUS, 0.0)]
     count = round(np.pi * RADIUS / (polygon.BOUNDARY_EDGE * cell_size))
-    angle = np.pi * np.arange(1, count) / count
+    angle = np.pi * np.arange(1, count + 1) / count
     shore = RADIUS * np.column_stack([np.cos(angle), np.sin(angle)])
-    return np.vstack([mouth, shore]), ["west", "coast", "east", *count * ["coast"]]
+    return np.vstack([mouth, shore]), ["coast", "east", *count * ["coast"], "west"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """The jobs of the gallery: short, and their figures are the known ones."""
 
 import importlib.util
+import json
 from pathlib import Path
 from types import ModuleType
 
@@ -187,11 +188,15 @@ def test_bay():
     bay = job("bay")
     equation, found = bay.run()
     g = equation.elements
+    record = json.loads(bay.BAY.with_suffix(".json").read_text(encoding="utf-8"))
+    assert bay.OPEN["absorbing"] == (record["facet_tags"]["east"], record["facet_tags"]["west"])
     assert found.mass_defect < 1e-13
-    west, east = (equation.exit_probability(tag).x.array for tag in (2, 3))
+    east, west = (equation.exit_probability(tag).x.array for tag in (2, 3))
     assert west + east == pytest.approx(1.0, abs=1e-12)
-    assert (west > 0.5).any() and (east > 0.5).any()
-    # A chi-square of what left in the west, what left in the east, and where the rest is.
+    x, y, _ = g.space.tabulate_dof_coordinates().T
+    assert (east[(y < 1e-9) & (x > 3.9)] == 1.0).all() and (east[y > 1.0] < 1.0).all()
+    assert (west[(y < 1e-9) & (x < -3.9)] == 1.0).all() and (west[y > 1.0] < 1.0).all()
+    # A chi-square of what left in the east, in the west, and where the rest is.
     swarm = bay.particles(found[0], 6_000)
     shares = [g.comm.allreduce(int((swarm.exits.tags == k).sum())) / 6_000 for k in (2, 3)]
     rest = fpc.particles.compare(swarm.points, found[-1], 8)

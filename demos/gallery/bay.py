@@ -20,7 +20,7 @@ AXES = np.unique(TABLE[:, 0]), np.unique(TABLE[:, 1])
 VELOCITY = TABLE[:, 2:].reshape(*map(len, AXES), 2)
 currents = fpc.drift.grid(AXES, VELOCITY)  # linear in between, an error outside
 mesh = fpc.mesh.read(BAY, MPI.COMM_WORLD)
-OPEN = {"absorbing": (2, 3), "facet_tags": fpc.mesh.read_facet_tags(BAY, mesh)}  # west, east
+OPEN = {"absorbing": (2, 3), "facet_tags": fpc.mesh.read_facet_tags(BAY, mesh)}  # east, west
 
 
 def run():
@@ -41,7 +41,7 @@ def main(out=Path("out")):
     fpc.plotting.density(found[1], ax=left, title="After 6 days; particles, currents", unit="km")
     left.plot(*swarm.gather(1).T, "w.", markersize=0.7)
     left.streamplot(*AXES, *VELOCITY.T, color="0.6", linewidth=0.5, arrowsize=0.6)
-    for k, end in enumerate(("west", "east")):
+    for k, end in enumerate(("east", "west")):
         right.plot(found.all_times, found.absorbed[:, k], f"C{k}", label=f"left in the {end}")
         q, g = equation.exit_probability(2 + k).x.array, equation.elements
         parts = g.quadrature_weights @ (g.evaluate(q) * g.evaluate(found.levels[0])).ravel()
