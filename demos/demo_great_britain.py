@@ -62,6 +62,8 @@ class Options:
     """Method in space: the first two never make a density negative."""
     max_speed: float | None = None
     """Bound of the drift, in the mesh's unit per unit of time; none unless given."""
+    particles: int = 0
+    """Number of particles that the control found moves, to be compared with its density."""
     seed: int = 0
     """Seed of all that is random."""
     mesh: Path = MESHES / "great_britain.xdmf"
@@ -185,11 +187,17 @@ def main(options: Options) -> fpc.Result:
         figures["finer mesh, degree 2"] = fine.errors(result.weights).relative_error
         lowest = fine.mass_and_minimum(result.weights)[1].min()
         figures["its minimum / mean"] = float(lowest * fine.elements.volume)
+    found = None
+    if options.particles:
+        found = fpc.particles.check(result, options.particles, seed=options.seed)
     if comm.rank == 0:
         print(summary)
         print("\n".join(f"{row:<24}{value:>36.4f}" for row, value in figures.items()))
+        if found:
+            print(found)
 
     extra = {"options": options} | figures
+    extra |= {"particles": found.figures} if found else {}
     fpc.io.write_record(result, options.out / f"{name}.json", extra)
     fpc.io.write(result.trajectory, options.out / f"{name}.bp", reference=reference, every=4)
     fpc.plotting.tracking(result, options.out / f"{name}.png", **drawn)

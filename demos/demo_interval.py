@@ -44,6 +44,8 @@ class Options:
     """D = sigma**2 / 2."""
     method: Literal["limited", "galerkin"] = "limited"
     """Method in space; the first never makes a density negative."""
+    particles: int = 0
+    """Number of particles that the control found moves, to be compared with its density."""
     seed: int = 0
     """Seed of all that is random."""
     out: Path = Path("out")
@@ -88,13 +90,18 @@ def main(options: Options) -> fpc.Result:
         result.problem.on_refined_mesh()
     )  # degree 2: what the optimizer made of the method's errors
     finer = fine.errors(result.weights).relative_error
+    found = None
+    if options.particles:
+        found = fpc.particles.check(result, options.particles, seed=options.seed)
     if comm.rank == 0:
         print(summary)
         print(f"{'finer mesh, degree 2':<24}{finer:>36.4f}")
+        if found:
+            print(found)
     title = QUICK if options.quick else ""
-    fpc.io.write_record(
-        result, options.out / "interval.json", {"options": options, "finer mesh, degree 2": finer}
-    )
+    extra = {"options": options, "finer mesh, degree 2": finer}
+    extra |= {"particles": found.figures} if found else {}
+    fpc.io.write_record(result, options.out / "interval.json", extra)
     fpc.plotting.tracking(result, options.out / "interval.png", title=title)
     fpc.io.write(result.trajectory, options.out / "interval.bp", reference=reference)
     return result

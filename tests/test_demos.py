@@ -44,7 +44,8 @@ def run(name: str, *arguments: str, ranks: int = 1) -> subprocess.CompletedProce
     ],
 )
 def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> None:
-    done = run(name, "--quick", "--out", str(tmp_path), ranks=ranks)
+    counted = ("--particles", "5000") if name in ("demo_interval", "demo_two_bumps") else ()
+    done = run(name, "--quick", "--out", str(tmp_path), *counted, ranks=ranks)
     assert done.returncode == 0, done.stderr
     stem = name.removeprefix("demo_")
     record = json.loads((tmp_path / f"{stem}.json").read_text())
@@ -64,6 +65,10 @@ def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> N
         assert record["figures"]["evaluations"] <= optimizer["max_evaluations"] + 1
     assert record["problem"]["steps"] == optimizer["steps"]
     assert "with control" in done.stdout
+    if counted:
+        found = record["particles"]
+        assert (found["particles"], found["regions"]) == (5000, 24)
+        assert found["p value"] > 1e-3 and "5000 in 24 regions" in done.stdout
     assert (tmp_path / f"{stem}.png").stat().st_size > 10_000
     assert (tmp_path / f"{stem}.bp").is_dir()
 
@@ -132,12 +137,14 @@ def test_robots(tmp_path: Path) -> None:
     assert figures["mass_defect"] < 1e-13 and figures["minimum_density"] >= 0.0
     # Robots are where the density says, and nowhere else.
     shares, masses = record["shares"], record["masses"]
-    assert len(shares) == len(masses) == len(record["regions"]) == 12
+    assert len(shares) == len(masses) == len(record["regions"]) == 20
     assert sum(shares) == pytest.approx(1.0, abs=1e-12)
     assert sum(masses) == pytest.approx(1.0, abs=1e-12)
-    assert record["p value"] > 1e-3 and record["largest |z|"] < 4.0
+    found = record["particles"]
+    assert found["p value"] > 1e-3 and found["largest |z|"] < 4.0
+    assert (found["particles"], found["regions"], found["steps"]) == (2000, 20, 800)
     assert record["largest speed, m/s"] <= record["options"]["max_speed"]
-    assert done.stdout.count("ring, ") == 8
+    assert done.stdout.count("ring, ") == 16
     film = next(p for p in tmp_path.iterdir() if p.suffix in (".gif", ".mp4"))
     assert film.stem == "robots" and film.stat().st_size > 10_000
     assert (tmp_path / "robots.png").stat().st_size > 10_000

@@ -1,20 +1,24 @@
 """Particles: what a density is made of.
 
 ``draw`` takes points from a density, ``simulate`` moves them by drift and noise between walls that
-reflect or absorb; ``compare`` and ``histogram`` lead back to densities.
+reflect or absorb; ``compare`` and ``histogram`` lead back to densities; ``check`` looks at a
+control that was found.
 """
 
+from fpcontrol.particles.checking import Check, check
 from fpcontrol.particles.drawing import draw
 from fpcontrol.particles.simulation import EulerMaruyama, Heun, simulate
 from fpcontrol.particles.statistics import Comparison, compare, histogram
 from fpcontrol.particles.swarm import Exits, Swarm
 
 __all__ = [
+    "Check",
     "Comparison",
     "EulerMaruyama",
     "Exits",
     "Heun",
     "Swarm",
+    "check",
     "compare",
     "draw",
     "histogram",

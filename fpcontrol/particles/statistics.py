@@ -93,7 +93,7 @@ def compare(
         x = np.asarray(points, dtype=float)
         if x.ndim != 2 or x.shape[1] != domain.dimension:
             raise ValueError(f"points has shape {x.shape}; (n, {domain.dimension}) is needed.")
-        label = _labels(regions, domain.middles, pieces.masses)
+        label = labels(regions, domain.middles, pieces.masses)
         regions = int(label.max()) + 1
         here = np.isfinite(x).all(axis=1)
         counts = np.bincount(label[domain.find(x[here])], minlength=regions + 1)
@@ -151,7 +151,7 @@ def histogram(mesh: Mesh, points: Array) -> fem.Function:
     return density
 
 
-def _labels(regions: int | Callable[[Array], Array], middles: Array, masses: Array) -> Array:
+def labels(regions: int | Callable[[Array], Array], middles: Array, masses: Array) -> Array:
     """Numbers of the regions that cells are in, ``(cells,)``."""
     if not callable(regions):
         if isinstance(regions, bool) or not 2 <= regions <= len(middles):

@@ -1,0 +1,102 @@
+"""Controls that were found, looked at by particles: verdicts, biases, regions, refusals."""
+
+import numpy as np
+import pytest
+from problems import SELF, WORLD, noiseless, raised
+
+import fpcontrol as fpc
+from fpcontrol.particles.checking import Regions
+
+T1, SIGMA = 0.5, 0.4
+
+
+def found(comm=SELF, cells: int = 48, pieces: int = 2) -> fpc.Result:
+    """Two iterations on the interval."""
+    mesh = fpc.mesh.interval(comm, cells)
+    start, goal = (
+        fpc.density.interpolate(mesh, f, degree=1)
+        for f in (
+            lambda x: 1.0 + 0.5 * np.cos(np.pi * x[0]),
+            lambda x: 0.4 + np.exp(-((x[0] - 0.7) ** 2) / 0.04),
+        )
+    )
+    flow = fpc.MoserFlow(start, goal, t1=T1, sigma=SIGMA)
+    drift = fpc.NetworkDrift(mesh, 1, pieces, t1=T1, activation="tanh", seed=0)
+    problem = fpc.TrackingProblem(flow, drift, SIGMA, steps=8 * pieces)
+    return fpc.minimize(problem, max_iterations=4)
+
+
+@pytest.fixture(scope="module")
+def result() -> fpc.Result:
+    return found()
+
+
+@pytest.mark.parallel([1, 2])
+def test_particles_are_where_the_density_says_on_any_number_of_ranks():
+    here, alone = (fpc.particles.check(found(comm), 5_000, seed=1) for comm in (WORLD, SELF))
+    assert here.comparison.p_value > 1e-3 and not here.bias
+    assert here.steps == 64
+    assert here.figures["particles"] == 5_000 and here.figures["regions"] == 24
+    np.testing.assert_allclose(here.comparison.masses, alone.comparison.masses, rtol=1e-7)
+    np.testing.assert_allclose(here.comparison.shares, alone.comparison.shares, atol=4.1e-4)
+    assert "5000 in 24 regions" in str(here) and "below the statistical error" in str(here)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.3])
+def test_noise_that_is_wrong_is_seen(result, factor):
+    problem = result.problem
+    points = fpc.particles.draw(problem.reference.start, 20_000, seed=2)
+    swarm = fpc.particles.simulate(
+        problem.elements.mesh,
+        result.drift,
+        points,
+        factor * SIGMA,
+        T1,
+        64,
+        seed=2,
+        scheme=fpc.particles.Heun(),
+    )
+    check = fpc.particles.check(result, 20_000, seed=2, steps=64, swarm=swarm)
+    assert (check.comparison.p_value > 1e-3) == (factor == 1.0)
+
+
+def test_cells_and_steps_that_show_are_said():
+    few = found(cells=8)
+    strong = fpc.minimize(few.problem, 4.0 * np.asarray(few.weights), max_iterations=1)
+    some, many = (
+        fpc.particles.check(strong, n, regions=6, seed=3, steps=4) for n in (20_000, 100_000)
+    )
+    assert some.bias == () and "below the statistical error" in str(some)
+    assert many.bias == ("cells", "steps")
+    assert "above the statistical error: cells and steps" in str(many)
+    assert many.cells == pytest.approx(5.0**0.5 * some.cells, rel=1e-9)
+
+
+def test_regions_are_the_same_sets_on_a_finer_mesh():
+    mesh = fpc.mesh.rectangle(WORLD, (5, 4))
+    where = Regions(fpc.density.interpolate(mesh, lambda x: 1.0 + x[0], degree=1), 7)
+    fine = fpc.mesh.refine(mesh)
+    density = fpc.density.interpolate(fine, lambda x: 1.0 + x[0], degree=1)
+    points = fpc.particles.draw(density, 1000, seed=0)
+    own = fpc.density.interpolate(mesh, lambda x: 1.0 + x[0], degree=1)
+    one, other = (fpc.particles.compare(points, rho, where) for rho in (own, density))
+    np.testing.assert_allclose(one.masses, other.masses, rtol=1e-12)
+    np.testing.assert_array_equal(one.shares, other.shares)
+    assert len(one.masses) == 7
+
+
+@pytest.mark.parallel([1, 2])
+def test_bad_input_is_refused():
+    result = found(WORLD, 8)
+    for steps in (0, 6, 63):
+        text = raised(ValueError, lambda steps=steps: fpc.particles.check(result, 9, steps=steps))
+        assert f"steps = {steps}" in text and "2 pieces" in text
+    text = raised(ValueError, lambda: fpc.particles.check(result, 9, 1))
+    assert "regions = 1" in text
+    text = raised(ValueError, lambda: fpc.particles.check(result, -1, 4))
+    assert "n = -1" in text
+
+
+def test_problems_without_noise_are_refused():
+    result = fpc.minimize(noiseless(SELF), max_iterations=1)
+    assert "sigma = 0" in raised(ValueError, lambda: fpc.particles.check(result, 9))
