@@ -6,7 +6,7 @@ from typing import Any
 from petsc4py import PETSc
 
 from fpcontrol.control.run import Run, everywhere
-from fpcontrol.linalg.linear_solvers import petsc_options_set
+from fpcontrol.linalg.options import petsc_options_set
 from fpcontrol.parallel.communicators import cached_comm
 from fpcontrol.typing import Array
 

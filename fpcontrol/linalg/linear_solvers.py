@@ -1,23 +1,16 @@
 """Linear solvers for operators that are refilled again and again, and for their transposes."""
 
-import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from petsc4py import PETSc
 
+from fpcontrol.linalg.options import petsc_options_set
+from fpcontrol.linalg.residuals import RTOL, Solve, backward_error, refined
+
 METHODS = ("auto", "gmres", "direct")
-
-type Solve = Callable[[PETSc.Vec, PETSc.Vec], None]
-
-# A derivative is the discrete adjoint of the scheme only as far as the solves are exact; at this
-# tolerance the dot-product test of tangent against adjoint holds to 1e-11 of the norms, unless a
-# step is so long (dt D some 1e5 squares of the domain's size) that the systems are close to the
-# singular stiffness matrix.
-RTOL = 1e-12
 
 # For an operator in 2-D that does not change, on one rank: PETSc's own LU with nested dissection. A
 # solve takes half as long as MUMPS's, the factorization 0.5 to 1.4 times as long (1e4 to 1.6e5
@@ -30,9 +23,6 @@ GROWTH = 1e100
 # Reduction of a residual from which on the recurrence of GMRES does not know it any more.
 REDUCED = 1e-14
 TRANSPOSING = ("mumps", "petsc")  # packages whose LU solves transposed systems
-# An LU without pivoting is refined so often at most, as long as residuals shrink to this share of
-# those before; then it is good enough at this backward error.
-REFINEMENTS, SHRINKS, ROUND_OFF = 5, 0.1, 1e-14
 
 
 @dataclass(frozen=True, order=True)
@@ -255,7 +245,7 @@ class LinearSolver:
         if self._failed(b, x, self._ksp.solveTranspose, matrix.multTranspose):
             self._rescue(matrix).solve_transpose(b, x)
         if not self._transposes:
-            if _backward_error(b, x, matrix, matrix.multTranspose) > 1e-6:
+            if backward_error(b, x, matrix, matrix.multTranspose) > 1e-6:
                 raise ArithmeticError(
                     f"The direct solver {self._ksp.getPC().getFactorSolverType()!r} does not solve "
                     "transposed systems, which a derivative needs; choose 'mumps'."
@@ -294,13 +284,13 @@ class LinearSolver:
         if reason == PETSc.KSP.ConvergedReason.DIVERGED_BREAKDOWN:
             # Round-off leaves GMRES no new direction: if that is all that there is, as the backward
             # error tells, the solution is as good as a direct solver's.
-            if _backward_error(b, x, matrix, apply) <= RTOL:
+            if backward_error(b, x, matrix, apply) <= RTOL:
                 return False
         if _solver_type(ksp.getPC()) == "petsc" and ksp.getType() == "preonly":  # no pivoting
             if reason == PETSc.KSP.ConvergedReason.DIVERGED_PCSETUP_FAILED:
                 return True
             if reason > 0:
-                return not (self._monotone or _refined(b, x, matrix, solve, apply))
+                return not (self._monotone or refined(b, x, matrix, solve, apply))
         if reason < 0 and (self._asked != "auto" or self.method != "gmres"):
             raise ArithmeticError(
                 f"The linear solver {ksp.getType()} stopped after {ksp.getIterationNumber()} "
@@ -314,36 +304,6 @@ class LinearSolver:
 def _solver_type(pc: PETSc.PC) -> str:
     """Package of an LU, PETSc's own unless another is set; empty for other preconditioners."""
     return str(pc.getFactorSolverType() or "petsc") if pc.getType() == "lu" else ""
-
-
-def _refined(b: PETSc.Vec, x: PETSc.Vec, matrix: PETSc.Mat, solve: Solve, apply: Solve) -> bool:
-    """Improve what an LU without pivoting has found; whether it is as good as it can be.
-
-    Collective.
-    """
-    residual, change = b.duplicate(), x.duplicate()
-    wanted, before = RTOL * b.norm(), math.inf
-    for _ in range(REFINEMENTS):
-        apply(x, residual)
-        residual.aypx(-1.0, b)
-        size = residual.norm()
-        if size <= wanted:
-            return True
-        if not size < SHRINKS * before:  # not a number, too
-            break
-        solve(residual, change)
-        x.axpy(1.0, change)
-        before = size
-    return _backward_error(b, x, matrix, apply) <= ROUND_OFF
-
-
-def _backward_error(b: PETSc.Vec, x: PETSc.Vec, matrix: PETSc.Mat, apply: Solve) -> float:
-    """Residual over what round-off in the entries makes of it. Collective."""
-    residual = b.duplicate()
-    apply(x, residual)
-    residual.axpy(-1.0, b)
-    size = matrix.norm(PETSc.NormType.INFINITY) * x.norm() + b.norm()
-    return float(residual.norm() / size) if size else 0.0
 
 
 def _parts(pc: PETSc.PC) -> list[PETSc.PC]:
@@ -372,28 +332,3 @@ def check_linear_solver(method: str) -> str:
     if method not in METHODS:
         raise ValueError(f"linear_solver = {method!r} is unknown; choose one of {METHODS}.")
     return method
-
-
-@contextmanager
-def petsc_options_set(
-    prefix: str, options: Mapping[str, Any], unread: set[str] | None = None
-) -> Iterator[None]:
-    """Put options into PETSc's global table for the time of a block.
-
-    Args:
-        prefix: Of their names in the table.
-        options: Values by name.
-        unread: Names that PETSc has read in the block are taken out of it.
-    """
-    table = PETSc.Options()
-    # What the command line says for a name wins over what the program says.
-    mine = {prefix + k: v for k, v in options.items() if not table.hasName(prefix + k)}
-    try:
-        for name, value in mine.items():
-            table.setValue(name, value)
-        yield
-    finally:
-        if unread:
-            unread -= {name for name in options if table.used(prefix + name)}
-        for name in mine:
-            table.delValue(name)
