@@ -256,6 +256,8 @@ def judged(comm: MPI.Comm, seed: int) -> tuple[str, str]:
                     if word not in text:
                         raise Broken(f"{case.words}: no {word!r} in {text}") from None
                 return "galerkin: blown up, with a word", case.words
+            if "lost its mass" in text and ", absorbing" in case.words and "Refine" in text:
+                return "galerkin: lost mass, with a word", case.words
             if "direct" not in text:
                 raise Broken(f"{case.words}: no remedy in {text}") from None
             return "galerkin: not solved, with a word", case.words
