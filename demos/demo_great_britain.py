@@ -68,6 +68,9 @@ class Options:
     """Seed of all that is random."""
     mesh: Path = MESHES / "great_britain.xdmf"
     """Mesh in km, with the .json that `meshes/coast.py` writes beside it."""
+    coarse: Path | None = None
+    """A coarser one of the same island for the search; unless given that of its name with _coarse
+    at the end, if there is one, else the mesh itself."""
     places: Path | None = None
     """Table of the goal: longitude, latitude, population; for Great Britain its own."""
     airfields: Path | None = None
@@ -82,8 +85,9 @@ class Options:
 
 # %% [markdown]
 # ## Implementation
-# The neurons are sought with Galerkin's method, which is cheaper, and two steps a piece; then all
-# weights are optimized with the method that is reported and four steps a piece. An optimizer makes
+# The neurons are sought on a coarser mesh, with Galerkin's method, and two steps a piece, which is
+# cheaper by far; then all weights are optimized with the method that is reported, on its mesh, and
+# four steps a piece. An optimizer makes
 # use of the errors of the method that it sees. So the same weights are run on eight steps a piece,
 # and on a mesh twice as fine: with the same method, and with elements of degree 2 and a
 # scheme that damps, whose minimum says how much of it to believe. No mesh here resolves the
@@ -102,6 +106,9 @@ def completed(options: Options) -> dict[str, str]:
         options.length = float(f"{radius:.0e}")
     if options.bandwidth is None:
         options.bandwidth = 0.1 * options.length
+    coarse = options.mesh.with_stem(f"{options.mesh.stem}_coarse")
+    if options.coarse is None and coarse.exists():
+        options.coarse = coarse
     for name in ("places", "airfields"):
         table = MESHES / "data" / f"{options.mesh.stem}_{name}.csv"
         if getattr(options, name) is None and table.exists():
@@ -156,7 +163,8 @@ def main(options: Options) -> fpc.Result:
     reference = flow(options, mesh)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the same points as above
-        cheap = flow(replace(options, method="galerkin"), mesh)
+        coarse = fpc.mesh.read(options.coarse, comm) if options.coarse else mesh
+        cheap = flow(replace(options, method="galerkin"), coarse)
     drift = fpc.NetworkDrift(
         mesh,
         options.width,

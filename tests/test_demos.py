@@ -38,7 +38,7 @@ def run(name: str, *arguments: str, ranks: int = 1) -> subprocess.CompletedProce
     ("name", "ranks", "relative_error"),
     [
         ("demo_interval", 1, 0.1616),
-        ("demo_two_bumps", 2, 0.1147),
+        ("demo_two_bumps", 2, 0.1057),
         ("demo_great_britain", 2, 0.2846),
         ("demo_neural_ode", 2, 0.0882),
     ],

@@ -18,8 +18,9 @@ from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 STEEPNESS = 1.0, 12.0  # of inner weights, the box being [-1, 1] along its longest side
+STEEPER = 1.0, 40.0  # of those that are screened
 PARALLEL = 0.4  # share of blocks whose neurons all look in one direction
-CANDIDATES = 300  # neurons that are screened for a piece
+CANDIDATES = 1000  # neurons that are screened for a piece
 BEGINNINGS = 5  # of them, from which a piece's neurons are chosen one after another
 ALIKE = 1e-2  # of a neuron's energy: so much must be left of it beside the others
 
@@ -46,7 +47,7 @@ def steep_weights(drift: NetworkDrift, seed: int = 0) -> Array:
     half = 0.5 * (drift.box[1] - drift.box[0]) / drift.scale
     blocks = []
     for _ in range(drift.time.blocks):
-        inner, shift = _neurons(rng, m, half, together=rng.random() < PARALLEL)
+        inner, shift = _neurons(rng, m, half, STEEPNESS, together=rng.random() < PARALLEL)
         blocks.append(np.concatenate([np.zeros(d * m), inner.ravel(), shift]))
     return np.concatenate(blocks)
 
@@ -84,7 +85,7 @@ def screened(
     r"""Other neurons in some pieces: of many random ones those that the adjoint asks for most.
 
     With these pieces' outer weights set to zero, J changes with a drift :math:`v` in one of them by
-    :math:`\int s\cdot v\,dx\,dt` to first order, s from the adjoint. Of a few hundred random
+    :math:`\int s\cdot v\,dx\,dt` to first order, s from the adjoint. Of a thousand random
     neurons :math:`\varphi` those are taken, one after another, whose span fits
     :math:`-s/\rho` best in the norm of :math:`L^2(\rho)`: the steepest descent per energy. Their
     outer weights are zero, for ``minimize`` to find. Collective.
@@ -118,7 +119,10 @@ def screened(
         for n, rho in enumerate(runs.levels(base.ravel()))
         if n % per == per // 2 and n // per in chosen
     }
-    y, system = drift.scaled(runs.system.points), runs.system
+    system = runs.system
+    # A neuron is wider than a cell: one value for all points of a cell is enough.
+    per_cell = system.elements.n_points if system.by_cells else 1
+    y = drift.scaled(_by_cell(system.points, per_cell) / per_cell)
     half = 0.5 * (drift.box[1] - drift.box[0]) / drift.scale
     activation = ACTIVATIONS[network.activation]
 
@@ -129,10 +133,10 @@ def screened(
             return
         rng = np.random.default_rng((seed, k))
         count = max(8 * m, min(CANDIDATES, 2**25 // max(y.shape[1], 1)))
-        inner, shift = _neurons(rng, count, half)
+        inner, shift = _neurons(rng, count, half, STEEPER)
         values = activation.value(inner @ y + shift[:, None])
         rho = np.maximum(system.at_points(middles[k]), 0.0) * system.point_weights
-        best = _pursuit(values, s, rho, m, problem)
+        best = _pursuit(values, _by_cell(s, per_cell), _by_cell(rho, per_cell), m, problem)
         blocks[k, d * m :] = np.concatenate([inner[best].ravel(), shift[best]])
 
     runs.derivative(base.ravel(), choose)
@@ -157,6 +161,12 @@ def energies(problem: TrackingProblem, weights: Array) -> Array:
             speeds = np.einsum("nd,nd->n", v, v)
             parts.append(float(system.point_weights @ (system.at_points(rho) * speeds)))
     return reduced(problem.elements.comm, np.array(parts))
+
+
+def _by_cell(values: Array, points: int) -> Array:
+    """Sums over the points of each cell, of ``(points * n_cells, ...)``."""
+    result: Array = values.reshape(points, -1, *values.shape[1:]).sum(axis=0)
+    return result
 
 
 def _pursuit(values: Array, s: Array, rho: Array, m: int, problem: TrackingProblem) -> list[int]:
@@ -189,11 +199,15 @@ def _pursuit(values: Array, s: Array, rho: Array, m: int, problem: TrackingProbl
 
 
 def _neurons(
-    rng: np.random.Generator, count: int, half: Array, together: bool = False
+    rng: np.random.Generator,
+    count: int,
+    half: Array,
+    steepness: tuple[float, float],
+    together: bool = False,
 ) -> tuple[Array, Array]:
     """Inner weights ``(count, d)`` and shifts ``(count,)`` of steep neurons."""
     d = len(half)
-    lengths = np.exp(rng.uniform(np.log(STEEPNESS[0]), np.log(STEEPNESS[1]), count))
+    lengths = np.exp(rng.uniform(np.log(steepness[0]), np.log(steepness[1]), count))
     directions = rng.standard_normal((count, d))
     if together:
         directions[:] = directions[0]

@@ -135,10 +135,12 @@ class SemiDiscretization(ABC):
         reacting: What is made and killed inside; ``None`` if nothing is.
         positive: Whether solutions are not negative; iterations must then start from the density
             before, not from an extrapolation of two.
+        by_cells: Whether ``points`` are those of the cells: the first of all, then the second.
         petsc_options: What the method asks of iterative solvers, unless a user says otherwise.
     """
 
     positive: ClassVar[bool] = False
+    by_cells: ClassVar[bool] = True
     petsc_options: ClassVar[Mapping[str, Any]] = {}
     discretization: "Discretization"
     elements: Elements

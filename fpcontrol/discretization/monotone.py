@@ -128,6 +128,7 @@ class MonotoneSystem(SemiDiscretization):
     """
 
     positive = True
+    by_cells = False
     # An incomplete LU of an M-matrix is a regular splitting: from a start that is not negative,
     # every iterate is not negative. GMRES is positive to its tolerance only.
     # Where it converges slowly, LU takes over.
