@@ -183,7 +183,7 @@ MUTATIONS = (
     ),
     Mutation(
         "cost without the halves at the ends of time",
-        "control/objectives.py",
+        "control/costs.py",
         "weights[[0, -1]] = 0.5",
         "weights[[0, -1]] = 1.0",
         ("gradient.closed_form",),

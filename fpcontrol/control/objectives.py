@@ -1,4 +1,4 @@
-"""Objectives that are offered: tracking in L2, relative entropy at the end, kinetic energy."""
+"""Objectives that are offered: tracking, relative entropy, kinetic energy, observables."""
 
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from fpcontrol.control.costs import (
     checked_weight,
     trapezoid,
 )
+from fpcontrol.control.observed import Observed
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
 
@@ -26,6 +27,7 @@ __all__ = [
     "L2Tracking",
     "Levels",
     "Objective",
+    "Observed",
     "Setting",
     "checked_weight",
     "trapezoid",

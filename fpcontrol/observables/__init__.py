@@ -16,11 +16,21 @@ from fpcontrol.discretization.sets import Where
 from fpcontrol.observables.base import Evaluation, Observable, Setting
 from fpcontrol.observables.flux import Direction, Flux
 from fpcontrol.observables.functionals import Distance, Entropy, Measure, Reference
-from fpcontrol.observables.integrals import Covariance, Energy, Expectation, Mass, Mean
+from fpcontrol.observables.integrals import (
+    Covariance,
+    Energy,
+    Expectation,
+    Integral,
+    Linear,
+    Mass,
+    Mean,
+)
 from fpcontrol.typing import Array
 
 __all__ = [
     "Evaluation",
+    "Integral",
+    "Linear",
     "Observable",
     "Setting",
     "covariance",
@@ -34,17 +44,17 @@ __all__ = [
 ]
 
 
-def mean() -> Observable:
+def mean() -> Integral:
     r"""Mean :math:`\int x\rho / \int\rho`, ``(d,)``; where walls absorb, of what is left."""
     return Mean()
 
 
-def covariance() -> Observable:
+def covariance() -> Integral:
     r"""Covariance :math:`\int (x-m)(x-m)^\top\rho / \int\rho`, ``(d, d)``, m the mean."""
     return Covariance()
 
 
-def mass(where: Where | None = None, *, tags: MeshTags | None = None) -> Observable:
+def mass(where: Where | None = None, *, tags: MeshTags | None = None) -> Integral:
     r"""Mass of a region, :math:`\int_A\rho`; of all of the domain unless given.
 
     Args:
@@ -56,7 +66,7 @@ def mass(where: Where | None = None, *, tags: MeshTags | None = None) -> Observa
     return Mass(where, tags)
 
 
-def expectation(f: Callable[[Array], Array]) -> Observable:
+def expectation(f: Callable[[Array], Array]) -> Integral:
     r""":math:`\int f\rho` of a function of place.
 
     Args:
@@ -66,7 +76,7 @@ def expectation(f: Callable[[Array], Array]) -> Observable:
     return Expectation(f)
 
 
-def energy(V: Callable[[Array], Array] | fem.Function) -> Observable:
+def energy(V: Callable[[Array], Array] | fem.Function) -> Integral:
     r""":math:`\int V\rho` of a potential, callable or Function, as ``fpc.drift.gradient`` takes it.
 
     With ``entropy``, energy - D entropy is the free energy, which does not grow with the drift

@@ -1,5 +1,6 @@
 """Observables that are integrals of the density: one scalar product each at a level."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,18 +26,47 @@ class Linear(Evaluation):
     Args:
         rows: Local vectors, this rank's part of ``(f, phi_i)``, ``(size, n_local)``.
         finish: Value from the sums, ``(size,)``.
+        pullback: Transpose of its derivative: from the sums and what is dual to the value, flat,
+            to ``(size,)``. Unless given the value is the sums.
+
+    Attributes:
+        rows: As given.
     """
 
-    def __init__(self, rows: Array, finish: Callable[[Array], Any]) -> None:
-        self._rows, self.size, self._finish = rows, len(rows), finish
+    def __init__(
+        self,
+        rows: Array,
+        finish: Callable[[Array], Any],
+        pullback: Callable[[Array, Array], Array] | None = None,
+    ) -> None:
+        self.rows, self.size, self._finish, self._pullback = rows, len(rows), finish, pullback
+
+    def pullback(self, sums: Array, dual: Array) -> Array:
+        """What is dual to the sums, ``(size,)``, from what is dual to the value, flat."""
+        return dual if self._pullback is None else self._pullback(sums, dual)
 
     def parts(self, t: float, rho: Array) -> Array:
         """Scalar products with what this rank's cells have, ``(size,)``."""
-        return self._rows @ rho
+        return self.rows @ rho
 
     def value(self, t: float, rho: Array, sums: Array) -> Any:
         """See ``Evaluation.value``."""
         return self._finish(sums)
+
+
+class Integral(Observable):
+    r"""A smooth function of integrals :math:`\int f_k\,\rho\,dx`, for ``fpc.objectives.Observed``.
+
+    To be derived from: ``integrals`` says which and what is made of them.
+    """
+
+    @abstractmethod
+    def integrals(self, g: Elements) -> Linear:
+        """The integrals on one mesh, with the derivative of what is made of them. Collective."""
+
+    def on(self, setting: Setting) -> Evaluation:
+        """See ``Observable.on``. Collective."""
+        return self.integrals(setting.elements)
 
 
 def _centre(g: Elements, x: Array) -> Array:
@@ -63,41 +93,51 @@ def _moments(g: Elements, order: int) -> tuple[Array, Array]:
 
 
 @dataclass(frozen=True)
-class Mean(Observable):
+class Mean(Integral):
     """See ``mean``."""
 
-    def on(self, setting: Setting) -> Evaluation:
-        """See ``Observable.on``. Collective."""
-        rows, c = _moments(setting.elements, 1)
-        return Linear(rows, lambda sums: c + sums[1:] / sums[0])
+    def integrals(self, g: Elements) -> Linear:
+        """See ``Integral``. Collective."""
+        rows, c = _moments(g, 1)
+
+        def pullback(sums: Array, dual: Array) -> Array:
+            return np.array([-(dual @ sums[1:]) / sums[0], *dual]) / sums[0]
+
+        return Linear(rows, lambda sums: c + sums[1:] / sums[0], pullback)
 
 
 @dataclass(frozen=True)
-class Covariance(Observable):
+class Covariance(Integral):
     """See ``covariance``."""
 
-    def on(self, setting: Setting) -> Evaluation:
-        """See ``Observable.on``. Collective."""
-        d = setting.elements.dimension
-        rows, _ = _moments(setting.elements, 2)
+    def integrals(self, g: Elements) -> Linear:
+        """See ``Integral``. Collective."""
+        d = g.dimension
+        rows, _ = _moments(g, 2)
 
         def finish(sums: Array) -> Array:
             first, second = sums[1 : d + 1] / sums[0], sums[d + 1 :].reshape(d, d) / sums[0]
             return second - np.outer(first, first)
 
-        return Linear(rows, finish)
+        def pullback(sums: Array, dual: Array) -> Array:
+            of_second = dual.reshape(d, d)
+            of_first = -(of_second + of_second.T) @ sums[1 : d + 1] / sums[0]
+            scaled = np.concatenate([of_first, dual])
+            return np.array([-(scaled @ sums[1:]) / sums[0], *scaled]) / sums[0]
+
+        return Linear(rows, finish, pullback)
 
 
 @dataclass(frozen=True)
-class Mass(Observable):
+class Mass(Integral):
     """See ``mass``."""
 
     where: Where | None
     tags: MeshTags | None
 
-    def on(self, setting: Setting) -> Evaluation:
-        """See ``Observable.on``. Collective."""
-        g, where = setting.elements, self.where
+    def integrals(self, g: Elements) -> Linear:
+        """See ``Integral``. Collective."""
+        where = self.where
         rule = CellRule.of(g, 2 * g.degree + FINER)
         inside = np.ones((len(rule.weights), g.n_cells), dtype=bool)
         if callable(where):
@@ -122,14 +162,13 @@ class Mass(Observable):
 
 
 @dataclass(frozen=True)
-class Expectation(Observable):
+class Expectation(Integral):
     """See ``expectation``."""
 
     function: Callable[[Array], Array]
 
-    def on(self, setting: Setting) -> Evaluation:
-        """See ``Observable.on``. Collective."""
-        g = setting.elements
+    def integrals(self, g: Elements) -> Linear:
+        """See ``Integral``. Collective."""
         rule = CellRule.of(g, 2 * g.degree + FINER)
         values = sampled(g, self.function, rule.points, "f", many=True)
         rows = np.array([rule.functional(f) for f in np.atleast_2d(values)])
@@ -137,14 +176,14 @@ class Expectation(Observable):
 
 
 @dataclass(frozen=True)
-class Energy(Observable):
+class Energy(Integral):
     """See ``energy``."""
 
     potential: Callable[[Array], Array] | fem.Function
 
-    def on(self, setting: Setting) -> Evaluation:
-        """See ``Observable.on``. Collective."""
-        g, V = setting.elements, self.potential
+    def integrals(self, g: Elements) -> Linear:
+        """See ``Integral``. Collective."""
+        V = self.potential
         rule = CellRule.of(g, 2 * g.degree + FINER)
         if isinstance(V, fem.Function):
             if V.function_space.mesh._cpp_object != g.mesh._cpp_object:
