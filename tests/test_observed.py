@@ -166,6 +166,24 @@ def test_bad_input_is_named():
     assert "slope of shape ()" in raised(ValueError, lambda: p(p.drift.weights))
 
 
+class Above(seen.Integral):
+    """Mass over a level, smoothly; with a slope or without."""
+
+    def __init__(self, slope):
+        self.slope = slope
+
+    def integrals(self, g):
+        rows = seen.mass(left).integrals(g).rows
+        return seen.Linear(rows, lambda s: np.log1p(np.exp(s[0])), self.slope)
+
+
+def test_an_integral_of_ones_own():
+    p = posed(SELF, objectives=[Observed(Above(lambda s, dual: dual / (1.0 + np.exp(-s))))])
+    assert difference_test(p, 2.0 * p.drift.weights) < 1e-7
+    with pytest.raises(ValueError, match="give its Linear"):
+        posed(SELF, objectives=[Observed(Above(None))])
+
+
 def test_what_names_it_is_the_same_in_every_program():
     words = Observed([seen.mass(corner), seen.mean()], target=(0.1, 0.2, 0.3)).describe()
     assert words == (

@@ -119,7 +119,9 @@ class _ObservedCost(Cost):
         self._weights = objective.running_weight * over_time
         self._weights[-1] += objective.terminal_weight
         with collective_errors(self._comm):
-            values = self._values(self._sums(setting.reference_at(0)))
+            sums = self._sums(setting.reference_at(0))
+            values = self._values(sums)
+            self._check_slopes(objective, sums)
             try:
                 self._scale = np.broadcast_to(
                     np.asarray(objective.scale, float).ravel(), values.shape
@@ -148,6 +150,17 @@ class _ObservedCost(Cost):
         return self._weights[n] * (
             np.concatenate([e.pullback(s, d) for e, s, d in parts]) @ self._rows
         )
+
+    def _check_slopes(self, objective: Observed, sums: Array) -> None:
+        """Refuse values that are not the sums and say nothing of their derivative."""
+        split = zip(objective.observables, self._linear, np.split(sums, self._ends), strict=True)
+        for one, e, part in split:
+            value = np.ravel(e.value(0.0, np.empty(0), part))
+            if e.plain and not np.array_equal(value, part):
+                raise ValueError(
+                    f"{type(one).__name__} makes {value} of the integrals {part} and has no "
+                    "derivative of it: give its Linear(rows, finish, pullback) the pullback."
+                )
 
     def _sums(self, rho: Array) -> Array:
         return reduced(self._comm, self._rows @ rho[: self._rows.shape[1]])

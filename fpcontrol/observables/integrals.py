@@ -31,6 +31,7 @@ class Linear(Evaluation):
 
     Attributes:
         rows: As given.
+        plain: Whether there is none.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Linear(Evaluation):
         pullback: Callable[[Array, Array], Array] | None = None,
     ) -> None:
         self.rows, self.size, self._finish, self._pullback = rows, len(rows), finish, pullback
+        self.plain = pullback is None
 
     def pullback(self, sums: Array, dual: Array) -> Array:
         """What is dual to the sums, ``(size,)``, from what is dual to the value, flat."""
