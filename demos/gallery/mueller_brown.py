@@ -26,7 +26,7 @@ def potential(x, y):
     return np.exp(a * p**2 + b * p * q + c * q**2) @ k
 
 
-def equation(kT=20.0):  # V / kT, D = 1: up to 5.3 from the deep well on, by 1.8 a cell at most
+def equation(kT=20.0):  # V / kT, D = 1; the way is 5.3 high, and a cell on it 1.8 at most
     mesh = fpc.mesh.rectangle(MPI.COMM_WORLD, (40, 40), (-1.5, -0.5), (1.0, 2.0))
     drift = fpc.drift.gradient(lambda x: potential(*x.T) / kT)
     return fpc.FokkerPlanck(mesh, drift, sigma=2.0**0.5, degree=3)
