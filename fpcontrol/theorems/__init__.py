@@ -49,6 +49,7 @@ STATEMENTS: tuple[Statement, ...] = (
     Statement("t3", "Approximation of trajectories, with noise and without", ("trajectories",)),
     Statement("t4", "Moser flows of minimal regularity", ("moser",)),
     Statement("t5", "Networks of limited width by fast switching", ("switching",)),
+    Statement("t6", "Samplers of a wrong log-density, by its residual", ("residuals",)),
     Statement("estimates", "Sharp a-priori estimates", ("estimates",)),
     Statement("equation", "The equation as it is solved", ("equation",)),
     Statement("gradient", "The derivative that the control rests on", ("gradient",)),
