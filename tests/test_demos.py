@@ -128,6 +128,18 @@ def test_score_ode_sde(tmp_path: Path) -> None:
     assert (tmp_path / "score_ode_sde.png").stat().st_size > 10_000
 
 
+def test_reflected_sampling(tmp_path: Path) -> None:
+    done = run("demo_reflected_sampling", "--quick", "--out", str(tmp_path), ranks=2)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "reflected_sampling.json").read_text())
+    figures = record["figures"]
+    assert figures["samples"] == 5000  # all are on the island
+    assert figures["p_value"] > 1e-3
+    assert len(record["shares"]) == 24
+    assert figures["l2_reversed"] < 1.2 * figures["l2_direct"]
+    assert (tmp_path / "reflected_sampling.png").stat().st_size > 10_000
+
+
 def test_robots(tmp_path: Path) -> None:
     done = run("demo_robots", "--quick", "--out", str(tmp_path), ranks=2)
     assert done.returncode == 0, done.stderr

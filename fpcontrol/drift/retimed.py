@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from scipy.optimize import brentq
 
-from fpcontrol.drift.base import Drift, SamplePoints, as_drift
+from fpcontrol.drift.base import Drift, OnCells, SamplePoints, as_drift
 from fpcontrol.typing import Array, Field, VectorField
+
+if TYPE_CHECKING:
+    from fpcontrol.discretization.cells import Cells
 
 
 class Clock(Protocol):
@@ -66,6 +69,11 @@ class Retimed(Drift):
     def everywhere(self) -> bool:
         """As the drift."""
         return self.drift.everywhere
+
+    def on_cells(self, cells: "Cells") -> OnCells:
+        """Of the drift. Collective."""
+        own, clock = self.drift.on_cells(cells), self.clock
+        return lambda t, x, c: clock.rate(t) * own(clock.time(t), x, c)
 
     @property
     def divergence(self) -> Field | None:

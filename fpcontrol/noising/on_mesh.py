@@ -14,10 +14,12 @@ from dolfinx.mesh import Mesh
 
 from fpcontrol.density import Density, uniform
 from fpcontrol.discretization.base import Discretization
+from fpcontrol.discretization.cells import Cells
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.discretization.locate import OwnCells
-from fpcontrol.drift.base import Drift, SamplePoints
+from fpcontrol.discretization.replica import Replica
+from fpcontrol.drift.base import Drift, OnCells, SamplePoints
 from fpcontrol.drift.retimed import Retimed
 from fpcontrol.fokker_planck import FokkerPlanck
 from fpcontrol.noising.reversal import Graded, Process, Reversal, ScoreModel
@@ -88,6 +90,21 @@ class NoisedOnMesh:
         n = min(int(w), self.steps - 1)
         one, two = self.trajectory.levels[n], self.trajectory.levels[n + 1]
         return one + (w - n) * (two - one)
+
+    def on_cells(self, cells: Cells) -> OnCells:
+        """Score at points in any cells, of levels gathered once. Collective."""
+        replica = Replica(self.elements.space, cells)
+        levels = range(self.steps + 1)
+        rows = replica.gather(*(self.trajectory.levels[n] for n in levels))
+
+        def values(t: float, x: Array, c: Array) -> Array:
+            w = self._place(min(max(t, 0.0), self.process.t1)) * self.steps
+            n = min(int(w), self.steps - 1)
+            u = (rows[n] + (w - n) * (rows[n + 1] - rows[n]))[None]
+            (p,), (slope,) = replica.evaluate(u, c, cells.shares(c, x)[:, 1:])
+            return slope / _positive(p, t)[:, None]
+
+        return values
 
     def density(self, t: float) -> Density:
         """The density at a noising time. Not collective."""

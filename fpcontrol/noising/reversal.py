@@ -3,13 +3,16 @@ r"""Drifts that run a noising process backward with a given score, with any shar
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from fpcontrol.drift.base import Drift, SamplePoints
+from fpcontrol.drift.base import Drift, OnCells, SamplePoints
 from fpcontrol.drift.retimed import Retimed
 from fpcontrol.typing import Array, Field
+
+if TYPE_CHECKING:
+    from fpcontrol.discretization.cells import Cells
 
 
 class ScoreModel(Protocol):
@@ -109,6 +112,14 @@ class Reversal(Drift):
         if own is None:
             return self(t, where.points)
         return self._drift(t, where.points, own(self.process.t1 - t, where))
+
+    def on_cells(self, cells: "Cells") -> OnCells:
+        """Values at points in known cells; a score on a mesh gathers what it knows. Collective."""
+        own, t1 = getattr(self.score, "on_cells", None), self.process.t1
+        if own is None:
+            return super().on_cells(cells)
+        score = own(cells)
+        return lambda t, x, c: self._drift(t, x, score(t1 - t, x, c))
 
     def vjp(self, t: float, x: Array, s: Array) -> Array:
         """Derivative of ``sum(s * v(t, x))`` in the weights of the score."""
