@@ -8,8 +8,8 @@
 # reflected at the coast. They start with the noised density and end where the
 # people live; none leaves the island.
 #
-# 100 000 samples in 400 steps are enough to see the bias of the steps: chi-square 52 of 23 degrees of
-# freedom, masses off by up to 6 % in the north. Take more steps with more samples.
+# 100 000 samples in 400 steps are enough to see the bias of the steps: chi-square 52 of 23 degrees
+# of freedom, masses off by up to 6 % in the north. Take more steps with more samples.
 #
 # Less than a minute on two ranks (`--samples 1000000 --steps 1600` for a million, longer):
 #
