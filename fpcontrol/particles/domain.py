@@ -17,6 +17,18 @@ from fpcontrol.discretization.periodic import periodic_of
 from fpcontrol.typing import Array
 
 
+def positions(points: Array, dimension: int) -> Array:
+    """Points ``(n, d)`` as contiguous floats.
+
+    Raises:
+        ValueError: On this rank, for another shape.
+    """
+    x = np.ascontiguousarray(points, dtype=float)
+    if x.ndim != 2 or x.shape[1] != dimension:
+        raise ValueError(f"points has shape {x.shape}; (n, {dimension}) is needed.")
+    return x
+
+
 class Domain:
     """The cells of a mesh, sorted; facet ``k`` of a cell is opposite to its vertex ``k``.
 

@@ -20,14 +20,13 @@ from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.progress import Progress
-from fpcontrol.particles.domain import Domain
+from fpcontrol.particles.domain import Domain, positions
+from fpcontrol.particles.noise_on_cells import NoiseOnCells
 from fpcontrol.particles.paths import REACH, NearWalls, move
 from fpcontrol.particles.random import BLOCK, NOISE, WALL, blocks, check_seed, stream
 from fpcontrol.particles.swarm import Exits, Swarm
 from fpcontrol.trajectory import Save, check_steps, kept_levels
 from fpcontrol.typing import Array, VectorField
-
-_NO_CELLS = np.empty(0, dtype=np.int32)  # of a noise that is no Function
 
 
 class PathScheme(Protocol):
@@ -100,7 +99,8 @@ def simulate(
             step's time.
         points: This rank's particles at ``t0``, ``(n, d)``, as ``draw`` returns them.
         sigma: Noise in the sense of Ito, as in ``FokkerPlanck``, where it depends on place or
-            direction, too: walls then reflect along the conormal. No Function; zero for none.
+            direction, too: walls then reflect along the conormal; a Function has to be of
+            continuous Lagrange elements on the mesh. Zero for none.
         t1: Last time.
         steps: Number of equal steps; none may straddle a switch of the drift.
         t0: First time.
@@ -128,9 +128,7 @@ def simulate(
             raise ValueError(f"t1 = {t1!r} must be finite and later than t0 = {t0!r}.")
         if getattr(scheme, "stages", None) not in (1, 2):
             raise ValueError(f"scheme = {scheme!r}; choose EulerMaruyama() or Heun().")
-        x = np.array(points, dtype=float, order="C")
-        if x.ndim != 2 or x.shape[1] != d:
-            raise ValueError(f"points has shape {x.shape}; (n, {d}) is needed.")
+        x = positions(points, d).copy()
         times = t0 + (t1 - t0) * np.arange(steps + 1) / steps
         check_switches(drift, t0, t1, steps)
         kept = kept_levels(save, times)
@@ -139,8 +137,6 @@ def simulate(
         tags = asked_tags(absorbing, facet_tags)
         boundary = Boundary.of(mesh, absorbing if callable(absorbing) else facet_tags)
     with collective_errors(comm):
-        if noise.function is not None:
-            raise ValueError(f"{noise} lives on a mesh; particles need a function sigma(x).")
         if not noise.uniform and scheme.stages > 1:
             raise ValueError(f"{scheme} is offered for one number sigma; take EulerMaruyama().")
     domain = Domain(mesh, boundary)
@@ -150,7 +146,7 @@ def simulate(
         if not absorbs.any():
             named = "the marker" if callable(absorbing) else f"{absorbing!r}"
             raise ValueError(f"absorbing: no facet of the boundary is among those of {named}.")
-    on_cells = drift.on_cells(domain.cells)
+    on_cells, noises = drift.on_cells(domain.cells), NoiseOnCells(noise, domain)
     gone = ~np.isfinite(x).all(axis=1)
     with collective_errors(comm):
         cells = np.zeros(len(x), dtype=np.int64)
@@ -160,9 +156,9 @@ def simulate(
     total = int(comm.allreduce(len(x)))
     dt = (t1 - t0) / steps
     with collective_errors(comm):
-        strongest = _strongest(noise, 0.5 * (times[1:] + times[:-1]), domain)
+        strongest = noises.strongest(0.5 * (times[1:] + times[:-1]))
     near = NearWalls.of(domain, absorbs, REACH * strongest * np.sqrt(dt))
-    run = _Run(domain, on_cells, noise, scheme.stages, absorbs, near, seed, first, x, cells, gone)
+    run = _Run(domain, on_cells, noises, scheme.stages, absorbs, near, seed, first, x, cells, gone)
     bar = Progress("particles", steps, comm, progress)
     levels = [x.copy()] if kept[0] == 0 else []
     with collective_errors(comm):
@@ -194,7 +190,7 @@ class _Run:
         self,
         domain: Domain,
         drift: OnCells,
-        noise: Noise,
+        noises: NoiseOnCells,
         stages: int,
         absorbs: Array,
         near: NearWalls,
@@ -204,7 +200,8 @@ class _Run:
         cells: Array,
         gone: Array,
     ) -> None:
-        self._domain, self._drift, self._noise, self._stages = domain, drift, noise, stages
+        self._domain, self._drift, self._stages = domain, drift, stages
+        self._noises, self._absent = noises, noises.noise.absent
         self._mesh = domain.origin, domain.inverse, domain.neighbours, domain.clearance
         self._walls = domain.wall_cells, domain.wall_corners, domain.wall_normals, absorbs
         self._seams = domain.beyond, domain.shifts, domain.periods
@@ -227,7 +224,7 @@ class _Run:
                 if not rows.size:
                     continue
             noise = chance = np.empty((0, 3))
-            if not self._noise.absent:
+            if not self._absent:
                 noise = stream(self._seed, NOISE, step, block).standard_normal((BLOCK, d))[inside]
             if self._absorbing:
                 random = stream(self._seed, WALL, step, block)
@@ -243,7 +240,7 @@ class _Run:
         """A step of some, by the drift at a time and with given random numbers."""
         x, cells, hits = self._x[rows], self._cells[rows], self.collisions[rows]
         v = self._values(t, x, cells)
-        noise, variance, matrix = self._increments(t, dt, x, noise)
+        noise, variance, matrix = self._noises.increments(t, dt, x, cells, noise)
         exits, when = np.empty(len(x), dtype=np.int64), np.empty(len(x))
 
         def displace(dx: Array, x: Array, cells: Array, hits: Array, final: bool) -> None:
@@ -280,22 +277,6 @@ class _Run:
             times = t + (when[out] - 0.5) * dt
             self._take(numbers, times, self._x[numbers].copy(), exits[out])
 
-    def _increments(
-        self, t: float, dt: float, x: Array, noise: Array
-    ) -> tuple[Array, Array, Array]:
-        """Of normal numbers the displacements, and what ``move`` wants of their variance."""
-        d, none = x.shape[1], np.empty((0, 1, 1))
-        if self._noise.uniform:
-            sigma = self._noise(t)
-            return noise * (sigma * np.sqrt(dt)), np.full(len(x), sigma * sigma * dt), none
-        sigma = self._noise.values(t, x, _NO_CELLS) * np.sqrt(dt)
-        if sigma.ndim == 1:
-            return noise * sigma[:, None], sigma**2, none
-        if sigma.ndim == 2:
-            return noise * sigma, none[:, 0, 0], sigma[:, :, None] ** 2 * np.eye(d)
-        moved = np.einsum("nij,nj->ni", sigma, noise)
-        return moved, none[:, 0, 0], sigma @ sigma.transpose(0, 2, 1)
-
     def _values(self, t: float, x: Array, cells: Array) -> Array:
         return checked_values(self._drift(t, x, self._domain.number[cells]), t, x)
 
@@ -311,18 +292,3 @@ class _Run:
         parts = [np.concatenate(part) for part in zip(none, *self._exits, strict=True)]
         order = np.argsort(parts[1], kind="stable")
         return Exits(*(part[order] for part in parts))
-
-
-def _strongest(noise: Noise, times: Array, domain: Domain) -> float:
-    """The largest standard deviation per time**0.5, at vertices, at a thousand of the times."""
-    corners, largest = domain.corners.reshape(-1, domain.dimension), 0.0
-    for t in times[:: max(1, len(times) // 1000)]:
-        if noise.uniform:
-            largest = max(largest, noise(t))
-        else:
-            values = noise.values(t, corners, _NO_CELLS)
-            sizes = np.abs(values) if values.ndim < 3 else np.linalg.norm(values, axis=(1, 2))
-            largest = max(largest, float(sizes.max()))
-        if noise.steady:
-            break
-    return largest

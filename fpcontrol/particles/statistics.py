@@ -11,9 +11,12 @@ from scipy import stats
 
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors, reduced
-from fpcontrol.particles.domain import Domain
+from fpcontrol.particles.domain import Domain, positions
 from fpcontrol.particles.drawing import Pieces
 from fpcontrol.typing import Array
+
+# By so much the mass of a density may be above 1 for what projections and solvers leave.
+MASS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,12 @@ def compare(
     domain, comm = pieces.domain, pieces.comm
     with collective_errors(comm):
         pieces.check()
-        x = np.asarray(points, dtype=float)
-        if x.ndim != 2 or x.shape[1] != domain.dimension:
-            raise ValueError(f"points has shape {x.shape}; (n, {domain.dimension}) is needed.")
+        if (mass := pieces.masses.sum()) > 1.0 + MASS:
+            raise ValueError(
+                f"density has mass {mass:.7g}: that of particles is 1, or less where walls have "
+                "absorbed some; divide it by its mass."
+            )
+        x = positions(points, domain.dimension)
         label = labels(regions, domain.middles, pieces.masses)
         regions = int(label.max()) + 1
         here = np.isfinite(x).all(axis=1)
@@ -131,9 +137,7 @@ def histogram(mesh: Mesh, points: Array) -> fem.Function:
     """
     comm, domain = comm_of(mesh), Domain(mesh)
     with collective_errors(comm):
-        x = np.asarray(points, dtype=float)
-        if x.ndim != 2 or x.shape[1] != domain.dimension:
-            raise ValueError(f"points has shape {x.shape}; (n, {domain.dimension}) is needed.")
+        x = positions(points, domain.dimension)
         here = np.isfinite(x).all(axis=1)
         counts = np.bincount(domain.number[domain.find(x[here])], minlength=len(domain))
     counts = reduced(comm, counts.astype(np.int64))
