@@ -59,14 +59,14 @@ def optimized(case: Case, comm: MPI.Comm, seconds: float) -> fpc.Result:
     problem = problem_of(case, comm)
     quiet: dict[str, Any] = {"progress": False}
     if case.method == "steer":
-        made = case.domain in ("interval", "square", "box")
+        coarser = case.domain not in ("disk", "L-shape")
         return fpc.steer(
             problem.reference,
             drift=problem.drift,
             budget=seconds,
             max_evaluations=case.evaluations,
             seed=case.seed,
-            coarse=case.reference(comm, case.cells // 2) if made else None,
+            coarse=case.reference(comm, case.cells // 2) if coarser else None,
             **quiet,
         )
     method = "lmvm" if "lmvm" in case.method or case.method == "ode" else "gauss_newton"
