@@ -14,6 +14,7 @@ from fpcontrol.discretization.base import Discretization, StageDrift, driven
 from fpcontrol.discretization.diffusion import NoiseSampler
 from fpcontrol.discretization.galerkin import check_discretization
 from fpcontrol.discretization.reactions import Reactions
+from fpcontrol.discretization.reentry import Entry, bounded
 from fpcontrol.drift.base import as_drift
 from fpcontrol.drift.data import data
 from fpcontrol.drift.sampling import DriftSampler, check_switches, sample
@@ -53,6 +54,11 @@ class FokkerPlanck(SteadyProblems):
     than a cell wide, is absorbed at the first time. Where a drift leaves an absorbing wall at a
     cell Peclet number above 1, Galerkin elements let mass in, with a warning; ``Monotone`` none.
 
+    With ``reentry``, r, it enters again: :math:`+ f r` with f what the walls take per time, so that
+    the mass is constant (``stepping.reentry``, of second order in the time step). r is taken at the
+    nodes, without those on the walls, and scaled to mass 1. ``Trajectory.absorbed`` goes on to
+    count what the walls take, and ``Trajectory.produced`` what enters.
+
     Continuous finite elements in space (``Galerkin``); the mass is constant to round-off. The
     density is of order ``degree + 1`` in L2 on smooth data; positivity is not enforced
     (``Trajectory.minimum`` reports it), and where the cell Peclet number :math:`|v|h/(2D)` is far
@@ -74,6 +80,8 @@ class FokkerPlanck(SteadyProblems):
             node on facets of two tags belongs to the one named first. None unless given.
         facet_tags: ``MeshTags`` of facets, see ``fpc.mesh.read_facet_tags``.
         reactions: Sources and killing, see ``fpc.Reactions``; none unless given.
+        reentry: Density r at which enters again, at once, what absorbing walls take: of the
+            equation's space, or ``r(x)``, ``x`` of shape ``(N, d)``, to ``(N,)``; see below.
         discretization: ``Galerkin(degree=2)`` unless given.
         degree: Short form of ``discretization=Galerkin(degree, quadrature_degree)``.
         quadrature_degree: See ``degree``.
@@ -96,6 +104,7 @@ class FokkerPlanck(SteadyProblems):
         absorbing: Walls | None = None,
         facet_tags: MeshTags | None = None,
         reactions: Reactions | None = None,
+        reentry: Entry | None = None,
         discretization: Discretization | None = None,
         degree: int | None = None,
         quadrature_degree: int | None = None,
@@ -107,8 +116,8 @@ class FokkerPlanck(SteadyProblems):
         self.mesh = mesh
         self.drift = as_drift(data(drift) if isinstance(drift, fem.Function) else drift)
         self.discretization = discretization
-        walled = discretization.on(mesh).with_walls(absorbing, facet_tags)
-        self.system = walled.with_reactions(reactions)
+        system = discretization.on(mesh)
+        self.system = bounded(system, absorbing, facet_tags, reactions, reentry)
         self.elements = self.system.elements
         self._sampler = NoiseSampler(self.noise, self.system)
         self._linear_solver = check_linear_solver(linear_solver)
@@ -374,7 +383,8 @@ class _Steps:
 
             new = self._room(n + 1)
             stepper.step(last, before, new, drive)
-            self.watch.check(n + 1, new, last, before, stepper.absorbed, stepper.killed)
+            sums = stepper.absorbed, stepper.killed, stepper.produced
+            self.watch.check(n + 1, new, last, before, *sums)
             self.recorder.see(n + 1, new)
             last, before = new, last
             yield new

@@ -47,7 +47,7 @@ class Trajectory:
             a number, ``(steps + 1, ...)`` for an array; see ``fpc.observables``.
         killed: Mass that was killed up to a time, at ``all_times``; see ``fpc.Reactions``. With
             ``absorbed`` and ``mass`` the mass of the start density and what was
-        produced: by sources up to then.
+        produced: by sources up to then, or what has entered again (``reentry``).
     """
 
     space: fem.FunctionSpace

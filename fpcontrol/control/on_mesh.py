@@ -18,6 +18,7 @@ from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import StageDrift
 from fpcontrol.discretization.diffusion import NoiseSampler
 from fpcontrol.discretization.reactions import Reactions
+from fpcontrol.discretization.reentry import Entry, bounded, described
 from fpcontrol.linalg.buffers import read_only
 from fpcontrol.noise import Interpretation, Noise, Sigma
 from fpcontrol.parallel.errors import reduced
@@ -44,7 +45,7 @@ class MeshRuns:
         start: Start density, in the reference's space; the reference's own unless given.
         absorbing: Walls that absorb in the controlled equation, see ``FokkerPlanck``; the reference
             keeps its mass.
-        facet_tags: Tags of facets, see ``FokkerPlanck``.
+        facet_tags, reactions, reentry: See ``FokkerPlanck``.
         scheme: ``CrankNicolson()`` unless given, with absorbing walls ``SDIRK2()``.
         linear_solver, petsc_options: See ``LinearSolver``.
         memory: Budget for levels and operators, GiB per rank. Within it all levels are kept, and
@@ -75,6 +76,7 @@ class MeshRuns:
         absorbing: Walls | None = None,
         facet_tags: MeshTags | None = None,
         reactions: Reactions | None = None,
+        reentry: Entry | None = None,
         scheme: Scheme | None = None,
         linear_solver: str = "auto",
         petsc_options: Mapping[str, Any] | None = None,
@@ -89,8 +91,7 @@ class MeshRuns:
                 "its densities at some times: fpc.MoserFlow.through(densities, times, sigma)."
             )
         self.reference, self.elements = reference, reference.elements
-        walled = reference.system.with_walls(absorbing, facet_tags)
-        self.system = walled.with_reactions(reactions)
+        self.system = bounded(reference.system, absorbing, facet_tags, reactions, reentry)
         self.tags = self.system.absorbing.tags if self.system.absorbing else ()
         self.noise = Noise(sigma, interpretation=interpretation)
         self._sampler = NoiseSampler(self.noise, self.system)
@@ -155,7 +156,8 @@ class MeshRuns:
 
     def reacted(self, weights: Array) -> tuple[Array, Array]:
         """Mass killed, and produced, up to all levels, ``(steps + 1,)``. Collective."""
-        return self._seen(weights).killed, self._watch.produced
+        seen = self._seen(weights)
+        return seen.killed, seen.produced
 
     def limited_fraction(self, weights: Array) -> float:
         """Share of nodes times steps that were limited. Collective."""
@@ -235,7 +237,7 @@ class MeshRuns:
             self.cell_peclet(weights),
             self.system.clipped,
             seen.killed,
-            self._watch.produced,
+            seen.produced,
         )
 
     def levels(self, weights: Array) -> Iterator[Array]:
@@ -264,10 +266,7 @@ class MeshRuns:
         def mean(u: Array) -> float:
             return moment(g.comm, y, w * g.evaluate(u).ravel())
 
-        walls, reacting = self.system.absorbing, self.system.reacting
-        own = {"absorbing": walls.describe()} if walls else {}
-        own |= {"reactions": reacting.describe(g)} if reacting else {}
-        return own | {
+        return described(self.system) | {
             "sigma": self._sampler.samples(self.times[-1]),
             "scheme": self.scheme.name,
             "discretization": repr(self.system.discretization),
@@ -307,8 +306,8 @@ class MeshRuns:
         def observe(n: int, rho: Array) -> None:
             nonlocal before
             if n:
-                stepper = self.sweeps.stepper
-                self._watch.check(n, rho, absorbed=stepper.absorbed, killed=stepper.killed)
+                step = self.sweeps.stepper
+                self._watch.check(n, rho, None, None, step.absorbed, step.killed, step.produced)
             local[0, n] = self._tracking.square(n, rho)
             for k, cost in enumerate(self._others):
                 local[1 + k, n] = cost.level(n, rho)
@@ -341,6 +340,7 @@ class MeshRuns:
             watch.mass,
             watch.absorbed,
             watch.killed,
+            watch.produced,
             watch.minimum(),
             reduced(comm, local[1:].sum(axis=1)),
             iterations,
@@ -389,6 +389,7 @@ class _CachedRun:
     mass: Array
     absorbed: Array
     killed: Array
+    produced: Array
     minimum: Array
     others: Array
     iterations: int

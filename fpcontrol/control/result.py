@@ -54,7 +54,7 @@ class Result:
             drift that ran and the reference's; ``None`` where there is none, see ``uncertified``.
         uncertified: Why there is no certificate; empty if there is one.
         cell_peclet, clipped: Of that run, see ``Trajectory``; ``None`` and 0 without noise.
-        killed, produced: Of that run, with ``fpc.Reactions``, see ``Trajectory``.
+        killed, produced: Of that run, with ``fpc.Reactions`` or ``reentry``, see ``Trajectory``.
     """
 
     problem: TrackingProblem

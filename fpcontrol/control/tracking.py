@@ -20,6 +20,7 @@ from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import Discretization
 from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.discretization.reactions import Reactions
+from fpcontrol.discretization.reentry import Entry, described
 from fpcontrol.mesh.refinement import refine, transferred
 from fpcontrol.noise import Interpretation, Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors
@@ -67,11 +68,9 @@ class TrackingProblem:
         objectives: What is minimized beside the tracking, with noise, such as
             ``fpc.objectives.KineticEnergy(1e-3)``.
         absorbing: With noise, as all up to ``snapshots``: walls that absorb, see ``FokkerPlanck``.
-        facet_tags: Tags of facets, see there.
-        reactions: Sources and killing, see there.
+        facet_tags, reactions, reentry: See there.
         scheme: ``CrankNicolson()`` unless given, with absorbing walls ``SDIRK2()``.
-        linear_solver: ``"auto"`` (unless given), ``"gmres"`` or ``"direct"``.
-        petsc_options: For the linear solver, see ``LinearSolver``.
+        linear_solver, petsc_options: See ``LinearSolver``; ``"auto"`` unless given.
         memory: Budget for densities and operators, GiB per rank; 2 unless given. What is kept
             within it is not computed again for the derivative.
         disk: Directory for densities beyond the budget; computed again unless given.
@@ -106,6 +105,7 @@ class TrackingProblem:
         absorbing: Walls | None = None,
         facet_tags: MeshTags | None = None,
         reactions: Reactions | None = None,
+        reentry: Entry | None = None,
         scheme: Scheme | None = None,
         linear_solver: str | None = None,
         petsc_options: Mapping[str, Any] | None = None,
@@ -122,6 +122,7 @@ class TrackingProblem:
             "absorbing": absorbing,
             "facet_tags": facet_tags,
             "reactions": reactions,
+            "reentry": reentry,
             "scheme": scheme,
             "linear_solver": linear_solver,
             "petsc_options": petsc_options,
@@ -319,8 +320,7 @@ class TrackingProblem:
                 f"A problem with sigma = {self.sigma!r} and a {type(reference).__name__} has no "
                 "mesh to refine; compare with more steps (refined)."
             )
-        used = {"absorbing": self.tags, "reactions": self.runs.system.reacting}
-        if missing := [name for name, had in used.items() if had and name not in options]:
+        if missing := [name for name in described(self.runs.system) if name not in options]:
             raise ValueError(f"Give {missing[0]} (and facet_tags of the refined mesh) anew.")
         method = discretization or Galerkin(2)
         mesh = refine(self.elements.mesh)

@@ -27,6 +27,7 @@ from fpcontrol.discretization.cell_noise import CellNoise
 from fpcontrol.discretization.diffusion import Diffusivity
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.reactions import Reacting, Reactions
+from fpcontrol.discretization.reentry import Reentry
 from fpcontrol.discretization.restoration import NoRestoration
 from fpcontrol.noise import Noise
 from fpcontrol.typing import Array
@@ -133,6 +134,7 @@ class SemiDiscretization(ABC):
         restoration: See ``Restoration``.
         absorbing: The walls that absorb; ``None`` if no wall does.
         reacting: What is made and killed inside; ``None`` if nothing is.
+        reentry: Where enters again what the walls take; ``None`` if it is gone.
         positive: Whether solutions are not negative; iterations must then start from the density
             before, not from an extrapolation of two.
         by_cells: Whether ``points`` are those of the cells: the first of all, then the second.
@@ -147,6 +149,7 @@ class SemiDiscretization(ABC):
     restoration: Restoration
     absorbing: Absorbing | None = None
     reacting: Reacting | None = None
+    reentry: Reentry | None = None
 
     def with_walls(self, absorbing: Walls | None, facet_tags: MeshTags | None = None) -> Self:
         """This method with walls that absorb, beside the one without; itself for none. Collective.
@@ -213,7 +216,10 @@ class SemiDiscretization(ABC):
         """
         if self.absorbing is None:
             return start, np.zeros(0)
-        return self.absorbing.start(start, self.positive)
+        begun, taken = self.absorbing.start(start, self.positive)
+        if self.reentry is not None:
+            begun += taken.sum() * self.reentry.density
+        return begun, taken
 
     @property
     @abstractmethod

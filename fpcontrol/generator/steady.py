@@ -50,7 +50,8 @@ class SteadyProblems:
         r"""The density of mass 1 that stays, :math:`N\rho = 0`, for any steady drift. Collective.
 
         With a source (``fpc.Reactions``) the one that it keeps up against walls that absorb and
-        killing, :math:`(N + K)\rho = F`, of the mass that it has then.
+        killing, :math:`(N + K)\rho = F`, of the mass that it has then. With ``reentry``, r, the one
+        of mass 1 with :math:`N\rho = f M r`; f is the rate at which walls take mass.
 
         Raises:
             ValueError: On all ranks, if walls absorb or mass is killed without a source, or a
@@ -63,6 +64,12 @@ class SteadyProblems:
         if reacting is not None and reacting.rate > 0.0:
             self._check_reached(generator.walls, "the source's mass would grow for ever")
             found = generator.closed(generator.walls)(reacting.load)
+        elif self.system.reentry is not None:
+            self._check_reached(generator.walls, "nothing reaches a wall and enters again")
+            load = generator.mass(self.system.reentry.density)
+            load[generator.walls[: self.elements.n_owned]] = 0.0
+            found = generator.closed(generator.walls)(load)
+            found /= self.elements.integral(found)
         elif generator.leaks:
             raise ValueError(
                 "Walls absorb, or mass is killed: no density stays. eigenpairs(1) gives the one "
@@ -107,6 +114,7 @@ class SteadyProblems:
         whole = isinstance(count, int | np.integer) and not isinstance(count, bool)
         if not whole or count < 1:
             raise ValueError(f"count = {count!r} must be a positive integer.")
+        self._refuse_reentry("eigenpairs")
         return eigenpairs(self._generator, int(count), backward)
 
     def committor(self, a: Where, b: Where, *, tags: MeshTags | None = None) -> fem.Function:
@@ -127,6 +135,7 @@ class SteadyProblems:
             ValueError: On all ranks, for sets that are empty or overlap, and as ``stationary``.
             ArithmeticError: On all ranks, if the solver fails.
         """
+        self._refuse_reentry("committor")
         g = self.elements
         zero, one = dofs_of(g, a, tags, "a"), dofs_of(g, b, tags, "b")
         both = int(g.sum(float((zero & one)[: g.n_owned].sum())))
@@ -194,6 +203,13 @@ class SteadyProblems:
         values = one.astype(float)
         u = generator.closed(fixed)(-generator.apply(values, transpose=True), transpose=True)
         return _function(self.elements, u + values, name)
+
+    def _refuse_reentry(self, name: str) -> None:
+        if self.system.reentry is not None:
+            raise ValueError(
+                f"{name}: the operator with reentry is not that of the walls, which alone is "
+                "solved with here. Make the equation without reentry=."
+            )
 
     def _check_reached(self, fixed: Array, why: str = "nothing can be reached") -> None:
         """Refuse parts of the mesh from which nothing takes mass. Collective."""

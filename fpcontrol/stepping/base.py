@@ -60,6 +60,7 @@ class Stepper(ABC):
         absorbed: This rank's part of the mass that each absorbing wall has taken in the last
             ``step``, ``(tags,)``.
         killed: This rank's part of the mass that was killed in the last ``step``.
+        produced: Mass, of all ranks, that has entered again in the last ``step``.
         limited: Owned nodes that were limited, over all steps so far.
     """
 
@@ -70,6 +71,7 @@ class Stepper(ABC):
     workspace: int = 0
     absorbed: Array
     killed: float = 0.0
+    produced: float = 0.0
     limited: int = 0
 
     @abstractmethod

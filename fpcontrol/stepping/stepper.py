@@ -8,6 +8,7 @@ from fpcontrol.discretization.limited import LimitedSystem
 from fpcontrol.stepping.base import Stepper
 from fpcontrol.stepping.exponential import ExponentialStepper
 from fpcontrol.stepping.limited import LimitedStepper
+from fpcontrol.stepping.reentry import ReentryStepper
 from fpcontrol.stepping.runge_kutta import RungeKuttaStepper
 from fpcontrol.stepping.schemes import Exponential, RungeKutta, Scheme, check_scheme
 
@@ -39,10 +40,15 @@ def make_stepper(
             f"reactions: scheme = {scheme.name} has the exponential of the transport alone; take "
             "BackwardEuler() with sources and killing."
         )
+    stepper: Stepper
     if isinstance(scheme, Exponential):
-        return ExponentialStepper(system, dt)
-    if not isinstance(scheme, RungeKutta):
+        stepper = ExponentialStepper(system, dt)
+    elif not isinstance(scheme, RungeKutta):
         raise ValueError(f"scheme = {scheme.name} is no scheme that there are steps for.")
-    if isinstance(system, LimitedSystem):
-        return LimitedStepper(system, dt, scheme, diffusivity, linear_solver, petsc_options)
-    return RungeKuttaStepper(system, dt, scheme, diffusivity, linear_solver, petsc_options)
+    else:
+        limited = isinstance(system, LimitedSystem)
+        make: Any = LimitedStepper if limited else RungeKuttaStepper
+        stepper = make(system, dt, scheme, diffusivity, linear_solver, petsc_options)
+    if system.reentry is None:
+        return stepper
+    return ReentryStepper(stepper, system.reentry, len(system.discretization.nodes(scheme)))

@@ -6,7 +6,7 @@ The exact density keeps its mass and never grows in :math:`L^1`,
 
 whatever drift and noise are, and however it concentrates at a point or a wall; where walls absorb
 the first holds for the mass together with what they have taken, and with what sources have made
-and killing has taken. A continuous
+and killing has taken; where what they take enters again, for the mass alone, too. A continuous
 Galerkin method loses the second where the cell Peclet number
 
 .. math:: \mathrm{Pe} = \frac{|v|\,h}{2D},\qquad D = \sigma^2/2,
@@ -74,7 +74,8 @@ class Watch:
         mass: Integral of the density at the levels checked so far, ``(steps + 1,)``.
         absorbed: Mass that each absorbing wall has taken up to these, ``(steps + 1, tags)``.
         killed: Mass that was killed up to these, ``(steps + 1,)``.
-        produced: Mass that sources have made up to these, ``(steps + 1,)``.
+        produced: Mass that sources have made, or that has entered again, up to these,
+            ``(steps + 1,)``.
         said: Warnings so far, at most one of each kind.
     """
 
@@ -99,7 +100,8 @@ class Watch:
         self._walls = len(self._tags)
         self._losses = self._walls + (system.reacting is not None)  # walls, and what is killed
         rate = system.reacting.rate if system.reacting else 0.0
-        self.produced = rate * (np.asarray(times) - times[0])
+        self._made = rate * (np.asarray(times) - times[0])
+        self.produced = self._made
         self._sums, self._comm = np.zeros(7 + self._losses), system.comm
         self._tolerance = tolerance
 
@@ -115,8 +117,11 @@ class Watch:
         self.absorbed = self._lost[:, : self._walls]
         self.killed = self._lost[:, self._walls :].sum(axis=1)
         self._taken, self._gave = np.zeros(self._losses), False
+        self.produced = self._made.copy()
         if absorbed is not None:
             self.absorbed[0] = self._taken[: self._walls] = absorbed
+            if self._system.reentry is not None:
+                self.produced[0] = absorbed.sum()
         self._most = self.absorbed[0].copy()
         self.said: list[str] = []
         self._negative, self._opposite, self._defect = False, 0, 0.0
@@ -135,6 +140,7 @@ class Watch:
         before: Array | None = None,
         absorbed: Array | None = None,
         killed: float = 0.0,
+        produced: float = 0.0,
     ) -> None:
         """Check level ``n``. Collective.
 
@@ -145,12 +151,15 @@ class Watch:
             before: the one before that: to see whether the run rings.
             absorbed: This rank's part of what each absorbing wall took in the step, ``(tags,)``.
             killed: This rank's part of what was killed in the step.
+            produced: What has entered again in the step, of all ranks.
 
         Raises:
             ArithmeticError: On all ranks, if the density has grown beyond what is possible or its
                 mass has changed.
         """
         self._sums[7:] = killed
+        if self._system.reentry is not None:
+            self.produced[n] = self.produced[n - 1] + produced
         if absorbed is not None:
             self._sums[7 : 7 + self._walls] = absorbed
         self._see(n, new, new if last is None else last, new if before is None else before)
@@ -176,7 +185,8 @@ class Watch:
 
     def _account(self, n: int) -> None:
         """What the walls have taken: as the steps say, and together what is missing."""
-        missing = self.mass[0] + self.absorbed[0].sum() + self.produced[n] - self.mass[n]
+        come = self.produced[n] - self.produced[0]
+        missing = self.mass[0] + self.absorbed[0].sum() + come - self.mass[n]
         self._taken += self._sums[7:]
         self._lost[n] = shared(self._taken, missing)
         self.killed[n] = self._lost[n, self._walls :].sum()
@@ -187,7 +197,7 @@ class Watch:
             return
         back = self._most - self.absorbed[n]
         np.maximum(self._most, self.absorbed[n], out=self._most)
-        begun = float(self.mass[0] + self.absorbed[0].sum() + self.produced[n])
+        begun = float(self.mass[0] + self.absorbed[0].sum() + self._made[n])
         share = float(back.max()) / abs(begun)
         if share > GIVEN_BACK and not self._gave:
             self._gave = True
@@ -202,7 +212,7 @@ class Watch:
 
     def _look(self, n: int, new: Array) -> None:
         mass, size, *changes, negative = self._sums[:7].tolist()
-        if not size <= GROWTH * (self._size + self.produced[n]):  # not a number, too
+        if not size <= GROWTH * (self._size + self._made[n]):  # not a number, too
             raise ArithmeticError(
                 f"The run has blown up: at t = {self._times[n]:g} (step {n}) the integral of |rho| "
                 f"is {size / self._size:.3g} times that of the start, which the exact density "
@@ -224,7 +234,9 @@ class Watch:
         """Whether the mass is what it was, or what absorbing walls have left of it."""
         defect, allowed = mass - self.mass[0], MASS
         if self._losses:
+            change = defect if self._system.reentry is not None else 0.0
             defect, allowed = self._defect, MASS + SOLVES * n * self._tolerance
+            defect = max(defect, change, key=abs)
         begun = abs(self.mass[0]) + float(np.abs(self.absorbed[0]).sum()) + self.produced[n]
         if not abs(defect) <= allowed * max(begun, MASS * self._size):
             gone = f", {self._taken.sum():.12g} absorbed or killed" if self._losses else ""
