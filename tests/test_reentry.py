@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from problems import SELF, WORLD, bump, cube, quiet, raised
+from problems import SELF, WORLD, bump, cube, raised
 from scipy.integrate import quad
 from scipy.linalg import expm
 from scipy.special import erfcx
@@ -56,17 +56,17 @@ def neurons(comm, method):
     [
         (fpc.Galerkin(3), fpc.SDIRK2(), 5e-5),
         (fpc.Galerkin(2), fpc.SDIRK4(), 1e-4),
-        (fpc.Limited(), fpc.SDIRK2(), 2e-4),
+        (fpc.Limited(), fpc.SDIRK2(), 1e-3),
         (fpc.Monotone(), fpc.Exponential(), 1e-3),
-        (fpc.Monotone(), fpc.BackwardEuler(), 5e-3),
+        (fpc.Monotone(), fpc.BackwardEuler(), 2e-2),
     ],
     ids=["cubic", "quadratic", "limited", "exponential", "backward-euler"],
 )
 def test_neurons_settle_to_the_rate_of_siegerts_formula(method, scheme, error):
     equation, start = neurons(WORLD, method)
-    run = equation.solve(start, 240.0, 480, scheme=scheme)
+    run = equation.solve(start, 200.0, 200, scheme=scheme)
     fired = run.absorbed[:, 0]
-    rate = (fired[-1] - fired[-41]) / (run.all_times[-1] - run.all_times[-41])
+    rate = (fired[-1] - fired[-21]) / (run.all_times[-1] - run.all_times[-21])
     assert rate == pytest.approx(siegert(), rel=error)
     assert fired[-1] > 3.0  # each has fired several times
     assert np.abs(run.mass - run.mass[0]).max() < 1e-13 and run.mass_defect < 1e-13
@@ -110,7 +110,7 @@ def exact(equation, start, t):
     ids=["sdirk2", "sdirk4", "exponential", "backward-euler"],
 )
 def test_order_in_time_of_what_enters_again(method, scheme, order):
-    mesh = cube(SELF, 2, 6)
+    mesh = cube(SELF, 2, 4)
     equation = fpc.FokkerPlanck(
         mesh, fpc.drift.Steady(turn), 0.6, discretization=method, absorbing=right, reentry=hill
     )
@@ -151,13 +151,13 @@ def two_walls(comm, method, scheme):
     ids=["galerkin", "crank-nicolson", "monotone", "exponential", "limited"],
 )
 def test_mass_stays_and_walls_say_what_they_took(method, scheme):
-    run = quiet(lambda: two_walls(WORLD, method, scheme))
+    run = two_walls(WORLD, method, scheme)
     assert np.abs(run.mass - 1.0).max() < 1e-13
     assert run.absorbed[-1].min() > 0.1 and run.absorbed[0].sum() > 0.01
     assert run.produced == pytest.approx(run.absorbed.sum(axis=1), abs=1e-13)
     assert method.degree == 2 or isinstance(method, fpc.Galerkin) or run.minimum.min() >= 0.0
     if WORLD.size > 1:
-        alone = quiet(lambda: two_walls(SELF, method, scheme))
+        alone = two_walls(SELF, method, scheme)
         assert run.absorbed == pytest.approx(alone.absorbed, rel=1e-8)
         assert run.levels[-1].max() <= alone.levels[-1].max() * (1.0 + 1e-8)
 
@@ -225,7 +225,7 @@ def test_reentries_that_are_refused():
     for reentry, options, message in (
         (hill, {"absorbing": None}, "no wall absorbs"),
         (hill, {"reactions": fpc.Reactions(killing=1.0)}, "reentry and reactions"),
-        (lambda x: x[:, 0] - 0.5, {}, "reentry is -0.5"),
+        (lambda x: -1.0 - x[:, 0], {}, "reentry is -1"),
         (lambda x: np.nan * x[:, 0], {}, "reentry is nan"),
         (lambda x: np.zeros(len(x)), {}, "reentry has mass 0"),
         (lambda x: 1.0 * np.isclose(x[:, 0], 1.0), {}, "reentry has mass 0"),
