@@ -42,12 +42,11 @@ def steep_weights(drift: NetworkDrift, seed: int = 0) -> Array:
     Raises:
         ValueError: On all ranks, for another drift.
     """
-    network, rng = _network(drift), np.random.default_rng(seed)
+    network, rng = _checked(drift).network, np.random.default_rng(seed)
     d, m = network.dimension, network.width
-    half = 0.5 * (drift.box[1] - drift.box[0]) / drift.scale
     blocks = []
     for _ in range(drift.time.blocks):
-        inner, shift = _neurons(rng, m, half, STEEPNESS, together=rng.random() < PARALLEL)
+        inner, shift = _neurons(rng, m, drift, STEEPNESS, together=rng.random() < PARALLEL)
         blocks.append(np.concatenate([np.zeros(d * m), inner.ravel(), shift]))
     return np.concatenate(blocks)
 
@@ -102,8 +101,8 @@ def screened(
     Raises:
         ValueError: On all ranks, for another kind of problem or pieces that there are not.
     """
-    drift, runs = problem.drift, problem.runs
-    network = _network(drift)
+    drift, runs = _checked(problem.drift), problem.runs
+    network = drift.network
     if not isinstance(runs, MeshRuns):
         raise ValueError("Neurons are screened by the adjoint on a mesh, that is, with noise.")
     chosen = sorted({int(k) for k in pieces})
@@ -123,7 +122,7 @@ def screened(
     # A neuron is wider than a cell: one value for all points of a cell is enough.
     per_cell = system.elements.n_points if system.by_cells else 1
     y = drift.scaled(_by_cell(system.points, per_cell) / per_cell)
-    half = 0.5 * (drift.box[1] - drift.box[0]) / drift.scale
+    y = drift.field.features(y)
     activation = ACTIVATIONS[network.activation]
 
     def choose(terms: Terms, s: Array) -> None:
@@ -133,7 +132,7 @@ def screened(
             return
         rng = np.random.default_rng((seed, k))
         count = max(8 * m, min(CANDIDATES, 2**25 // max(y.shape[1], 1)))
-        inner, shift = _neurons(rng, count, half, STEEPER)
+        inner, shift = _neurons(rng, count, drift, STEEPER)
         values = activation.value(inner @ y + shift[:, None])
         rho = np.maximum(system.at_points(middles[k]), 0.0) * system.point_weights
         best = _pursuit(values, _by_cell(s, per_cell), _by_cell(rho, per_cell), m, problem)
@@ -201,25 +200,25 @@ def _pursuit(values: Array, s: Array, rho: Array, m: int, problem: TrackingProbl
 def _neurons(
     rng: np.random.Generator,
     count: int,
-    half: Array,
+    drift: NetworkDrift,
     steepness: tuple[float, float],
     together: bool = False,
 ) -> tuple[Array, Array]:
-    """Inner weights ``(count, d)`` and shifts ``(count,)`` of steep neurons."""
-    d = len(half)
+    """Inner weights ``(count, k)`` and shifts ``(count,)`` of steep neurons."""
+    half, features = 0.5 * (drift.box[1] - drift.box[0]) / drift.scale, drift.field.features
     lengths = np.exp(rng.uniform(np.log(steepness[0]), np.log(steepness[1]), count))
-    directions = rng.standard_normal((count, d))
+    directions = rng.standard_normal((count, features.count))
     if together:
         directions[:] = directions[0]
-    inner = directions * (lengths / np.linalg.norm(directions, axis=1))[:, None]
-    points = rng.uniform(-1.0, 1.0, (count, d)) * half
-    return inner, -(inner * points).sum(axis=1)
+    inner = directions * (lengths / np.linalg.norm(directions, axis=1))[:, None] * features.units
+    points = rng.uniform(-1.0, 1.0, (count, len(half))) * half
+    return inner, -(inner * features(points.T).T).sum(axis=1)
 
 
-def _network(drift: object):  # type: ignore[no-untyped-def]
-    """The network of a drift whose weights are constant on pieces."""
+def _checked(drift: ParametricDrift) -> NetworkDrift:
+    """A drift that has neurons."""
     if not isinstance(drift, NetworkDrift):
         raise ValueError(
             f"drift, a {type(drift).__name__}, has no neurons to choose; give a NetworkDrift."
         )
-    return drift.network
+    return drift

@@ -8,6 +8,7 @@ import numpy as np
 from dolfinx.mesh import Mesh
 from scipy.special import expit
 
+from fpcontrol.control.features import Features, Periods, periods_of
 from fpcontrol.control.parametric import (
     ParametricDrift,
     PiecewiseConstant,
@@ -56,43 +57,48 @@ SMOOTH = tuple(name for name, a in ACTIVATIONS.items() if a.curvature)
 class Network:
     r"""One hidden layer: :math:`f(y) = W\varphi(A y + b)`.
 
-    ``W`` has shape ``(d, m)``, ``A`` ``(m, d)``, ``b`` ``(m,)``. The weights of one network are one
-    flat array ``W, A, b``, each row by row. Points are given component by component, ``y`` of shape
-    ``(d, N)``, as are values.
+    ``W`` has shape ``(d, m)``, ``A`` ``(m, k)``, ``b`` ``(m,)``. The weights of one network are one
+    flat array ``W, A, b``, each row by row. Inputs are given component by component, ``y`` of shape
+    ``(k, N)``, as are values, ``(d, N)``.
 
     Args:
         dimension: ``d``.
         width: Number of neurons ``m``.
         activation: One of ``ACTIVATIONS``; ``relu`` has no second derivative, so gradients in its
             weights hold only almost everywhere.
+        inputs: ``k``; the dimension unless given.
     """
 
     dimension: int
     width: int
     activation: str
+    inputs: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inputs", self.inputs or self.dimension)
 
     @property
     def size(self) -> int:
-        """Number of weights, ``m (2 d + 1)``."""
-        return self.width * (2 * self.dimension + 1)
+        """Number of weights, ``m (d + k + 1)``."""
+        return self.width * (self.dimension + self.inputs + 1)
 
     def unpack(self, weights: Array) -> tuple[Array, Array, Array]:
-        """Views ``W (..., d, m)``, ``A (..., m, d)``, ``b (..., m)`` of ``weights (..., size)``."""
-        d, m, lead = self.dimension, self.width, weights.shape[:-1]
-        w, a = weights[..., : d * m], weights[..., d * m : 2 * d * m]
-        return w.reshape(*lead, d, m), a.reshape(*lead, m, d), weights[..., 2 * d * m :]
+        """Views ``W (..., d, m)``, ``A (..., m, k)``, ``b (..., m)`` of ``weights (..., size)``."""
+        d, k, m, lead = self.dimension, self.inputs, self.width, weights.shape[:-1]
+        w, a = weights[..., : d * m], weights[..., d * m : (d + k) * m]
+        return w.reshape(*lead, d, m), a.reshape(*lead, m, k), weights[..., (d + k) * m :]
 
     def values(self, weights: Array, y: Array) -> Array:
         """``f(y)``, shape ``(d, N)``."""
         w, _, _ = self.unpack(weights)
-        result = np.empty_like(y)
+        result = np.empty((self.dimension, y.shape[1]))
         for i in self._blocks(y):
             p = self._activation.value(self._argument(weights, y[:, i]))
             np.matmul(w, p, out=result[:, i])
         return result
 
     def divergence(self, weights: Array, y: Array) -> Array:
-        """``sum_i df_i/dy_i``, shape ``(N,)``."""
+        """``sum_i df_i/dy_i``, shape ``(N,)``, where the inputs are the coordinates."""
         w, a, _ = self.unpack(weights)
         z = self._argument(weights, y)
         slope = self._activation.slope(z, self._activation.value(z))
@@ -121,16 +127,16 @@ class Network:
 
     def jacobian(self, weights: Array, y: Array) -> Array:
         """Derivatives of ``f(y)`` in all weights, ``(size, d, N)``."""
-        d, m = self.dimension, self.width
+        d, k, m = self.dimension, self.inputs, self.width
         w, _, _ = self.unpack(weights)
         z = self._argument(weights, y)
         p = self._activation.value(z)
         result = np.zeros((self.size, d, y.shape[1]))
-        outer, inner, shift = result[: d * m], result[d * m : 2 * d * m], result[2 * d * m :]
+        outer, inner, shift = np.split(result, [d * m, (d + k) * m])
         for i in range(d):
             outer[i * m : (i + 1) * m, i] = p
         np.multiply(w.T[:, :, None], self._activation.slope(z, p)[:, None], out=shift)
-        np.multiply(shift[:, None], y[None, :, None], out=inner.reshape(m, d, d, -1))
+        np.multiply(shift[:, None], y[None, :, None], out=inner.reshape(m, k, d, -1))
         return result
 
     @property
@@ -158,11 +164,20 @@ class NetworkField(SmoothField):
         centre: ``c``, ``(d,)``.
         scale: ``s``, a length.
         limit: Bound on the speed; none unless given.
+        periods: Of the axes, lengths, ``(d,)``, infinite where there is none, as unless given: the
+            network is given the ``Features`` of the place.
     """
 
     def __init__(
-        self, network: Network, centre: Array, scale: float, limit: SpeedLimit | None = None
+        self,
+        network: Network,
+        centre: Array,
+        scale: float,
+        limit: SpeedLimit | None = None,
+        periods: Array | None = None,
     ) -> None:
+        self.periods = np.full(len(centre), np.inf) if periods is None else periods
+        self.features = Features(self.periods / scale)
         self.network, self.centre, self.scale, self.limit = network, centre, scale, limit
         self.size = network.size
         self._last: tuple[Array, Array] | None = None
@@ -174,6 +189,11 @@ class NetworkField(SmoothField):
 
     def check_smooth(self) -> None:
         """Raise a ValueError for an activation without a second derivative."""
+        if self.features.periodic:
+            raise ValueError(
+                "sigma = 0: a network of periodic inputs is not followed along characteristics; "
+                "use a problem with noise, or a SmoothField of your own."
+            )
         if self.network.activation not in SMOOTH:
             raise ValueError(
                 f"activation = {self.network.activation!r} has no second derivative, which "
@@ -182,6 +202,8 @@ class NetworkField(SmoothField):
 
     def divergence(self, theta: Array, x: Array) -> Array:
         """Divergence, ``(N,)``."""
+        if self.features.periodic:
+            return self._periodic_divergence(theta, x)
         if self.limit is None:
             return self.network.divergence(theta, self._scaled(x))
         return self.limit.divergence(self._parts(theta, x).motion)
@@ -240,8 +262,9 @@ class NetworkField(SmoothField):
         return dual, (f.a.T @ sz).T / self.scale
 
     def describe(self) -> dict[str, Any]:
-        """Width, activation and bound on the speed."""
-        return {
+        """Width, activation, bound on the speed, and periods if there are any."""
+        periods = [p if np.isfinite(p) else None for p in self.periods.tolist()]
+        return ({"periodic": periods} if self.features.periodic else {}) | {
             "width": self.network.width,
             "activation": self.network.activation,
             "max_speed": None if self.limit is None else self.limit.c,
@@ -252,6 +275,21 @@ class NetworkField(SmoothField):
         u = self.network.values(theta, self._scaled(x))
         u *= self.scale
         return u
+
+    def _periodic_divergence(self, theta: Array, x: Array) -> Array:
+        w, a, _ = self.network.unpack(theta)
+        act = ACTIVATIONS[self.network.activation]
+        y, z = self._coordinates(x), self.network._argument(theta, self._scaled(x))
+        slope = act.slope(z, act.value(z))
+        units = np.eye(len(y))[:, :, None] * np.ones(y.shape[1])
+        ahead = (a @ self.features.along(y, unit) for unit in units)
+        pairs = zip(w, ahead, strict=True)
+        divergence = sum((row @ (slope * dz) for row, dz in pairs), np.zeros(y.shape[1]))
+        if self.limit is None:
+            return divergence
+        u = self._free(theta, x)
+        kappa = ((w.T @ u) * slope * (a @ self.features.along(y, u))).sum(axis=0)
+        return self.limit.divergence(Motion(u, divergence, kappa))
 
     def _parts(self, theta: Array, x: Array) -> "_Parts":
         """What the field at points is made of."""
@@ -267,13 +305,17 @@ class NetworkField(SmoothField):
         return _Parts(w, a, y, c, p, p1, act.curvature(z, p), Motion(u, c @ p1, kappa))
 
     def _scaled(self, x: Array) -> Array:
-        """``(x - c)/s``, ``(N, d)`` to ``(d, N)``; that of points that cannot change is kept."""
+        """Inputs of the network at ``(N, d)``, ``(k, N)``; of points that cannot change kept."""
         if self._last is not None and self._last[0] is x:
             return self._last[1]
-        y = np.ascontiguousarray((x.T - self.centre[:, None]) / self.scale)
+        y = self.features(self._coordinates(x))
         if not x.flags.writeable:
             self._last = x, y
         return y
+
+    def _coordinates(self, x: Array) -> Array:
+        """``(x - c)/s``, ``(N, d)`` to ``(d, N)``."""
+        return np.ascontiguousarray((x.T - self.centre[:, None]) / self.scale)
 
 
 class _Parts(NamedTuple):
@@ -296,7 +338,9 @@ class NetworkDrift(ParametricDrift):
     are of order 1 in any unit of length. ``W``, ``A``, ``b`` are constant on ``pieces`` equal
     intervals of ``[0, t1]``. Limited width: ``width`` equal to the dimension. With
     ``max_speed`` the drift is :math:`v/\sqrt{1 + |v|^2/m^2}`, m the bound: in the same direction,
-    smooth, and slower than m whatever the weights are. Collective.
+    smooth, and slower than m whatever the weights are. On periodic axes the network is given
+    :math:`\cos 2\pi(x_i - c_i)/L_i` and :math:`\sin 2\pi(x_i - c_i)/L_i` in place of
+    :math:`y_i` (``periodic``): the drift is smooth through the seam. Collective.
 
     Args:
         mesh: The mesh, for its dimension and bounding box.
@@ -305,10 +349,12 @@ class NetworkDrift(ParametricDrift):
         t1: Last time.
         activation: ``"tanh"``, ``"relu"``, ``"softplus"``, ``"sigmoid"`` or ``"sin"``.
         seed: Seed of the initial weights, normal with deviation 1/4.
-        weights: Flat float64 array, ``pieces * width * (2 d + 1)``, piece by piece ``W``, ``A``,
-            ``b``; drawn with ``seed`` unless given.
+        weights: Flat float64 array, ``pieces * network.size``, piece by piece ``W``, ``A``, ``b``;
+            drawn with ``seed`` unless given.
         max_speed: Bound on the speed, length per time; none unless given. Layers at walls are then
             at least ``D / max_speed`` thick, cell Peclet numbers at most ``max_speed h / (2 D)``.
+        periodic: Periods of the axes, a length or ``None`` for each; those of the mesh unless
+            given. ``False`` for none, on a periodic mesh too: the drift jumps at its seam then.
 
     Attributes:
         weights: The flat array, a copy of its own.
@@ -331,6 +377,7 @@ class NetworkDrift(ParametricDrift):
         seed: int = 0,
         weights: Array | None = None,
         max_speed: float | None = None,
+        periodic: Periods = None,
     ) -> None:
         if not isinstance(width, int | np.integer) or width < 1:
             raise ValueError(f"width = {width!r} must be a positive integer.")
@@ -338,11 +385,14 @@ class NetworkDrift(ParametricDrift):
             raise ValueError(
                 f"activation = {activation!r} is unknown; choose one of {tuple(ACTIVATIONS)}."
             )
-        self.network, self.seed = Network(mesh.geometry.dim, int(width), activation), seed
+        periods = periods_of(mesh, periodic)
+        d = mesh.geometry.dim
+        inputs = d + int(np.isfinite(periods).sum())
+        self.network, self.seed = Network(d, int(width), activation, inputs), seed
         time = PiecewiseConstant(pieces, float(t1))
         if weights is None:
             rng = np.random.default_rng(seed)
             weights = 0.25 * rng.standard_normal(time.blocks * self.network.size)
         limit = None if max_speed is None else SpeedLimit(max_speed)
-        field = NetworkField(self.network, *centre_and_scale(bounding_box(mesh)), limit)
+        field = NetworkField(self.network, *centre_and_scale(bounding_box(mesh)), limit, periods)
         super().__init__(mesh, field, time, weights)
