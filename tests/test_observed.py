@@ -150,7 +150,7 @@ def test_a_mean_and_a_spread_are_reached():
 
 def test_bad_input_is_named():
     for words, make in {
-        "derivative is not known": lambda: Observed(seen.entropy()),
+        "derivative is not known": lambda: Observed(seen.distance(lambda t: None)),
         "observable is empty": lambda: Observed([]),
         "scale = 0": lambda: Observed(seen.mean(), scale=0.0),
         "terminal_weight = -1": lambda: Observed(seen.mean(), terminal_weight=-1.0),

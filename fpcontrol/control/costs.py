@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from fpcontrol.discretization.base import SemiDiscretization
+from fpcontrol.noise import Noise
 from fpcontrol.typing import Array
 
 
@@ -34,12 +35,14 @@ class Setting:
         reference: Density to follow.
         times: Time levels, ``(steps + 1,)``.
         scale: Half the longest side of the domain's box, a length.
+        noise: Of the controlled equation.
     """
 
     system: SemiDiscretization
     reference: Levels
     times: Array
     scale: float
+    noise: Noise | None = None
 
     def reference_at(self, n: int) -> Array:
         """The reference at a level, local."""

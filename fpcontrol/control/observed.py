@@ -5,7 +5,8 @@ With the values
 .. math:: o(\rho) = h\Bigl(\int f_1\rho\,dx,\ \dots,\ \int f_m\rho\,dx\Bigr)
 
 the derivative in the density is :math:`\sum_k \partial_k h\,(f_k, \phi_i)`: vectors that are fixed,
-with factors of the level.
+with factors of the level. Of the entropy the vector is one of the level,
+:math:`(-1-\log\rho, \phi_i)`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,12 +17,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fpcontrol.control.costs import Cost, Objective, Setting, checked_weight, trapezoid
-from fpcontrol.observables.integrals import Integral
+from fpcontrol.observables.base import Observable, Smooth
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 type Target = ArrayLike | Callable[[float], ArrayLike]
-type Smooth = Callable[[Array], tuple[float, Array]]
+type Sloped = Callable[[Array], tuple[float, Array]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,9 @@ class Observed(Objective):
 
     Args:
         observable: ``fpc.observables.mean()``, ``covariance()``, ``mass(...)``, ``expectation(f)``,
-            ``energy(V)`` or another ``fpc.observables.Integral``; or several of these.
+            ``energy(V)`` or another ``fpc.observables.Integral``; ``entropy()``, of densities that
+            are positive where it is integrated (an ArithmeticError otherwise), and ``flux(tag)``
+            through walls that absorb; or several of these.
         target: Value that is to be reached, in the observables' own units and of their shape, flat
             for several; or a function of time.
         running_weight: :math:`w_r`.
@@ -51,12 +54,12 @@ class Observed(Objective):
             function; on all ranks, in a problem, for a target or slope of another shape.
     """
 
-    observable: Integral | Sequence[Integral]
+    observable: Smooth | Sequence[Smooth]
     target: Target | None = None
     running_weight: float = 0.0
     terminal_weight: float = 1.0
     scale: ArrayLike = 1.0
-    function: Smooth | None = None
+    function: Sloped | None = None
 
     def __post_init__(self) -> None:
         checked_weight("running_weight", self.running_weight)
@@ -64,11 +67,11 @@ class Observed(Objective):
         if not self.observables:
             raise ValueError("observable is empty; give one or several of fpc.observables.")
         for one in self.observables:
-            if not isinstance(one, Integral):
+            if not isinstance(one, Smooth):
                 raise ValueError(
                     f"observable has {one!r}, whose derivative is not known; give mean(), "
-                    "covariance(), mass(...), expectation(f) or energy(V) of fpc.observables, or "
-                    "derive from fpc.observables.Integral."
+                    "covariance(), mass(...), expectation(f), energy(V), entropy() or flux(...) of "
+                    "fpc.observables, or derive from fpc.observables.Integral."
                 )
         scale = np.asarray(self.scale, dtype=float)
         if not (np.isfinite(scale).all() and (scale != 0.0).all()):
@@ -85,7 +88,7 @@ class Observed(Objective):
             )
 
     @property
-    def observables(self) -> tuple[Integral, ...]:
+    def observables(self) -> tuple[Smooth, ...]:
         """What is observed, one or several."""
         given = self.observable
         return tuple(given) if isinstance(given, Sequence) else (given,)
@@ -106,20 +109,17 @@ class _ObservedCost(Cost):
 
     def __init__(self, objective: Observed, setting: Setting) -> None:
         g = setting.system.elements
-        self._comm, self._function = g.comm, objective.function
-        self._linear = [one.integrals(g) for one in objective.observables]
+        self._comm, self._function, self._times = g.comm, objective.function, setting.times
+        self._seen = [one.smooth(setting.system, setting.noise) for one in objective.observables]
+        self._room, self._owners = g.vector(), g.n_owned
         # Rows of owned entries: what other ranks' cells add to them is added once, here.
-        self._rows, room = np.empty((sum(e.size for e in self._linear), g.n_owned)), g.vector()
-        for k, row in enumerate(np.concatenate([e.rows for e in self._linear])):
-            room.array[:] = row
-            room.scatter_reverse()
-            self._rows[k] = room.array[: g.n_owned]
-        self._ends = np.cumsum([e.size for e in self._linear])[:-1]
+        self._rows = [None if e.rows is None else self._owned(e.rows) for e in self._seen]
+        self._ends = np.cumsum([e.size for e in self._seen])[:-1]
         over_time = trapezoid(len(setting.times)) / (len(setting.times) - 1)
         self._weights = objective.running_weight * over_time
         self._weights[-1] += objective.terminal_weight
         with collective_errors(self._comm):
-            sums = self._sums(setting.reference_at(0))
+            sums = self._begun(setting.reference_at(0))
             values = self._values(sums)
             self._check_slopes(objective, sums)
             try:
@@ -136,24 +136,27 @@ class _ObservedCost(Cost):
         """The whole of it on rank 0, nothing on the others. Collective."""
         if self._weights[n] == 0.0:
             return 0.0
-        value, _ = self._function_at(n, self._sums(rho))
+        value, _ = self._function_at(n, self._sums(n, rho))
         return float(self._weights[n] * value) if self._comm.rank == 0 else 0.0
 
     def level_dual(self, n: int, rho: Array) -> Array | None:
         """See ``Cost``. Collective."""
         if self._weights[n] == 0.0:
             return None
-        sums = self._sums(rho)
+        sums = self._sums(n, rho)
         _, slope = self._function_at(n, sums)
         pieces = np.split(slope / self._scale, self._value_ends)
-        parts = zip(self._linear, np.split(sums, self._ends), pieces, strict=True)
-        return self._weights[n] * (
-            np.concatenate([e.pullback(s, d) for e, s, d in parts]) @ self._rows
-        )
+        parts = zip(self._seen, self._rows, np.split(sums, self._ends), pieces, strict=True)
+        dual = np.zeros(self._owners)
+        for e, rows, own, piece in parts:
+            if rows is None:
+                rows = self._owned(e.slopes(float(self._times[n]), rho))
+            dual += e.pullback(own, piece) @ rows
+        return self._weights[n] * dual
 
     def _check_slopes(self, objective: Observed, sums: Array) -> None:
         """Refuse values that are not the sums and say nothing of their derivative."""
-        split = zip(objective.observables, self._linear, np.split(sums, self._ends), strict=True)
+        split = zip(objective.observables, self._seen, np.split(sums, self._ends), strict=True)
         for one, e, part in split:
             value = np.ravel(e.value(0.0, np.empty(0), part))
             if e.plain and not np.array_equal(value, part):
@@ -162,11 +165,30 @@ class _ObservedCost(Cost):
                     "derivative of it: give its Linear(rows, finish, pullback) the pullback."
                 )
 
-    def _sums(self, rho: Array) -> Array:
-        return reduced(self._comm, self._rows @ rho[: self._rows.shape[1]])
+    def _owned(self, rows: Array) -> Array:
+        """Rows of owned entries, of rows of what each rank's cells give. Collective."""
+        found = []
+        for row in rows:
+            self._room.array[:] = row
+            self._room.scatter_reverse()
+            found.append(self._room.array[: self._owners].copy())
+        return np.array(found)
+
+    def _begun(self, rho: Array) -> Array:
+        """Sums of a density that they need not be defined for: 1 where they change. Collective."""
+        pairs = zip(self._seen, self._rows, strict=True)
+        parts = [np.ones(e.size) if r is None else r @ rho[: self._owners] for e, r in pairs]
+        return reduced(self._comm, np.concatenate(parts))
+
+    def _sums(self, n: int, rho: Array) -> Array:
+        t, parts = float(self._times[n]), list[Array]()
+        with collective_errors(self._comm):  # the density may be bad on one rank only
+            for e, rows in zip(self._seen, self._rows, strict=True):
+                parts.append(e.parts(t, rho) if rows is None else rows @ rho[: self._owners])
+        return reduced(self._comm, np.concatenate(parts))
 
     def _values(self, sums: Array) -> Array:
-        split = zip(self._linear, np.split(sums, self._ends), strict=True)
+        split = zip(self._seen, np.split(sums, self._ends), strict=True)
         every = [np.ravel(e.value(0.0, np.empty(0), s)) for e, s in split]
         self._value_ends = np.cumsum([len(v) for v in every])[:-1]
         return np.concatenate(every)
@@ -207,7 +229,7 @@ class _ObservedCost(Cost):
 
 def _said(value: Any) -> str:
     """What names a value in every program alike."""
-    if isinstance(value, Integral):
+    if isinstance(value, Observable):
         inner = [f"{k}={_said(v)}" for k, v in sorted(vars(value).items()) if not k.startswith("_")]
         return f"{type(value).__name__}({', '.join(inner)})"
     if callable(value) or not isinstance(value, int | float | str | tuple | list | np.ndarray):

@@ -115,7 +115,7 @@ class MeshRuns:
             snapshots=snapshots,
         )
         self.storage = self.sweeps.storage
-        setting = Setting(self.system, reference, self.times, drift.scale)
+        setting = Setting(self.system, reference, self.times, drift.scale, self.noise)
         self._tracking = (tracking or L2Tracking()).on(setting)
         self._others = [objective.on(setting) for objective in objectives]
         self._costs: list[Cost] = [self._tracking, *self._others]

@@ -13,7 +13,7 @@ from dolfinx import fem
 from dolfinx.mesh import MeshTags
 
 from fpcontrol.discretization.sets import Where
-from fpcontrol.observables.base import Evaluation, Observable, Setting
+from fpcontrol.observables.base import Evaluation, Observable, Setting, Smooth
 from fpcontrol.observables.flux import Direction, Flux
 from fpcontrol.observables.functionals import Distance, Entropy, Measure, Reference
 from fpcontrol.observables.integrals import (
@@ -85,18 +85,21 @@ def energy(V: Callable[[Array], Array] | fem.Function) -> Integral:
     return Energy(V)
 
 
-def entropy() -> Observable:
-    r""":math:`-\int\rho\log\rho`, by quadrature; where the density is not positive, 0."""
+def entropy() -> Smooth:
+    r""":math:`-\int\rho\log\rho`, by quadrature; where the density is not positive, 0.
+
+    As an objective of positive densities alone.
+    """
     return Entropy()
 
 
 def flux(
     where: Where, *, tags: MeshTags | None = None, direction: Direction | None = None
-) -> Observable:
+) -> Smooth:
     r"""Mass per time through facets, :math:`\int (v\rho - D\nabla\rho)\cdot n\,dS`.
 
     From the density's own slopes, of the order of the degree. What absorbing walls have taken is
-    known to round-off: ``Trajectory.absorbed``.
+    known to round-off: ``Trajectory.absorbed``. As an objective through absorbing walls alone.
 
     Args:
         where: ``marker(x)`` as ``dolfinx.mesh.locate_entities`` takes it, true at all vertices of

@@ -68,12 +68,40 @@ class Evaluation(ABC):
         """
 
 
+class SmoothEvaluation(Evaluation):
+    """One with the derivatives of its sums in the density.
+
+    Attributes:
+        plain: Whether the value is the sums.
+        rows: Derivatives of the sums if they are the same at all levels, as of ``slopes``.
+    """
+
+    plain: bool = True
+    rows: Array | None = None
+
+    @abstractmethod
+    def slopes(self, t: float, rho: Array) -> Array:
+        """This rank's part of the derivatives of the sums, ``(size, n_local)``. Not collective."""
+
+    def pullback(self, sums: Array, dual: Array) -> Array:
+        """What is dual to the sums, ``(size,)``, from what is dual to the value, flat."""
+        return dual
+
+
 class Observable(ABC):
     """A number, or an array of numbers, that belongs to a density at a time."""
 
     @abstractmethod
     def on(self, setting: Setting) -> Evaluation:
         """What evaluates it for one equation: what can be made once is made here. Collective."""
+
+
+class Smooth(Observable):
+    """An observable with derivatives, which ``fpc.objectives.Observed`` takes."""
+
+    @abstractmethod
+    def smooth(self, system: SemiDiscretization, noise: Noise | None) -> SmoothEvaluation:
+        """What evaluates it and its derivatives for one equation. Collective."""
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from dolfinx.mesh import MeshTags, exterior_facet_indices
 
+from fpcontrol.discretization.base import SemiDiscretization
 from fpcontrol.discretization.boundary import Boundary, FacetQuadrature
 from fpcontrol.discretization.galerkin import applied
 from fpcontrol.discretization.sets import Where, facets_of
-from fpcontrol.observables.base import Evaluation, Observable, Setting
+from fpcontrol.drift.base import zero
+from fpcontrol.noise import Noise
+from fpcontrol.observables.base import Setting, Smooth, SmoothEvaluation
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
 
@@ -23,14 +26,34 @@ type Direction = Array | tuple[float, ...] | Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
-class Flux(Observable):
+class Flux(Smooth):
     """See ``flux``."""
 
     where: Where
     tags: MeshTags | None
     direction: Direction | None
 
-    def on(self, setting: Setting) -> Evaluation:
+    def smooth(self, system: SemiDiscretization, noise: Noise | None) -> SmoothEvaluation:
+        """Through walls that absorb alone, see ``Smooth``. Collective.
+
+        Raises:
+            ValueError: On all ranks, for other facets: there the drift has a part of its own.
+        """
+        if noise is None:
+            raise ValueError("flux as an objective needs the noise of a problem on a mesh.")
+        flux = self.on(Setting(system, zero(), noise))
+        walls = np.zeros(system.elements.n_local, dtype=bool)
+        if system.absorbing is not None:
+            walls[system.absorbing.dofs] = True
+        off = system.elements.sum(flux.count_beside(walls))
+        if off:
+            raise ValueError(
+                f"flux as an objective: {off:.0f} of its points lie on facets that do not absorb, "
+                "where it depends on the drift itself. Name walls of absorbing=... alone."
+            )
+        return flux
+
+    def on(self, setting: Setting) -> "_Flux":
         """See ``Observable.on``. Collective."""
         g, topology = setting.elements, setting.elements.mesh.topology
         facets = facets_of(g, self.where, self.tags, "where")
@@ -70,7 +93,7 @@ class Flux(Observable):
         return np.sign(np.einsum("nd,nd->n", along, points.normals))
 
 
-class _Flux(Evaluation):
+class _Flux(SmoothEvaluation):
     size = 1
 
     def __init__(self, setting: Setting, points: FacetQuadrature, weights: Array) -> None:
@@ -103,6 +126,20 @@ class _Flux(Evaluation):
         density = np.einsum("ni,ni->n", self._values, own)
         slope = np.einsum("ni,ni->n", self._slopes, own)
         return np.array([self._weights @ ((self._along + self._drift) * density - D * slope)])
+
+    def count_beside(self, walls: Array) -> int:
+        """Points at which the density need not vanish if it does on some degrees of freedom."""
+        return int(((np.abs(self._values) > 1e-10) & ~walls[self._dofs]).any(axis=1).sum())
+
+    def slopes(self, t: float, rho: Array) -> Array:
+        """See ``SmoothEvaluation``; where the density vanishes, of its slopes alone."""
+        noise = self._setting.noise
+        if not (noise.uniform or noise.steady):
+            self._see_noise(t)
+        D = noise.diffusivity(t) if noise.uniform else 1.0
+        row = np.zeros(self._setting.elements.n_local)
+        np.add.at(row, self._dofs, (-D * self._weights)[:, None] * self._slopes)
+        return row[None]
 
     def _see_noise(self, t: float) -> None:
         """What noise adds to the drift along the normals, and slopes of the basis along D n."""

@@ -8,8 +8,10 @@ import numpy as np
 from dolfinx import fem
 
 from fpcontrol.density import check_density
+from fpcontrol.discretization.base import SemiDiscretization
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.observables.base import Evaluation, Observable, Setting
+from fpcontrol.noise import Noise
+from fpcontrol.observables.base import Evaluation, Observable, Setting, Smooth, SmoothEvaluation
 from fpcontrol.observables.quadrature import CellRule
 from fpcontrol.parallel.errors import raise_collectively
 from fpcontrol.typing import Array
@@ -29,13 +31,18 @@ type Measure = Callable[[fem.Function, fem.Function], float]
 
 
 @dataclass(frozen=True)
-class Entropy(Observable):
+class Entropy(Smooth):
     """See ``entropy``."""
 
     def on(self, setting: Setting) -> Evaluation:
         """See ``Observable.on``. Collective."""
         g = setting.elements
         return _Entropy(CellRule.of(g, ENTROPY * g.degree))
+
+    def smooth(self, system: SemiDiscretization, noise: Noise | None) -> SmoothEvaluation:
+        """Of positive densities alone, see ``Smooth``. Collective."""
+        g = system.elements
+        return _PositiveEntropy(CellRule.of(g, ENTROPY * g.degree))
 
 
 class _Entropy(Evaluation):
@@ -51,6 +58,35 @@ class _Entropy(Evaluation):
 
     def value(self, t: float, rho: Array, sums: Array) -> float:
         return float(sums[0])
+
+
+class _PositiveEntropy(_Entropy, SmoothEvaluation):
+    """With its derivative, which there is where the density is positive alone."""
+
+    def parts(self, t: float, rho: Array) -> Array:
+        """See ``Evaluation``.
+
+        Raises:
+            ArithmeticError: If the density is not positive at a point of the quadrature.
+        """
+        self._positive(t, rho)
+        return super().parts(t, rho)
+
+    def slopes(self, t: float, rho: Array) -> Array:
+        """See ``SmoothEvaluation``; of ``-rho log rho``."""
+        return self._rule.functional(-1.0 - np.log(self._positive(t, rho)))[None]
+
+    def _positive(self, t: float, rho: Array) -> Array:
+        values = self._rule.at(rho)
+        lowest = float(values.min(initial=np.inf))
+        if not lowest > 0.0:
+            raise ArithmeticError(
+                f"entropy as an objective: the density at t = {t:g} is not positive where it is "
+                f"integrated (minimum {lowest:.3g}), and the derivative of rho log rho is not "
+                "finite there. Take discretization=fpc.Limited() or fpc.Monotone(), a finer mesh, "
+                "smaller weights to start from, or add a floor (fpc.density.with_floor)."
+            )
+        return values
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import MeshTags
 
+from fpcontrol.discretization.base import SemiDiscretization
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.sets import Where, cells_of, checked
-from fpcontrol.observables.base import Evaluation, Observable, Setting
+from fpcontrol.noise import Noise
+from fpcontrol.observables.base import Evaluation, Setting, Smooth, SmoothEvaluation
 from fpcontrol.observables.quadrature import CellRule, sampled
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.typing import Array
@@ -20,7 +22,7 @@ from fpcontrol.typing import Array
 FINER = 4
 
 
-class Linear(Evaluation):
+class Linear(SmoothEvaluation):
     """Scalar products with fixed vectors, and what is made of them.
 
     Args:
@@ -33,6 +35,8 @@ class Linear(Evaluation):
         rows: As given.
         plain: Whether there is none.
     """
+
+    rows: Array
 
     def __init__(
         self,
@@ -47,6 +51,10 @@ class Linear(Evaluation):
         """What is dual to the sums, ``(size,)``, from what is dual to the value, flat."""
         return dual if self._pullback is None else self._pullback(sums, dual)
 
+    def slopes(self, t: float, rho: Array) -> Array:
+        """The fixed vectors."""
+        return self.rows
+
     def parts(self, t: float, rho: Array) -> Array:
         """Scalar products with what this rank's cells have, ``(size,)``."""
         return self.rows @ rho
@@ -56,7 +64,7 @@ class Linear(Evaluation):
         return self._finish(sums)
 
 
-class Integral(Observable):
+class Integral(Smooth):
     r"""A smooth function of integrals :math:`\int f_k\,\rho\,dx`, for ``fpc.objectives.Observed``.
 
     To be derived from: ``integrals`` says which and what is made of them.
@@ -69,6 +77,10 @@ class Integral(Observable):
     def on(self, setting: Setting) -> Evaluation:
         """See ``Observable.on``. Collective."""
         return self.integrals(setting.elements)
+
+    def smooth(self, system: SemiDiscretization, noise: Noise | None) -> SmoothEvaluation:
+        """See ``Smooth``. Collective."""
+        return self.integrals(system.elements)
 
 
 def _centre(g: Elements, x: Array) -> Array:
