@@ -21,7 +21,7 @@ import math
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mpi4py import MPI
 
@@ -66,6 +66,8 @@ class Options:
     """Number of particles that the control found moves, to be compared with its density."""
     seed: int = 0
     """Seed of all that is random."""
+    searches: int = 1
+    """Searches from as many seeds, side by side on groups of ranks; the best is gone on with."""
     mesh: Path = MESHES / "great_britain.xdmf"
     """Mesh in km, with the .json that `meshes/coast.py` writes beside it."""
     coarse: Path | None = None
@@ -153,6 +155,45 @@ def flow(options: Options, mesh) -> fpc.MoserFlow:  # type: ignore[no-untyped-de
     return fpc.MoserFlow(start, goal, t1=1.0, sigma=sigma)
 
 
+def network(options: Options, mesh) -> fpc.NetworkDrift:  # type: ignore[no-untyped-def]
+    """Two neurons, unless told otherwise, whose weights switch."""
+    return fpc.NetworkDrift(
+        mesh,
+        options.width,
+        options.pieces,
+        activation=options.activation,
+        max_speed=options.max_speed,
+    )
+
+
+SEARCH = 0.7  # share of the budget for searches side by side
+
+
+def searched(options: Options, comm: MPI.Comm):  # type: ignore[no-untyped-def]
+    """The best weights of searches on the coarse mesh, from one seed each."""
+    waves = -(-options.searches // min(options.searches, comm.size))
+
+    def search(seed: int, group: MPI.Comm) -> tuple[float, Any]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mesh = fpc.mesh.read(options.coarse or options.mesh, group)
+            cheap = flow(replace(options, method="galerkin"), mesh)
+        found = fpc.steer(
+            cheap,
+            drift=network(options, mesh),
+            budget=SEARCH * options.budget / waves,
+            max_evaluations=20 if options.quick else None,
+            steps=2 * options.pieces,
+            seed=seed,
+            progress=False,
+        )
+        return found.relative_error, found.weights
+
+    found = fpc.ensemble.run(search, range(options.seed, options.seed + options.searches))
+    log_rank0(f"relative errors of the searches {[round(error, 4) for error, _ in found]}", comm)
+    return min(found, key=lambda one: one[0])[1]
+
+
 def main(options: Options) -> fpc.Result:
     """Optimize, report, draw."""
     comm = MPI.COMM_WORLD
@@ -165,18 +206,14 @@ def main(options: Options) -> fpc.Result:
         warnings.simplefilter("ignore")  # of the same points as above
         coarse = fpc.mesh.read(options.coarse, comm) if options.coarse else mesh
         cheap = flow(replace(options, method="galerkin"), coarse)
-    drift = fpc.NetworkDrift(
-        mesh,
-        options.width,
-        options.pieces,
-        activation=options.activation,
-        max_speed=options.max_speed,
-    )
+    drift = network(options, mesh)
     checkpoint = options.out / f"{name}.npz"
+    best = searched(options, comm) if options.searches > 1 and not options.resume else None
     result = fpc.steer(
         reference,
         drift=drift,
-        budget=options.budget,
+        budget=options.budget * (1.0 if best is None else 1.0 - SEARCH),
+        weights=best,
         max_evaluations=20 if options.quick else None,
         seed=options.seed,
         coarse=cheap,

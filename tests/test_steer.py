@@ -203,6 +203,23 @@ def test_a_drift_that_is_no_network_is_descended_from():
     assert result.relative_error < 0.5 * result.uncontrolled.relative_error
 
 
+@pytest.mark.parallel([1, 2, 3])
+def test_searches_run_side_by_side_and_the_best_is_gone_on_with():
+    def search(seed, comm):
+        coarse = reference(comm, n=4)
+        found = steered(coarse, pieces=4, max_evaluations=25, seed=seed)
+        return found.value, found.weights
+
+    values, weights = zip(*fpc.ensemble.run(search, range(3), progress=False), strict=True)
+    best = weights[np.argmin(values)]
+    result = steered(reference(), pieces=4, weights=best, max_evaluations=10)
+    assert result.history[0].relative_error == pytest.approx(
+        result.problem.errors(best).relative_error, rel=1e-12
+    )
+    assert result.value <= result.problem(best)
+    assert len({round(value, 9) for value in values}) == 3  # searches of their own
+
+
 @pytest.mark.parallel([1, 2])
 def test_bad_arguments_are_refused():
     flow = reference()
@@ -212,6 +229,8 @@ def test_bad_arguments_are_refused():
         ("width = 2 and drift", lambda: steered(flow, 2, drift=drift)),
         ("budget = 0", lambda: steered(flow, budget=0.0)),
         ("sigma = 0.0", lambda: steered(flow, sigma=0.0)),
+        ("weights has 3 entries", lambda: steered(flow, weights=np.ones(3))),
+        ("weights and resume", lambda: steered(flow, weights=np.ones(3), resume="best.npz")),
         ("start and coarse", lambda: steered(flow, coarse=flow, start=flow.start)),
     ):
         assert words in raised(ValueError, call)

@@ -55,6 +55,7 @@ def steer(
     seed: int = 0,
     modes: int = MODES,
     coarse: MoserFlow | None = None,
+    weights: Array | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
     resume: str | os.PathLike[str] | None = None,
     progress: bool = True,
@@ -67,7 +68,7 @@ def steer(
     pieces after others get other neurons, which are kept if J is lower after some iterations; at
     last a descent with four steps a piece. Before, there are two of them, or one if there are many
     pieces. More than 320 pieces come from half as many, run through twice as fast. A drift that is
-    no network, or weights to resume, are only descended from.
+    no network, or weights that are given or resumed, are only descended from.
 
     Ctrl-C returns the best weights so far.
 
@@ -88,6 +89,8 @@ def steer(
         modes: See ``minimize``.
         coarse: The same reference on a coarser mesh of the domain, or with a cheaper method, for
             all but the last descent; it is run with Crank-Nicolson steps.
+        weights: To descend from at once, such as the best of searches that ran side by side
+            (``ensemble``); neurons are chosen unless given.
         checkpoint: File (.npz) for the best weights, replaced after every stage.
         resume: Checkpoint of the same problem to go on from.
         progress: Say on rank 0 what is done.
@@ -119,10 +122,14 @@ def steer(
         )
     if coarse is not None and options.get("start") is not None:
         raise ValueError("start and coarse are given: the start is on one of two meshes only.")
+    if weights is not None and resume is not None:
+        raise ValueError("weights and resume are given: there is one place to begin from only.")
     problem = TrackingProblem(reference, drift, sigma, steps or FINE * drift.pieces, **options)
     comm = problem.elements.comm
     target = None if checkpoint is None else output_path(checkpoint, comm)
-    weights, history = drift.weights, list[Iterate]()
+    begun = weights is not None or resume is not None or not isinstance(drift, NetworkDrift)
+    weights = drift.with_weights(drift.weights if weights is None else weights).weights
+    history: list[Iterate] = []
     if resume is not None:
         weights, history, _ = read_checkpoint(resume, problem)
 
@@ -130,7 +137,7 @@ def steer(
     search.limit(budget, max_evaluations, target_error)
     log_rank0(f"steer 0 of {budget:g} s: {len(weights)} weights", comm, progress)
     with interrupts() as search.interrupted:
-        if resume is None and isinstance(drift, NetworkDrift):
+        if not begun and isinstance(drift, NetworkDrift):
             weights = search.construct(_stages(problem, drift, coarse or reference, options))
         found, reason = search.descend(weights)
     settings = {
