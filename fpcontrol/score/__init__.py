@@ -2,6 +2,7 @@
 
 from fpcontrol.score.adapters import JaxScore
 from fpcontrol.score.comparison import Comparison, Estimate, Sampler, compare
+from fpcontrol.score.features import RandomFeatures
 from fpcontrol.score.models import RippledScore
 from fpcontrol.score.trained import Epoch, TrainedScore, load
 from fpcontrol.score.training import train
@@ -11,6 +12,7 @@ __all__ = [
     "Epoch",
     "Estimate",
     "JaxScore",
+    "RandomFeatures",
     "RippledScore",
     "Sampler",
     "TrainedScore",
