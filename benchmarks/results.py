@@ -23,6 +23,7 @@ Row = dict[str, Any]
 Result = Mapping[str, Any]
 # Modules with `draw(result)`, which gives a figure for every ending of a name: DIR/NAME*.png.
 FIGURES = {
+    "bridges": "bridges_figure",
     "choices": "choices_figure",
     "convergence": "convergence_figures",
     "derivative": "derivative_figure",

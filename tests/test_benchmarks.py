@@ -345,3 +345,21 @@ def test_score(tmp_path: Path) -> None:
         assert row["l2 error"] < 0.1 * row["l2"]
         if row["noise"] > 0.0 and row["kl"] is not None:
             assert row["kl"] < row["certificate"]
+
+
+def test_bridges(tmp_path: Path) -> None:
+    found = tables("bridges", tmp_path)
+    for row in found["processes"]:
+        for name in ("path KL", "KL", "L2", "W2"):
+            gap = abs(row[name] - row[f"{name} pinned"])
+            assert gap < 0.02 * row[name] + 2.0 * row[f"{name} error"]
+    rows = {(r["target"], r["form"], r["weighting"]): r for r in found["forms"]}
+    for (target, form, weighting), row in rows.items():
+        if target == "two" and form != "exact":
+            assert 1e-3 < row["KL"] < row["path KL"]
+            assert row["path KL"] >= rows[target, form, "kl"]["path KL"]
+            assert row["L2"] > 10.0 * rows[target, "exact", ""]["L2"], weighting
+    # All rows are kept, and a second run makes the same table of them.
+    kept = json.loads((tmp_path / "bridges-runs.json").read_text())
+    again = tables("bridges", tmp_path)
+    assert again == found and json.loads((tmp_path / "bridges-runs.json").read_text()) == kept

@@ -103,7 +103,8 @@ class RandomFeatures:
         r"""Fit the weights by least squares to the score of noised data.
 
         .. math:: \min_w\int\omega\,E|\hat s_Y - s_Y|^2\,ds,\qquad
-            \omega = 1\ (\mathtt{kl})\ \text{or}\ 1 - \kappa^2\ (\mathtt{noise})
+            \omega = 1\ (\mathtt{kl}),\quad 1 - \kappa^2\ (\mathtt{noise}),\quad
+            \tfrac{\kappa^2}{1 - \kappa^2}\ (\mathtt{snr})
 
         The first is the Kullback-Leibler divergence of the sampler's paths.
 
@@ -114,9 +115,9 @@ class RandomFeatures:
                 added is fitted (denoising), the score in the mean.
             n: Number of features.
             form: See above.
-            weighting: ``"kl"`` or ``"noise"``.
-            t0: Earliest noising time; positive for ``"kl"`` with samples, where the integral does
-                not exist else.
+            weighting: ``"kl"``, ``"noise"`` or ``"snr"``.
+            t0: Earliest noising time; positive for ``"snr"``, and for ``"kl"`` with samples, whose
+                integrals do not exist else.
             finest: See ``fpc.noising.Graded``, on whose clock the times are even.
             times: Their number.
             points: Drawn at each time, where it is not quadrature.
@@ -144,10 +145,11 @@ class RandomFeatures:
             raise ValueError(f"ridge = {ridge!r} must be finite and not negative.")
         clock = Graded(process, t0, finest)
         source = data if isinstance(data, GaussianMixture) else _samples(data)
-        if not isinstance(source, GaussianMixture) and weighting == "kl" and t0 == 0.0:
+        exact = isinstance(source, GaussianMixture)
+        if t0 == 0.0 and (weighting == "snr" or (weighting == "kl" and not exact)):
             raise ValueError(
-                't0 = 0 with weighting = "kl": the noise of samples has no finite mean square '
-                'there; give a positive t0, or weighting = "noise".'
+                f't0 = 0 with weighting = "{weighting}": the integral does not exist; give a '
+                'positive t0, or weighting = "noise".'
             )
         d = source.dimension if isinstance(source, GaussianMixture) else source.shape[1]
         rng = np.random.default_rng(seed)

@@ -1,0 +1,200 @@
+"""Cases of bench_bridges.py: targets, one fitted score, and what its sampler makes of it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from mpi4py import MPI
+
+import numpy as np
+
+import fpcontrol as fpc
+from fpcontrol.noising import GaussianMixture, Graded, OrnsteinUhlenbeck, PinnedBrownian
+from fpcontrol.score import RandomFeatures
+from fpcontrol.typing import Array
+
+NODES = 64  # in time, of the divergence of paths where that is of particles
+# Both processes start at the age LAST and end at the age FIRST: with noise of variance 1 the age
+# of the Ornstein-Uhlenbeck process is its time.
+FIRST, LAST = 0.002, 3.0
+OU = OrnsteinUhlenbeck(t1=LAST, g=math.sqrt(2.0))
+PINNED = PinnedBrownian(t1=-math.expm1(-2.0 * LAST))
+
+
+def funnel(d: int, s: float, c: float, gap: float) -> GaussianMixture:
+    r"""The funnel :math:`x_0\sim N(0, s^2)`, :math:`x_i|x_0\sim N(0, ce^{x_0})`, as a mixture.
+
+    Its components are a gap apart and as wide: the first marginal is that of the funnel to eight
+    digits, and the logarithm of the variance is smeared by a gap. The exact scores are those of
+    this mixture.
+    """
+    n = math.ceil(4.2 * s / gap)
+    y = gap * np.arange(-n, n + 1)
+    means = np.zeros((len(y), d))
+    means[:, 0] = y
+    covariances = np.zeros((len(y), d, d))
+    covariances[:, 0, 0] = gap**2
+    for i in range(1, d):
+        covariances[:, i, i] = c * np.exp(y)
+    return GaussianMixture(means, covariances, np.exp(-0.5 * y**2 / (s**2 - gap**2)))
+
+
+def modes(d: int, n: int) -> GaussianMixture:
+    """Modes of several widths and weights at random places of the unit normal law, times 1.2."""
+    rng = np.random.default_rng(d)
+    means = 1.2 * rng.standard_normal((n, d))
+    return GaussianMixture(means, rng.uniform(0.08, 0.2, n), rng.uniform(0.5, 1.0, n))
+
+
+@dataclass(frozen=True)
+class Target:
+    """Data, and how they are resolved: a box, cells before they are halved, steps; or particles."""
+
+    data: GaussianMixture
+    half: float
+    cells: int
+    steps: int
+    seconds: float  # processor's, for one row, as measured
+
+    @property
+    def dimension(self) -> int:
+        """Of the space."""
+        return self.data.dimension
+
+    def mesh(self, cells: int) -> Any:
+        """The box."""
+        d, h = self.dimension, self.half
+        if d == 1:
+            return fpc.mesh.interval(MPI.COMM_SELF, cells, -h, h)
+        make = fpc.mesh.rectangle if d == 2 else fpc.mesh.box
+        return make(MPI.COMM_SELF, (cells,) * d, (-h,) * d, (h,) * d)
+
+
+FIVE = GaussianMixture([-3.0, -1.5, 0.0, 1.5, 3.0], 0.03, [0.1, 0.3, 0.2, 0.15, 0.25])
+PLANE = GaussianMixture([[-1.5, -1.0], [1.5, -0.5], [0.0, 1.5]], [0.1, 0.15, 0.08], [0.3, 0.4, 0.3])
+SPACE = GaussianMixture([[-1.0, -1.0, 0.0], [1.0, 0.0, 0.8]], [0.3, 0.25], [0.4, 0.6])
+TARGETS = {
+    "two": Target(GaussianMixture([-2.0, 1.5], [0.05, 0.1]), 6.0, 240, 60, 2.0),
+    "five": Target(FIVE, 6.0, 240, 60, 2.0),
+    "plane": Target(PLANE, 4.8, 32, 24, 20.0),
+    "funnel2": Target(funnel(2, 0.8, 0.25, 0.3), 6.0, 40, 24, 30.0),
+    "space": Target(SPACE, 4.2, 10, 16, 90.0),
+    "funnel3": Target(funnel(3, 0.6, 0.35, 0.3), 4.6, 10, 16, 120.0),
+    "modes10": Target(modes(10, 5), 0.0, 5000, 200, 25.0),
+    "funnel10": Target(funnel(10, 1.0, 0.5, 0.35), 0.0, 5000, 200, 45.0),
+    "modes50": Target(modes(50, 5), 0.0, 5000, 200, 100.0),
+    "funnel50": Target(funnel(50, 1.0, 0.5, 0.35), 0.0, 5000, 200, 300.0),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One score and how it is measured; ``form = "exact"`` is the floor of the method."""
+
+    target: str
+    form: str
+    weighting: str
+    n: int
+    seed: int
+    cells: int
+    steps: int
+    process: str = "OU"
+
+    @property
+    def name(self) -> str:
+        """Of the row."""
+        own = (self.target, self.process, self.form, self.weighting, self.n, self.seed)
+        return "-".join(map(str, (*own, self.cells, self.steps)))
+
+
+def measured(case: Case) -> dict[str, float | None]:
+    """Figures of one case."""
+    target = TARGETS[case.target]
+    score: Any = OU.of(target.data)
+    if case.form != "exact":
+        score = RandomFeatures.fit(
+            OU,
+            target.data,
+            case.n,
+            form=case.form,
+            weighting=case.weighting,
+            t0=FIRST,
+            points=1000,
+            seed=case.seed,
+        )
+    if target.dimension > 3:
+        return on_particles(case, target, score)
+    return on_mesh(case, target, score)
+
+
+def on_mesh(case: Case, target: Target, score: Any) -> dict[str, float | None]:
+    """Exact densities by the equation; lengths in those of the Ornstein-Uhlenbeck process."""
+    process: Any = OU
+    length = 1.0
+    if case.process == "pinned":
+        process, length = PINNED, math.exp(FIRST)
+        score = PINNED.of(target.data) if case.form == "exact" else score.of(PINNED)
+    lab = fpc.score.compare(
+        score,
+        process.of(target.data),
+        target.mesh(case.cells),
+        (1.0,),
+        steps=case.steps,
+        t0=process.time(FIRST),
+        start="noised",
+        discretization=fpc.Limited(),
+        wall_tolerance=0.02,
+        atoms=60,
+    )
+    s = lab[1.0]
+    row: dict[str, float | None] = {
+        "path KL": s.certificate.value,
+        "path KL error": s.certificate.error,
+        "KL": s.kl.value,
+        "KL error": s.kl.error,
+        "L2": s.l2.value / lab.norm,
+        "L2 error": s.l2.error / lab.norm,
+        "W2": length * s.wasserstein.value,
+        "W2 error": length * s.wasserstein.error,
+    }
+    if target.dimension > 1:  # exact but for cells, where the other is one of few atoms
+        row["W2"], row["W2 error"] = fpc.distances.sliced_wasserstein(s.density, lab.data), None
+    return row
+
+
+def on_particles(case: Case, target: Target, score: Any) -> dict[str, float | None]:
+    """Euler-Maruyama in the age, against exact draws; errors are those of other exact draws."""
+    n, d = case.cells, target.dimension
+    noised = OU.of(target.data)
+    clock = Graded(OU, FIRST, 0.01)
+    rng = np.random.default_rng([case.seed, 1])
+    x = noised.density(LAST).sample(n, seed=2 * case.seed)
+    for k in range(case.steps):
+        s, after = (clock.noising_time((k + i) / case.steps) for i in range(2))
+        h = s - after
+        x = (
+            x
+            + h * (x + 2.0 * score.values(s, x))
+            + math.sqrt(2.0 * h) * rng.standard_normal((n, d))
+        )
+    end = noised.density(FIRST)
+    exact, other = (end.sample(n, seed=10_000 + 2 * case.seed + i) for i in range(2))
+    path = 0.0
+    for k in range(NODES):
+        u = (k + 0.5) / NODES
+        s = clock.noising_time(u)
+        y = noised.density(s).sample(1000, seed=20_000 + NODES * case.seed + k)
+        gap = score.values(s, y) - noised.score(s, y)
+        path += clock.rate(u) / NODES * float((gap**2).sum(axis=1).mean())
+    return {
+        "path KL": path,
+        "W2": fpc.distances.sliced_wasserstein(x, exact),
+        "W2 error": fpc.distances.sliced_wasserstein(other, exact),
+        "MMD": _energy(x, exact),
+        "MMD error": _energy(other, exact),
+    }
+
+
+def _energy(x: Array, y: Array) -> float:
+    """Root of the energy distance, zero where its estimate is below zero; of 2500 points."""
+    return math.sqrt(max(fpc.distances.mmd(x[:2500], y[:2500], "energy").squared, 0.0))
