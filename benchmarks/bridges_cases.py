@@ -158,7 +158,8 @@ def on_mesh(case: Case, target: Target, score: Any) -> dict[str, float | None]:
         "W2 error": length * s.wasserstein.error,
     }
     if target.dimension > 1:  # exact but for cells, where the other is one of few atoms
-        row["W2"], row["W2 error"] = fpc.distances.sliced_wasserstein(s.density, lab.data), None
+        pair = [fpc.density.normalized(f) for f in (s.density, lab.data)]
+        row["W2"], row["W2 error"] = fpc.distances.sliced_wasserstein(*pair), None
     return row
 
 

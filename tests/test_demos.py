@@ -128,6 +128,17 @@ def test_score_ode_sde(tmp_path: Path) -> None:
     assert (tmp_path / "score_ode_sde.png").stat().st_size > 10_000
 
 
+def test_bridges(tmp_path: Path) -> None:
+    done = run("demo_bridges", "--quick", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "bridges.json").read_text())["figures"]
+    assert figures["plain"]["kl"]["value"] == pytest.approx(0.1003, rel=0.02)
+    assert figures["pinned"]["kl"]["value"] == pytest.approx(0.0311, rel=0.02)
+    for figure in figures.values():
+        assert figure["kl"]["value"] < figure["certificate"]["value"]
+    assert (tmp_path / "bridges.png").stat().st_size > 10_000
+
+
 def test_reflected_sampling(tmp_path: Path) -> None:
     done = run("demo_reflected_sampling", "--quick", "--out", str(tmp_path), ranks=2)
     assert done.returncode == 0, done.stderr
