@@ -15,6 +15,8 @@ from fpcontrol.typing import Array
 
 # Of WGS 84; longitudes may count from 0 or from -180 degrees.
 RANGES = {"longitude": (-180.0, 360.0), "latitude": (-90.0, 90.0)}
+# Columns are swapped if all points are so many times as far from the centre as the farthest else.
+SWAPPED = 2.0
 
 
 def read_points(
@@ -40,7 +42,9 @@ def read_points(
     Raises:
         OSError: On all ranks, if a file cannot be read.
         ValueError: On all ranks, if a column or all rows are missing, an entry is not a number or
-            out of range, or the file is not in UTF-8; says where, and which columns there are.
+            out of range, or the file is not in UTF-8; says where, and which columns there are. If
+            all points are far from the centre of an azimuthal projection, and near it with
+            longitude and latitude swapped.
     """
     table = None
     with collective_errors(comm):
@@ -124,4 +128,15 @@ def _project(degrees: Array, projection: str | os.PathLike[str]) -> Array:
         to_plane = Transformer.from_crs("EPSG:4326", str(projection), always_xy=True)
     except CRSError as error:
         raise ValueError(f"projection = {str(given)!r} is none that PROJ knows: {error}") from None
-    return np.column_stack(to_plane.transform(degrees[:, 0], degrees[:, 1]))
+    points = np.column_stack(to_plane.transform(degrees[:, 0], degrees[:, 1]))
+    if "+proj=laea" in str(projection) and (np.abs(degrees[:, 0]) <= 90.0).all():
+        swapped = np.column_stack(to_plane.transform(degrees[:, 1], degrees[:, 0]))
+        near, far = np.hypot(*points.T).min(), np.hypot(*swapped.T).max()
+        if near > SWAPPED * far:
+            raise ValueError(
+                "longitude and latitude seem to be swapped: all points are more than "
+                f"{near:.4g} from the centre of the projection {str(given)!r}, in its unit, and "
+                f"with the two swapped all would be within {far:.4g} of it. Swap the names of the "
+                "two columns."
+            )
+    return points

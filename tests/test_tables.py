@@ -43,6 +43,19 @@ def test_points_are_projected(tmp_path):
         assert points == pytest.approx(np.array([[0.0, 0.0], [0.0, 111.3]]), abs=0.05)
 
 
+@pytest.mark.parallel([1, 2])
+def test_swapped_columns_are_noticed_by_the_centre_of_the_projection(tmp_path):
+    pytest.importorskip("pyproj")
+    projection = "+proj=laea +lat_0=54 +lon_0=-2 +units=km"
+    path = table(tmp_path, "longitude,latitude\n53,-3\n51.5,-0.1\n57,-4\n")
+    message = raised(ValueError, lambda: fpc.io.read_points(path, WORLD, projection=projection))
+    assert "seem to be swapped" in message and "Swap the names" in message
+    # As they should be; of another country; and some of them near as they are.
+    for rows in ("-3,53\n-0.1,51.5\n", "10,50\n12,47\n", "53,-3\n-2,54\n"):
+        path = table(tmp_path, "longitude,latitude\n" + rows)
+        fpc.io.read_points(path, WORLD, projection=projection)
+
+
 HEAD = "name,longitude,latitude,people\n"
 
 

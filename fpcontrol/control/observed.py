@@ -98,7 +98,7 @@ class Observed(Objective):
         return _ObservedCost(self, setting)
 
     def describe(self) -> str:
-        """Fields; of functions their names, since their addresses change."""
+        """Fields; of functions their names: what they are is told by values (``fingerprint``)."""
         seen = [_said(one) for one in self.observables]
         rest = [f"{f.name}={_said(getattr(self, f.name))}" for f in fields(self)[1:]]
         return f"Observed({', '.join([*seen, *rest])})"

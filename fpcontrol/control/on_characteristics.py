@@ -16,7 +16,7 @@ from dolfinx import fem
 from dolfinx.mesh import Mesh
 
 from fpcontrol.characteristics.flow import Flow, Markers
-from fpcontrol.control.fingerprint import moment
+from fpcontrol.control.fingerprint import moment, of_field
 from fpcontrol.control.objectives import L2Tracking
 from fpcontrol.control.parametric import ParametricDrift, PiecewiseConstant, SmoothField
 from fpcontrol.density import check_density
@@ -236,7 +236,7 @@ class CharacteristicRuns:
         """What must agree for weights of one run to be those of another. Collective."""
         g, markers, scaled = self.elements, self.markers, self.drift.scaled
         y, w = scaled(g.points), g.quadrature_weights
-        return {
+        return of_field(g, self.drift) | {
             "sigma": 0.0,
             "scheme": "characteristics",
             "layer": self.walled.factor.layer,

@@ -9,7 +9,7 @@ import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import MeshTags
 
-from fpcontrol.control.fingerprint import moment
+from fpcontrol.control.fingerprint import moment, of_costs, of_field
 from fpcontrol.control.objectives import Cost, L2Tracking, Objective, Setting
 from fpcontrol.control.parametric import ParametricDrift
 from fpcontrol.control.sweeps import Observe, See, Sweeps
@@ -266,16 +266,17 @@ class MeshRuns:
         def mean(u: Array) -> float:
             return moment(g.comm, y, w * g.evaluate(u).ravel())
 
-        return described(self.system) | {
+        line = self.reference.coefficients
+        own = of_field(g, self._drift) | of_costs(self.system, self._others, line, self.times)
+        own |= described(self.system)
+        return own | {
             "sigma": self._sampler.samples(self.times[-1]),
             "scheme": self.scheme.name,
             "discretization": repr(self.system.discretization),
             "start_norm": g.norm(self.start.x.array) ** 2,
             "start_moment": mean(self.start.x.array),
             "reference_norm": float(self.norms[self.steps // 2]),
-            "reference_moments": [
-                mean(self.reference.coefficients(t)) for t in self.reference.times
-            ],
+            "reference_moments": [mean(line(t)) for t in self.reference.times],
         }
 
     def settings(self) -> dict[str, Any]:
