@@ -1,5 +1,8 @@
 """Particles: draws, paths, walls that reflect or absorb, and the densities that they make."""
 
+import gc
+import weakref
+
 from mpi4py import MPI
 
 import numpy as np
@@ -10,6 +13,7 @@ from scipy import stats
 
 import fpcontrol as fpc
 from fpcontrol import particles
+from fpcontrol.particles.domain import Domain
 
 # Chance of a test that fails though all is right, for each comparison; seeds are fixed.
 UNLIKELY = 1e-3
@@ -100,6 +104,41 @@ def test_a_run_that_goes_on_makes_the_paths_of_one_run():
     np.testing.assert_array_equal(rest.points, whole.points)
     assert len(half.exits) + len(rest.exits) == len(whole.exits) > 0
     assert whole.alive.sum() + len(whole.exits) == 5_000
+
+
+@pytest.mark.parallel([1, 2])
+def test_a_mesh_is_prepared_once_and_anew_when_it_has_moved(monkeypatch):
+    made, make = [], Domain.__init__
+    monkeypatch.setattr(Domain, "__init__", lambda *a: made.append(a[1]) or make(*a))
+    mesh = cube(WORLD, 2, 6)
+    uniform = fpc.density.uniform(mesh, 1)
+    for _ in range(2):
+        x = particles.draw(uniform, 500, seed=1)
+        swarm = particles.simulate(mesh, fpc.drift.zero(), x, 0.3, 0.1, 2)
+        particles.compare(swarm.points, uniform, 4)
+        particles.histogram(mesh, swarm.points)
+    assert made == [mesh]
+    # One rank's points are enough: all make it anew, or the others would wait for it.
+    if WORLD.rank == WORLD.size - 1:
+        mesh.geometry.x[:, 0] += 3.0
+    moved = np.concatenate(WORLD.allgather(particles.draw(uniform, 500, seed=1)))
+    assert made == [mesh, mesh]
+    assert moved[:, 0].max() > 3.0
+    # With tags it is the caller's own.
+    other = cube(WORLD, 2, 6)
+    rho = fpc.density.uniform(other, 1)
+    x = particles.draw(rho, 500, seed=1)
+    swarm = particles.simulate(other, fpc.drift.zero(), x, 0.3, 0.1, 2, absorbing=everywhere)
+    assert made == [mesh, mesh, other, other]
+    assert swarm.domain is not particles.simulate(other, fpc.drift.zero(), x, 0.3, 0.1, 2).domain
+
+
+def test_what_was_prepared_goes_with_its_mesh():
+    mesh = cube(SELF, 2, 3)
+    kept = weakref.ref(Domain.of(mesh))
+    del mesh
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.mark.parallel(1)

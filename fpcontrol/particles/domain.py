@@ -7,6 +7,8 @@ computed of them is then the same to the last bit however the mesh is distribute
 import functools
 import math
 
+from mpi4py import MPI
+
 import numpy as np
 from dolfinx.mesh import Mesh
 from scipy.spatial import cKDTree
@@ -14,7 +16,10 @@ from scipy.spatial import cKDTree
 from fpcontrol.discretization.boundary import Boundary
 from fpcontrol.discretization.cells import Cells, affine_maps
 from fpcontrol.discretization.periodic import periodic_of
+from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.typing import Array
+
+_KEPT = "_fpcontrol_domain"  # attribute of meshes: coordinates, and the domain made of them
 
 
 def positions(points: Array, dimension: int) -> Array:
@@ -86,6 +91,20 @@ class Domain:
         self.beyond, self.shifts = place[cells.beyond[old]], cells.shifts[old]
         periodic = periodic_of(mesh)
         self.periods = np.where(periodic.axes, periodic.lengths, 0.0) if periodic else np.zeros(d)
+
+    @classmethod
+    def of(cls, mesh: Mesh) -> "Domain":
+        """That of a mesh without tags: made once, and anew if points of the mesh have moved.
+
+        It lives as long as the mesh does. Collective, whether it is made or not.
+        """
+        x, known = mesh.geometry.x, getattr(mesh, _KEPT, None)
+        same = known is not None and np.array_equal(known[0], x)
+        if not comm_of(mesh).allreduce(same, MPI.LAND):
+            known = x.copy(), cls(mesh)
+            setattr(mesh, _KEPT, known)
+        assert known is not None
+        return known[1]
 
     def __len__(self) -> int:
         return len(self.origin)

@@ -83,7 +83,7 @@ class Pieces:
         if tuple(space.element.value_shape) or space.ufl_element().family_name != "P":
             raise ValueError(f"density is of {space.ufl_element()}; scalar Lagrange is needed.")
         self.comm, self.degree = comm_of(space.mesh), element.degree
-        self.domain = Domain(space.mesh)
+        self.domain = Domain.of(space.mesh)
         replica = Replica(space, self.domain.cells)
         (u,) = replica.gather(density.x.array)
         local = u[replica.dofs[self.domain.number]]

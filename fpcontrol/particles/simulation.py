@@ -139,7 +139,7 @@ def simulate(
     with collective_errors(comm):
         if not noise.uniform and scheme.stages > 1:
             raise ValueError(f"{scheme} is offered for one number sigma; take EulerMaruyama().")
-    domain = Domain(mesh, boundary)
+    domain = Domain.of(mesh) if boundary is None else Domain(mesh, boundary)
     absorbs = np.zeros(len(domain.wall_tags), dtype=bool)
     if boundary is not None:
         absorbs = np.isin(domain.wall_tags, tags) & (domain.beyond < 0)

@@ -135,7 +135,7 @@ def histogram(mesh: Mesh, points: Array) -> fem.Function:
     Raises:
         ValueError: On all ranks, for points outside the mesh or of another shape.
     """
-    comm, domain = comm_of(mesh), Domain(mesh)
+    comm, domain = comm_of(mesh), Domain.of(mesh)
     with collective_errors(comm):
         x = positions(points, domain.dimension)
         here = np.isfinite(x).all(axis=1)
