@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 COLORS = {"plain": "#d55e00", "centred": "#e69f00", "damped": "#009e73", "pinned": "#0072b2"}
 LINES = {"kl": "o-", "snr": "s--", "noise": "^:"}
@@ -30,6 +31,9 @@ def draw(result: Any) -> dict[str, Figure]:
             _panel(ax, own, name)
             ax.set(xscale="log", yscale="log", title=f"{target}: {NAMES[name]}")
             ax.title.set_fontsize(9)
+            budgets = sorted({row["n"] for row in own} - {0})
+            ax.set_xticks(budgets, [str(n) for n in budgets], minor=False)
+            ax.xaxis.set_minor_locator(NullLocator())
             ax.tick_params(labelsize=7, which="both")
         for ax in line[len(columns) :]:
             ax.axis("off")

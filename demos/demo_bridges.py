@@ -12,16 +12,15 @@
 #     mpirun -n 1 python -m mpi4py demos/demo_bridges.py
 
 # %%
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mpi4py import MPI
 
-import matplotlib.pyplot as plt
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
 
 import fpcontrol as fpc
 from fpcontrol.parallel.launch import launch
@@ -79,10 +78,9 @@ def main(options: Options) -> dict[str, fpc.score.Comparison]:
         if comm.rank == 0:
             print(f"\n{form} ({name}), {options.features} features\n{labs[form]}")
     draw(labs, options)
-    if comm.rank == 0:
-        figures = {form: record(lab) for form, lab in labs.items()}
-        text = {"options": asdict(options) | {"out": str(options.out)}, "figures": figures}
-        (options.out / "bridges.json").write_text(json.dumps(text, indent=1))
+    figures = {form: record(lab) for form, lab in labs.items()}
+    text = {"options": options, "figures": figures, "versions": fpc.io.versions()}
+    fpc.io.write_json(text, options.out / "bridges.json", comm)
     return labs
 
 
@@ -113,9 +111,8 @@ def draw(labs: dict[str, fpc.score.Comparison], options: Options) -> None:
     }
     if comm.rank:
         return
-    figure, axes = plt.subplots(
-        1, len(labs), figsize=(10.5, 3.4), layout="constrained", sharey=True
-    )
+    figure = Figure(figsize=(10.5, 3.4), layout="constrained")
+    axes = figure.subplots(1, len(labs), sharey=True)
     for ax, (form, lab) in zip(axes, labs.items(), strict=True):
         data, density = lines[form]
         ax.plot(*data, color="0.75", lw=3.0, label="data")
@@ -132,7 +129,6 @@ def draw(labs: dict[str, fpc.score.Comparison], options: Options) -> None:
     )
     options.out.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.out / "bridges.png", dpi=150)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Moving pictures: what is on their frames, where they are written, and what is refused."""
 
 import sys
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from PIL import Image
 from problems import LAST, WORLD, bump, cube, raised, solve, tracking
 
@@ -12,6 +14,8 @@ import fpcontrol as fpc
 from fpcontrol.plotting import film, moving
 from fpcontrol.plotting.film import Film, Movie
 from fpcontrol.plotting.scene import Scene
+
+MESHES = Path(__file__).parents[1] / "meshes"
 
 
 class Swarm:
@@ -100,6 +104,32 @@ def test_frames_are_the_levels_that_are_there(dim, tmp_path, gif, monkeypatch):
     assert all(frame["limits"] == filmed.frames[0]["limits"] for frame in filmed.frames)
     for ax in filmed.scene.figure.axes if dim > 1 else ():
         assert ax.get_aspect() == 1.0 or ax.get_ylabel().startswith("density")
+
+
+@pytest.mark.parallel([1, 2, 3])
+def test_streamlines_follow_the_drift_within_the_domain(gif, tmp_path, monkeypatch):
+    filmed = Filmed(monkeypatch)
+    mesh = fpc.mesh.read(MESHES / "l_shape.xdmf", WORLD)
+
+    def turning(t, x):
+        return (1.0 + t) * np.column_stack([-x[:, 1], x[:, 0]])
+
+    start = fpc.density.uniform(mesh, degree=1)
+    equation = fpc.FokkerPlanck(mesh, fpc.drift.zero(), 0.5, discretization=fpc.Galerkin(1))
+    trajectory = equation.solve(start, t1=0.2, steps=2)
+    animation(trajectory, tmp_path / "a.gif", drift=turning, streamlines=True)
+    if WORLD.rank == 0:
+        ax = filmed.scene._axes[0]
+        (lines,) = [c for c in ax.collections if isinstance(c, LineCollection)]  # of one frame
+        segments = np.array([s for s in lines.get_segments() if len(s) == 2])
+        along, at = np.diff(segments, axis=1)[:, 0], segments.mean(axis=1)
+        v = turning(0.0, at)
+        lengths = np.linalg.norm(along, axis=1) * np.linalg.norm(v, axis=1)
+        moving = lengths > 1e-12
+        assert np.count_nonzero(moving) > 200
+        assert (np.sum(along * v, axis=1)[moving] > 0.95 * lengths[moving]).all()
+        missing = (at[:, 0] > 0.05) & (at[:, 1] < -0.05)  # a quarter of (-1, 1)^2
+        assert not missing.any() and (at.min(axis=0) < -0.9).all() and at.max() > 0.9
 
 
 @pytest.mark.parallel([1, 2, 3])
@@ -250,6 +280,7 @@ def test_what_ffmpeg_says_is_passed_on(tmp_path, monkeypatch):
         ({"what": 3}, "what, a int, is no Trajectory and no Result"),
         ({"what": "last"}, "what holds 1 level: a film needs two or more; solve(..., save=k)"),
         ({"drift": 3}, "drift = 3 is not callable"),
+        ({"streamlines": True}, "of which drift?"),
         ({"drift": lambda t, x: x[:, 0]}, "drift: values of shape ("),
         ({"reference": 3}, "reference, a int, is no MoserFlow and no Trajectory"),
         ({"reference": 2.0}, "reference is known from t = 0 to 0.5, the frames are from 0 to 1"),

@@ -52,6 +52,7 @@ def animation(
     particles: Particles | None = None,
     reference: MoserFlow | Trajectory | None = None,
     drift: VectorField | None = None,
+    streamlines: bool = False,
     frames: int = 100,
     fps: int = 20,
     highest_density: float | None = None,
@@ -78,6 +79,8 @@ def animation(
             level nearest in time.
         drift: Drawn as arrows, such as ``result.drift``: as long as the distance they go in the
             same time, which is the same in all frames.
+        streamlines: Draw the drift as streamlines instead, in 2-D and on slices: wider where it is
+            faster.
         frames: How many, evenly in time, of the levels that there are; fewer if there are fewer.
         fps: Frames a second.
         highest_density: End of the scale, if not as above.
@@ -115,7 +118,9 @@ def animation(
     dots = None if particles is None else _Dots(particles, canvas.dimension, times, comm)
     arrows = None
     if drift is not None:
-        arrows = Arrows(as_drift(drift), canvas, space.mesh, times)
+        arrows = Arrows(as_drift(drift), canvas, space.mesh, times, streamlines)
+    elif streamlines:
+        raise ValueError("streamlines = True: of which drift? Give drift=, such as result.drift.")
 
     def made() -> Scene:
         names = [shown.name] if beside is None else [shown.name, beside.name]

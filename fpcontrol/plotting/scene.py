@@ -19,6 +19,7 @@ from fpcontrol.plotting.picture import BLUE, ORANGE, VERMILION, Picture, new_pic
 from fpcontrol.typing import Array
 
 ARROWS = 22  # along the longest side
+STREAMS = 60  # points of the grid through which streamlines are followed, along that side
 USUAL = 0.98  # share of the speeds whose arrows are shorter than their distance
 FLAT = 0.5  # height over width below which maps are above each other
 STRIP = 0.07  # of the largest density: half the height of particles below a line
@@ -33,6 +34,7 @@ class Arrows:
         canvas: Where it is drawn.
         mesh: The mesh.
         times: Of the frames.
+        streamlines: To be followed through a grid, in place of arrows: 2-D and slices of 3-D.
 
     Attributes:
         points: Where arrows begin, ``(N, plane)``.
@@ -44,14 +46,24 @@ class Arrows:
         ValueError: On all ranks, if it is not of shape ``(N, d)`` or not finite.
     """
 
-    def __init__(self, drift: Drift, canvas: Canvas, mesh: Mesh, times: Array) -> None:
+    def __init__(
+        self,
+        drift: Drift,
+        canvas: Canvas,
+        mesh: Mesh,
+        times: Array,
+        streamlines: bool = False,
+    ) -> None:
         low, high = canvas.extent
-        self.spacing = float((high - low).max()) / ARROWS
+        if streamlines and len(low) == 1:
+            raise ValueError("streamlines = True: a line has none; leave it out for arrows.")
+        self.spacing = float((high - low).max()) / (STREAMS if streamlines else ARROWS)
         counts = np.maximum(((high - low) / self.spacing).astype(int), 1)
         axes = [
             a + (b - a) * (np.arange(n) + 0.5) / n
             for a, b, n in zip(low, high, counts, strict=True)
         ]
+        self._grid = axes if streamlines else None
         plane = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, len(axes))
         points = np.full((len(plane), canvas.dimension), canvas.slice_at or 0.0)
         points[:, canvas.plane] = plane
@@ -70,10 +82,35 @@ class Arrows:
             held = np.concatenate([part[0] for part in parts])
             rows, first = np.unique(held, return_index=True)  # a point on a facet is held twice
             values = np.concatenate([part[1] for part in parts], axis=1)[:, first]
-            self.points, self.values = plane[rows], values[:, :, canvas.plane]
+            self.points, self.values, self._rows = plane[rows], values[:, :, canvas.plane], rows
+
+    def _streamlines(self, ax: Axes, k: int) -> None:
+        """Lines along the drift of frame ``k``, wider where it is faster; none outside."""
+        assert self._grid is not None
+        shape = tuple(len(axis) for axis in reversed(self._grid))
+        fields = np.full((2, *shape), np.nan)
+        fields.reshape(2, -1)[:, self._rows] = self.values[k].T
+        u, v = fields
+        speed = np.nan_to_num(np.hypot(u, v))
+        fastest = float(np.linalg.norm(self.values, axis=2).max()) or 1.0
+        x, y = self._grid
+        ax.streamplot(
+            x,
+            y,
+            u,
+            v,
+            density=1.2,
+            color="white",
+            linewidth=0.3 + 1.5 * np.sqrt(speed / fastest),
+            arrowsize=0.7,
+            zorder=3,
+        )
 
     def draw(self, ax: Axes, k: int, height: float) -> None:
         """Arrows of frame ``k``, on a line at a height in 1-D."""
+        if self._grid is not None:
+            self._streamlines(ax, k)
+            return
         fast = float(np.quantile(np.linalg.norm(self.values, axis=2), USUAL)) or 1.0
         x, v = self.points, self.values[k]
         if x.shape[1] == 1:
@@ -137,7 +174,7 @@ class Scene:
     def draw(self, k: int, t: float, samples: list[Sample], dots: Array) -> None:
         """Frame ``k`` at time ``t``; ``dots`` are particles, ``(N, d)``."""
         for ax in self._axes:
-            for artist in [*ax.collections, *ax.images, *ax.lines, *ax.texts]:
+            for artist in [*ax.collections, *ax.images, *ax.lines, *ax.patches, *ax.texts]:
                 artist.remove()
         self._clock.set_text(self._words(t))
         parts = zip(self.canvases, self._axes, self.names, samples, strict=True)
