@@ -25,6 +25,7 @@ from petsc4py import PETSc
 from fpcontrol.discretization.absorbing import Absorbing, Walls
 from fpcontrol.discretization.cell_noise import CellNoise
 from fpcontrol.discretization.diffusion import Diffusivity
+from fpcontrol.discretization.edge_tensors import PointNoise
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.reactions import Reacting, Reactions
 from fpcontrol.discretization.reentry import Reentry
@@ -262,10 +263,8 @@ class SemiDiscretization(ABC):
         return CellNoise(self.elements)
 
     @abstractmethod
-    def noise_values(self, noise: Noise, t: float) -> tuple[Array, Array]:
-        """D at the points, ``(N,)`` or ``(N, d, d)``, and the drift that noise adds, ``(N, d)``.
-
-        Collective.
+    def noise_values(self, noise: Noise, t: float) -> PointNoise:
+        """D at the points, and the drift that noise adds. Collective.
 
         Raises:
             ValueError: On all ranks, for bad values, and for noise that the method does not take.

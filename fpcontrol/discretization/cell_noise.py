@@ -52,15 +52,16 @@ class CellNoise:
 
         Collective.
         """
-        g, cells = self._elements, np.arange(self._elements.n_cells)
-        table = self._slopes(g.reference_points)
-        with collective_errors(g.comm):
-            sigma = noise.values(t, g.points, np.tile(cells, g.n_points))
-            by_cell = sigma.reshape(g.n_points, g.n_cells, *sigma.shape[1:])
-            drift = self._drift(
-                noise, t, cells, by_cell, lambda f: np.einsum("aqs,sc->aqc", table, f)
-            )
-        return half_square(sigma), drift.reshape(g.dimension, -1).T
+        return self._at(noise, t, self._elements.reference_points, self._elements.points)
+
+    def at_places(self, noise: Noise, t: float, hat: Array) -> tuple[Array, Array]:
+        """The same at places ``(Q, d)`` of all cells: the first of all, then the second.
+
+        Collective.
+        """
+        x = self._corners
+        points = x[None, :, 0] + np.einsum("qa,cak->qck", hat, x[:, 1:] - x[:, :1])
+        return self._at(noise, t, hat, points.reshape(-1, self._elements.dimension))
 
     def in_cells(self, noise: Noise, t: float, cells: Array, x: Array) -> tuple[Array, Array]:
         """The same at points ``(N, d)`` in cells of this rank ``(N,)``. Not collective."""
@@ -115,6 +116,18 @@ class CellNoise:
         raise_collectively(g.comm, error)
 
     # -- inner parts ---------------------------------------------------------------------------
+
+    def _at(self, noise: Noise, t: float, hat: Array, points: Array) -> tuple[Array, Array]:
+        """``at_points`` at places ``hat`` of all cells, which are ``points``."""
+        g, cells, n = self._elements, np.arange(self._elements.n_cells), len(hat)
+        table = self._slopes(hat)
+        with collective_errors(g.comm):
+            sigma = noise.values(t, points, np.tile(cells, n))
+            by_cell = sigma.reshape(n, g.n_cells, *sigma.shape[1:])
+            drift = self._drift(
+                noise, t, cells, by_cell, lambda f: np.einsum("aqs,sc->aqc", table, f)
+            )
+        return half_square(sigma), drift.reshape(g.dimension, -1).T
 
     @cached_property
     def _corners(self) -> Array:

@@ -14,6 +14,7 @@ from mpi4py import MPI
 
 import numpy as np
 
+from fpcontrol.discretization.edge_tensors import EdgeTensors, PointNoise
 from fpcontrol.noise import Noise
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
@@ -53,15 +54,19 @@ class Diffusivity:
 
     def values(self) -> Array:
         """D, ``(N,)`` or ``(N, d, d)``, length**2 per time."""
-        return self._sampler.evaluate(self.t)[0]
+        return self._sampler.evaluate(self.t)[0].diffusivity
 
     def drift(self) -> Array:
         """What is added to the drift, ``(N, d)``."""
-        return self._sampler.evaluate(self.t)[1]
+        return self._sampler.evaluate(self.t)[0].drift
+
+    def edges(self) -> EdgeTensors | None:
+        """What fluxes along edges are made of, where D is a matrix."""
+        return self._sampler.evaluate(self.t)[0].edges
 
     def size(self) -> float:
         """Mean over the domain and over directions."""
-        return self._sampler.evaluate(self.t)[2]
+        return self._sampler.evaluate(self.t)[1]
 
     def along(self, v: Array) -> Array:
         """D along vectors ``(N, d)``, ``(N,)``; never zero, so that it may be divided by."""
@@ -91,6 +96,11 @@ def values_of(diffusivity: float | Diffusivity) -> Any:
     return diffusivity.values() if isinstance(diffusivity, Diffusivity) else diffusivity
 
 
+def edges_of(diffusivity: float | Diffusivity) -> EdgeTensors | None:
+    """What fluxes along edges are made of, where D is a matrix; none where it is a number."""
+    return diffusivity.edges() if isinstance(diffusivity, Diffusivity) else None
+
+
 def size_of(diffusivity: float | Diffusivity) -> float:
     """D, or its mean."""
     return diffusivity.size() if isinstance(diffusivity, Diffusivity) else diffusivity
@@ -110,7 +120,7 @@ class NoiseSampler:
 
     def __init__(self, noise: Noise, system: "SemiDiscretization") -> None:
         self.noise, self.system = noise, system
-        self._known: tuple[float, tuple[Array, Array, float]] | None = None
+        self._known: tuple[float, tuple[PointNoise, float]] | None = None
         self._seen = False
         if noise.uniform:
             return
@@ -143,13 +153,14 @@ class NoiseSampler:
         times = [t1 * i / 4 for i in range(1 if self.noise.steady else 5)]
         return [self.noise.interpretation, *(size_of(self.at(t)) for t in times)]
 
-    def evaluate(self, t: float) -> tuple[Array, Array, float]:
-        """D and the drift that is added, at the points, and the mean of D. Collective."""
+    def evaluate(self, t: float) -> tuple[PointNoise, float]:
+        """Noise at the points, and the mean of D. Collective."""
         if self._known is not None and self._known[0] == t:
             return self._known[1]
         if not self._seen and self.noise.by_place and self.noise.interpretation != "divergence":
             self.system.cell_noise.check_continuous(self.noise, t)
-        D, drift = self.system.noise_values(self.noise, t)
+        found = self.system.noise_values(self.noise, t)
+        D = found.diffusivity
         w, comm, d = self.system.point_weights, self.system.comm, self.system.elements.dimension
         mean = D if D.ndim == 1 else np.einsum("nkk->n", D) / d
         sums = reduced(comm, np.array([w @ mean, w.sum()]))
@@ -161,7 +172,7 @@ class NoiseSampler:
         if not self._seen:
             self._warn_of_degenerate(D, w)
         self._seen = True
-        self._known = t, (D, drift, float(sums[0] / sums[1]))
+        self._known = t, (found, float(sums[0] / sums[1]))
         return self._known[1]
 
     def _warn_of_degenerate(self, D: Array, w: Array) -> None:

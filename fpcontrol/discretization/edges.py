@@ -12,6 +12,14 @@ from itertools import combinations
 
 import numpy as np
 
+from fpcontrol.discretization.edge_tensors import (
+    Cut,
+    EdgeTensors,
+    cell_weights,
+    cut,
+    definite,
+    shares_of,
+)
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.periodic import dof_places, nearest_image, wrapped
 from fpcontrol.parallel.errors import reduced
@@ -67,6 +75,38 @@ class Edges:
         (total, mine), (share, _) = sums
         result: Array = total[mine] / share[mine]
         return result
+
+    def tensors(self, D: Array, drift: Array) -> tuple[EdgeTensors, Array, Array, Cut]:
+        """Fluxes' parts for matrices D; D and a drift at the edges; what is cut off. Collective.
+
+        Args:
+            D: At the middles of the edges of the cells, ``(E * n_cells, d, d)``.
+            drift: There, ``(E * n_cells, d)``.
+        """
+        g, (local, number, parts) = self._elements, _of_cells(self._elements)
+        d = g.dimension
+        given = D.reshape(*parts.shape, d, d)
+        D = definite(given, g.comm)
+        W, cosine_of, size = cell_weights(g, D)
+        share = shares_of(W)
+        columns = np.concatenate(
+            [
+                np.stack([W, cosine_of, size, share], axis=-1),
+                share[..., None] * np.linalg.inv(D).reshape(*W.shape, d * d),
+                share[..., None] * given.reshape(*W.shape, d * d),
+                share[..., None] * drift.reshape(*W.shape, d),
+            ],
+            axis=-1,
+        ).reshape(W.size, -1)
+        sums = np.stack([np.bincount(number, c, local.shape[1]) for c in columns.T], axis=1)
+        sums, mine = _across_ranks(g, local, sums)
+        weights, cosine_of, size, total = sums[mine, :4].T
+        means = sums[mine, 4:] / total[:, None]
+        inverse, D = (m.reshape(-1, d, d) for m in np.split(means[:, : 2 * d * d], 2, axis=1))
+        found = cut(g.comm, weights, cosine_of, size, self.middles, self.vectors)
+        inverse = np.einsum("nkl,nl->nk", inverse, self.vectors)
+        tensors = EdgeTensors(np.maximum(weights, 0.0), inverse)
+        return tensors, D, means[:, 2 * d * d :], found
 
 
 def _of_cells(g: Elements) -> tuple[Array, Array, Array]:
@@ -124,7 +164,13 @@ def _circumcentre(corners: Array) -> Array:
 
 
 def _across_ranks(g: Elements, ends: Array, sums: Array) -> tuple[Array, Array]:
-    """Weights summed over the ranks that have cells of an edge, and which edges are this rank's."""
+    """Sums over the ranks that have cells of an edge, and which edges are this rank's.
+
+    Args:
+        g: The elements.
+        ends: Of the edges, ``(2, n_edges)``.
+        sums: This rank's, ``(n_edges,)`` or several of each, ``(n_edges, k)``.
+    """
     mine = np.ones(len(sums), dtype=bool)
     if g.comm.size == 1:
         return sums, mine
@@ -138,7 +184,8 @@ def _across_ranks(g: Elements, ends: Array, sums: Array) -> tuple[Array, Array]:
     ranks = np.repeat(np.arange(g.comm.size), [k.shape[1] for k, _ in every])
     _, group = np.unique(keys, axis=1, return_inverse=True)
     group = group.ravel()
-    total = np.bincount(group, values)
+    total = np.zeros((int(group.max(initial=-1)) + 1, *sums.shape[1:]))
+    np.add.at(total, group, values)
     owner = np.full(len(total), g.comm.size)
     np.minimum.at(owner, group, ranks)
     own = group[ranks == g.comm.rank]

@@ -20,6 +20,7 @@ from petsc4py import PETSc
 from fpcontrol.discretization import kernels
 from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, TimeScheme
 from fpcontrol.discretization.diffusion import Diffusivity
+from fpcontrol.discretization.edge_tensors import PointNoise
 from fpcontrol.discretization.elements import Elements, lagrange
 from fpcontrol.discretization.restoration import AdditiveRestoration
 from fpcontrol.noise import Noise
@@ -105,9 +106,9 @@ class GalerkinSystem(SemiDiscretization):
         """The stiffness matrix. Collective at first use."""
         return self.elements.stiffness
 
-    def noise_values(self, noise: Noise, t: float) -> tuple[Array, Array]:
+    def noise_values(self, noise: Noise, t: float) -> PointNoise:
         """D and the drift that noise adds at the points. Collective."""
-        return self.cell_noise.at_points(noise, t)
+        return PointNoise(*self.cell_noise.at_points(noise, t))
 
     def moser_values(self, potential: Array, rho: Array, diffusivity: float | Diffusivity) -> Array:
         r""":math:`(\nabla\phi + D\nabla\rho)/\rho` at the points, ``(N, d)``."""

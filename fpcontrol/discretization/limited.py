@@ -26,6 +26,7 @@ from fpcontrol.discretization.base import (
 )
 from fpcontrol.discretization.cell_edges import CellEdges, edge_rule
 from fpcontrol.discretization.diffusion import Diffusivity, values_of
+from fpcontrol.discretization.edge_tensors import PointNoise
 from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.galerkin import Galerkin, GalerkinSystem
 from fpcontrol.discretization.limiter import CellDrift, Limiter, by_cells
@@ -154,20 +155,20 @@ class LimitedSystem(SemiDiscretization):
         """The stiffness matrix. Collective at first use."""
         return self.high.stiffness
 
-    def noise_values(self, noise: Noise, t: float) -> tuple[Array, Array]:
+    def noise_values(self, noise: Noise, t: float) -> PointNoise:
         """Galerkin's, for both steps. Collective.
 
         Raises:
             ValueError: On all ranks, as ``Monotone``.
         """
-        D, drift = self.high.noise_values(noise, t)
+        D, drift, _ = self.high.noise_values(noise, t)
         if D.ndim > 1:
             raise ValueError(
                 f"{noise} is of an axis each, or a matrix: Limited() has fluxes along edges, which "
                 "are positive for a number at each place only. Use Galerkin()."
             )
         top = reduced(self.comm, np.array(D.max(initial=0.0)), MPI.MAX)
-        return np.maximum(D, LEAST * float(top)), drift
+        return PointNoise(np.maximum(D, LEAST * float(top)), drift)
 
     def moser_values(self, potential: Array, rho: Array, diffusivity: float | Diffusivity) -> Array:
         """Galerkin's: the limited step follows the line where it is not limited."""

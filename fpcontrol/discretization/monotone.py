@@ -32,6 +32,7 @@ from petsc4py import PETSc
 from fpcontrol.discretization import flux_functions, kernels
 from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, TimeScheme
 from fpcontrol.discretization.diffusion import Diffusivity, values_of
+from fpcontrol.discretization.edge_tensors import PointNoise
 from fpcontrol.discretization.edges import Edges
 from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.restoration import MultiplicativeRestoration
@@ -181,7 +182,7 @@ class MonotoneSystem(SemiDiscretization):
         kernels.add_edges(self.slots, w, w, values)
         return self.elements.matrix(values).mat
 
-    def noise_values(self, noise: Noise, t: float) -> tuple[Array, Array]:
+    def noise_values(self, noise: Noise, t: float) -> PointNoise:
         r"""D of the edges ``(N,)``, and the drift that noise adds along them ``(N, d)``.
 
         Collective. With D the logarithmic mean of the ends and
@@ -214,7 +215,7 @@ class MonotoneSystem(SemiDiscretization):
             squares = np.einsum("nd,nd->n", e.vectors, e.vectors)
             drift = (share * (one - two) / squares)[:, None] * e.vectors
         top = reduced(self.comm, np.array(D.max(initial=0.0)), MPI.MAX)
-        return np.maximum(D, LEAST * float(top)), drift
+        return PointNoise(np.maximum(D, LEAST * float(top)), drift)
 
     def moser_values(self, potential: Array, rho: Array, diffusivity: float | Diffusivity) -> Array:
         r"""Drift along the edges with the flux of a potential, ``(N, d)``.
