@@ -6,7 +6,6 @@ import basix
 import numpy as np
 from dolfinx import fem
 
-from fpcontrol.discretization.edge_tensors import EdgeTensors, cell_weights, shares_of
 from fpcontrol.discretization.edges import Edges, cotangents
 from fpcontrol.discretization.elements import Elements, Vector
 from fpcontrol.discretization.periodic import nearest_image
@@ -51,8 +50,7 @@ class CellEdges(Edges):
     """
 
     def __init__(self, elements: Elements) -> None:
-        self._elements, self._comm = elements, elements.comm
-        g, d = elements, elements.dimension
+        g, d, self._comm = elements, elements.dimension, elements.comm
         pairs = list(combinations(range(d + 1), 2))
         self.pairs = np.array(pairs, dtype=np.int32)
         self.own = cotangents(g, pairs)
@@ -85,22 +83,6 @@ class CellEdges(Edges):
         self.middles = g.points
         x = g.space.tabulate_dof_coordinates()[: g.n_local, :d]
         self.vectors = nearest_image(g.mesh, x[self.ends[1]] - x[self.ends[0]])
-
-    def cell_tensors(self, D: Array) -> EdgeTensors:
-        """Fluxes' parts for matrices D at the points, ``(E * n_cells, d, d)``. Collective.
-
-        What is left of an edge's weight is shared in proportion to the positive parts.
-        """
-        n, flat = self.between.shape[1], self.numbers.ravel()
-        by_cell = D.reshape(*self.own.shape, *D.shape[1:])
-        W = cell_weights(self._elements, by_cell)[0]
-        share = shares_of(W)
-        total, most = (
-            self.summed(np.bincount(flat, w.ravel(), minlength=n))[self.numbers] for w in (W, share)
-        )
-        weights = np.maximum(total, 0.0) * share / most
-        inverse = np.linalg.solve(D, self.vectors[:, :, None])[:, :, 0]
-        return EdgeTensors(weights.ravel(), inverse, W)
 
     def summed(self, values: Array) -> Array:
         """Sums over the ranks of values at the edges as they are numbered. Collective."""

@@ -1,17 +1,19 @@
 r"""Fluxes along edges for noise that is a matrix at each place.
 
-On a cell T with D taken as the mean over the middles of its edges, linear elements have
+On a cell T with D the mean over the middles of its edges, linear elements have
 
 .. math::
     W_e^T = -|T|\,\nabla\phi_i\cdot D\,\nabla\phi_j,\qquad W_e = \sum_T W_e^T,\qquad
-    F_e = W_e\,[B(-p)\rho_i - B(p)\rho_j],\qquad p = t_e\cdot D^{-1}v,
+    F_e = W_e\,[B(-p)\rho_i - B(p)\rho_j],\qquad p = t_e\cdot D^{-1}v
 
-which for one D everywhere is the method with the number 1 on the mesh that :math:`D^{-1/2}` makes
-of it, up to the factor :math:`\sqrt{\det D}`. So the weights are those of its angles:
-:math:`-W_e^T` over :math:`|T|` and the lengths of the two gradients is the cosine between them in
-that metric, and :math:`W_e\ge 0` on triangles if and only if no two angles that face an edge have a
-sum above 180 degrees there. Where D is zero in a direction its inverse is that of what it is with
-little noise there: :math:`W_e p` is what is left, the upwind flux.
+with the inverse of the cells' D, not that of D on the edge, so that :math:`\sum_e W_e^T t_e\,
+(t_e\cdot D^{-1}v) = |T|\,v` however much D changes. Of the cells at an edge the mean by
+:math:`W_e^T` is taken. For one D everywhere this is the method with the number 1 on the mesh that
+:math:`D^{-1/2}` makes of it, up to the factor :math:`\sqrt{\det D}`. So the weights are those of
+its angles: :math:`-W_e^T` over :math:`|T|` and the lengths of the two gradients is the cosine
+between them in that metric, and :math:`W_e\ge 0` on triangles if and only if no two angles that
+face an edge have a sum above 180 degrees there. Where D is zero in a direction it is given little
+noise there: :math:`W_e p` is what is left, the upwind flux.
 
 References:
     R. D. Lazarov, L. T. Zikatanov, An exponential fitting scheme for general convection-diffusion
@@ -32,10 +34,12 @@ from fpcontrol.discretization.elements import Elements
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
 
-# Eigenvalues of D over the largest anywhere, at least, below what is called degenerate.
-LEAST = 5e-13
-# A negative weight over what round-off is measured by, below which it is more than that.
-NEGATIVE = -1e-12
+# Eigenvalues of D over its trace, at least: of the inverse seven digits are left.
+SMALLEST = 1e-9
+# D over the largest, at least: where there is none at all, the method is an upwind one.
+LEAST = 1e-14
+# Weights over what round-off is measured by, below which they are nothing else.
+ROUND_OFF = 1e-14
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,10 @@ class EdgeTensors:
     Attributes:
         weights: W of the edges, not negative, ``(N,)``, length**d per time.
         inverse: :math:`D^{-1} t`, ``(N, d)``: with the drift, p.
-        own: The cells' own parts with their signs, ``(E, n_cells)``, of edges of cells; else none.
     """
 
     weights: Array
     inverse: Array
-    own: Array | None = None
 
     def peclet(self, v: Array) -> Array:
         """``p`` for a drift ``(..., N, d)``."""
@@ -84,16 +86,18 @@ def middles_of(g: Elements) -> Array:
 
 
 def definite(D: Array, comm: MPI.Comm) -> Array:
-    """D ``(..., d, d)`` with no eigenvalue below ``LEAST`` of the largest trace. Collective."""
-    trace, d = np.einsum("...kk->...", D), D.shape[-1]
-    least = LEAST * float(reduced(comm, np.array(trace.max(initial=0.0)), MPI.MAX))
+    """D ``(N, d, d)`` with no eigenvalue below ``SMALLEST`` of its trace. Collective."""
+    trace, d = np.einsum("nkk->n", D), D.shape[-1]
+    top = float(reduced(comm, np.array(trace.max(initial=0.0)), MPI.MAX))
+    least = np.maximum(SMALLEST * trace, LEAST * top)
     # The product of the others is at most the power of the trace.
     small = np.linalg.det(D) <= 2.0 * least * trace ** (d - 1)
     if not small.any():
         return D
     values, vectors = np.linalg.eigh(D[small])
+    raised = vectors * np.maximum(values, least[small, None])[:, None]
     result = D.copy()
-    result[small] = (vectors * np.maximum(values, least)[:, None]) @ vectors.swapaxes(-1, -2)
+    result[small] = raised @ vectors.swapaxes(-1, -2)
     return result
 
 
@@ -102,7 +106,7 @@ def cell_weights(g: Elements, D: Array) -> tuple[Array, Array, Array]:
 
     Args:
         g: Linear elements.
-        D: At the middles of the cells' edges, ``(E, n_cells, d, d)``.
+        D: Of the cells, ``(n_cells, d, d)``.
 
     Returns:
         Three times ``(E, n_cells)``.
@@ -110,9 +114,8 @@ def cell_weights(g: Elements, D: Array) -> tuple[Array, Array, Array]:
     gradients = g.basis_gradients.reshape(g.dimension, g.n_points, -1)[:, 0]  # constant
     slopes = np.einsum("akc,ai->kic", g.inverse_jacobian, gradients)
     volumes = g.determinant * g.reference_weights.sum()
-    mean = D.mean(axis=0)
-    turned = np.einsum("ckl,lic->kic", mean, slopes)
-    trace = np.einsum("ckk->c", mean)
+    turned = np.einsum("ckl,lic->kic", D, slopes)
+    trace = np.einsum("ckk->c", D)
     lengths = np.sqrt(np.einsum("kic,kic->ic", slopes, slopes))
     inner = np.sqrt(np.maximum(np.einsum("kic,kic->ic", slopes, turned), 0.0))
     pairs = pairs_of(g)
@@ -160,8 +163,9 @@ def cut(
         middles: Of the edges, ``(N, d)``.
         vectors: Along them, ``(N, d)``.
     """
-    bad = W < NEGATIVE * size
-    cosine = np.where(np.abs(W) <= -NEGATIVE * size, 0.0, W / np.maximum(cosine_of, 1e-300))
+    small = np.abs(W) <= ROUND_OFF * size
+    bad = (W < 0.0) & ~small
+    cosine = np.where(small, 0.0, W / np.maximum(cosine_of, 1e-300))
     parts = [np.maximum(-cosine, 0.0).sum(), np.maximum(cosine, 0.0).sum(), bad.sum(), len(W)]
     negative, positive, count, total = reduced(comm, np.array(parts, dtype=float))
     worst = int(cosine.argmin()) if len(cosine) else -1

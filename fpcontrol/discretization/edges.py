@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from fpcontrol.discretization.edge_tensors import (
+    ROUND_OFF,
     Cut,
     EdgeTensors,
     cell_weights,
@@ -84,29 +85,27 @@ class Edges:
             drift: There, ``(E * n_cells, d)``.
         """
         g, (local, number, parts) = self._elements, _of_cells(self._elements)
-        d = g.dimension
-        given = D.reshape(*parts.shape, d, d)
-        D = definite(given, g.comm)
-        W, cosine_of, size = cell_weights(g, D)
+        d, squares = g.dimension, g.dimension**2
+        D = D.reshape(*parts.shape, squares)
+        of_cells = definite(D.mean(axis=0).reshape(-1, d, d), g.comm)
+        W, cosine_of, size = cell_weights(g, of_cells)
         share = shares_of(W)
+        inverse = np.linalg.inv(of_cells).reshape(-1, squares)
+        means = np.concatenate(
+            [np.broadcast_to(inverse, D.shape), D, drift.reshape(*parts.shape, d)], axis=-1
+        )
         columns = np.concatenate(
-            [
-                np.stack([W, cosine_of, size, share], axis=-1),
-                share[..., None] * np.linalg.inv(D).reshape(*W.shape, d * d),
-                share[..., None] * given.reshape(*W.shape, d * d),
-                share[..., None] * drift.reshape(*W.shape, d),
-            ],
-            axis=-1,
+            [np.stack([W, cosine_of, size, share], axis=-1), share[..., None] * means], axis=-1
         ).reshape(W.size, -1)
         sums = np.stack([np.bincount(number, c, local.shape[1]) for c in columns.T], axis=1)
         sums, mine = _across_ranks(g, local, sums)
         weights, cosine_of, size, total = sums[mine, :4].T
         means = sums[mine, 4:] / total[:, None]
-        inverse, D = (m.reshape(-1, d, d) for m in np.split(means[:, : 2 * d * d], 2, axis=1))
+        turned = np.einsum("nkl,nl->nk", means[:, :squares].reshape(-1, d, d), self.vectors)
         found = cut(g.comm, weights, cosine_of, size, self.middles, self.vectors)
-        inverse = np.einsum("nkl,nl->nk", inverse, self.vectors)
-        tensors = EdgeTensors(np.maximum(weights, 0.0), inverse)
-        return tensors, D, means[:, 2 * d * d :], found
+        tensors = EdgeTensors(np.where(weights > ROUND_OFF * size, weights, 0.0), turned)
+        at_edges = means[:, squares : 2 * squares].reshape(-1, d, d)
+        return tensors, at_edges, means[:, 2 * squares :], found
 
 
 def _of_cells(g: Elements) -> tuple[Array, Array, Array]:

@@ -26,11 +26,11 @@ from fpcontrol.discretization.base import (
 )
 from fpcontrol.discretization.cell_edges import CellEdges, edge_rule
 from fpcontrol.discretization.diffusion import Diffusivity, values_of
-from fpcontrol.discretization.edge_tensors import PointNoise
+from fpcontrol.discretization.edge_tensors import LEAST, PointNoise
 from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.galerkin import Galerkin, GalerkinSystem
 from fpcontrol.discretization.limiter import CellDrift, Limiter, by_cells
-from fpcontrol.discretization.monotone import LEAST, Monotone, MonotoneSystem
+from fpcontrol.discretization.monotone import Monotone, MonotoneSystem
 from fpcontrol.discretization.reactions import Reactions
 from fpcontrol.noise import Noise
 from fpcontrol.parallel.errors import reduced
@@ -159,13 +159,14 @@ class LimitedSystem(SemiDiscretization):
         """Galerkin's, for both steps. Collective.
 
         Raises:
-            ValueError: On all ranks, as ``Monotone``.
+            ValueError: On all ranks, for matrices.
         """
         D, drift, _ = self.high.noise_values(noise, t)
         if D.ndim > 1:
             raise ValueError(
-                f"{noise} is of an axis each, or a matrix: Limited() has fluxes along edges, which "
-                "are positive for a number at each place only. Use Galerkin()."
+                f"{noise} is of an axis each, or a matrix: Limited() limits fluxes along edges of "
+                "noise that is a number at each place only. Use Galerkin(), or Monotone() on a "
+                "mesh that follows the noise."
             )
         top = reduced(self.comm, np.array(D.max(initial=0.0)), MPI.MAX)
         return PointNoise(np.maximum(D, LEAST * float(top)), drift)

@@ -8,7 +8,8 @@ On an edge e = (i, j) with vector :math:`t_e`, weight :math:`w_e \ge 0`, drift v
 
 (Scharfetter-Gummel; on triangles the edge-averaged elements of Xu and Zikatanov). Off-diagonal
 entries of :math:`M + \tau N` are not positive and its columns sum to those of M: it is an M-matrix
-for every drift and every step, so that backward Euler keeps a density positive.
+for every drift and every step, so that backward Euler keeps a density positive. Noise that is a
+matrix has weights of its own, on meshes where they are not negative: see ``edge_tensors``.
 
 References:
     J. Xu, L. Zikatanov, A monotone finite element scheme for convection-diffusion equations, Math.
@@ -22,8 +23,6 @@ import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from mpi4py import MPI
-
 import numpy as np
 from dolfinx import fem
 from dolfinx.mesh import Mesh
@@ -31,29 +30,22 @@ from petsc4py import PETSc
 
 from fpcontrol.discretization import flux_functions, kernels
 from fpcontrol.discretization.base import Discretization, SemiDiscretization, StageDrift, TimeScheme
-from fpcontrol.discretization.diffusion import Diffusivity, values_of
+from fpcontrol.discretization.diffusion import Diffusivity, edges_of, values_of
+from fpcontrol.discretization.edge_moser import edge_moser
+from fpcontrol.discretization.edge_noise import CLIPPED, edge_noise
 from fpcontrol.discretization.edge_tensors import PointNoise
 from fpcontrol.discretization.edges import Edges
 from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.restoration import MultiplicativeRestoration
-from fpcontrol.noise import SHARES, Noise
-from fpcontrol.parallel.errors import collective_errors, reduced
+from fpcontrol.noise import Noise
 from fpcontrol.typing import Array
 
-# Share of edge weights that may be cut off before it is said aloud: the error is in proportion.
-CLIPPED = 1e-4
 REMEDY = {
     1: "",
     2: "fpc.mesh.delaunay(mesh) flips the edges; gmsh's frontal algorithm (Mesh.Algorithm = 6) "
     "makes meshes that do not need it.",
     3: "No tetrahedra are free of it; fpc.Limited() needs no good mesh.",
 }
-# Newton steps at most; three are enough from the flux of the logarithmic mean.
-NEWTON = 50
-# D of an edge over the largest, at least: without noise the method is an upwind one.
-LEAST = 1e-14
-# D at an end over that at the other one, down to which their mean is the logarithmic one.
-ALIKE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -183,66 +175,23 @@ class MonotoneSystem(SemiDiscretization):
         return self.elements.matrix(values).mat
 
     def noise_values(self, noise: Noise, t: float) -> PointNoise:
-        r"""D of the edges ``(N,)``, and the drift that noise adds along them ``(N, d)``.
+        """D of the edges, and the drift that noise adds along them: see ``edge_noise``.
 
-        Collective. With D the logarithmic mean of the ends and
-        :math:`c\cdot t_e = s\,(D_i - D_j)`, s = 1 for Ito, 1/2 for Stratonovich, nodal values of
-        :math:`D^{-s}` have no flux, to round-off where ``flux="bernoulli"``. For the divergence
-        form D is the mean of the cells at an edge, and :math:`c = 0`. Where D is zero at a node
-        it is the arithmetic mean: with none at all the node would keep what comes.
+        Collective.
 
         Raises:
-            ValueError: On all ranks, as ``Noise.values``, and for matrices: of their fluxes along
-                edges some would be against the gradient, and the density negative.
+            ValueError: On all ranks, as ``Noise.values``, and for matrices on a mesh that does not
+                suit them.
         """
-        e, cells, share = self.edges, self.cell_noise, SHARES[noise.interpretation]
-        by_nodes = share and noise.by_place
-        with collective_errors(self.comm):
-            sigma = (cells.corners if by_nodes else cells.middles)(noise, t)
-            if sigma.ndim > (2 if by_nodes else 1):
-                raise ValueError(
-                    f"{noise} is of an axis each, or a matrix: Monotone() has fluxes along edges, "
-                    "which are positive for a number at each place only. Use Galerkin()."
-                )
-        if not by_nodes:
-            D, drift = e.mean(0.5 * sigma**2), np.zeros_like(self.points)
-        else:
-            nodes = np.zeros(self.elements.n_local)
-            nodes[self.elements.dofs] = 0.5 * sigma**2
-            one, two = nodes[e.ends]
-            alike = np.minimum(one, two) >= ALIKE * np.maximum(one, two)
-            D = np.where(alike, flux_functions.logarithmic_mean(one, two), 0.5 * (one + two))
-            squares = np.einsum("nd,nd->n", e.vectors, e.vectors)
-            drift = (share * (one - two) / squares)[:, None] * e.vectors
-        top = reduced(self.comm, np.array(D.max(initial=0.0)), MPI.MAX)
-        return PointNoise(np.maximum(D, LEAST * float(top)), drift)
+        return edge_noise(self.elements, self.edges, self.cell_noise, noise, t)
 
     def moser_values(self, potential: Array, rho: Array, diffusivity: float | Diffusivity) -> Array:
-        r"""Drift along the edges with the flux of a potential, ``(N, d)``.
-
-        p solves :math:`D\,[B(-p)\rho_i - B(p)\rho_j] = \phi_j - \phi_i` by Newton's method; the
-        left side increases with p.
+        """Drift along the edges with the flux of a potential, ``(N, d)``: see ``edge_moser``.
 
         Raises:
-            ValueError: For D = 0, where no edge flux has a drift.
+            ValueError: For D = 0, and where noise by direction has no flux.
         """
-        D = values_of(diffusivity)
-        if not np.all(D > 0.0):
-            raise ValueError("sigma = 0: Monotone() needs noise; use Galerkin() for this flow.")
-        i, j = self.edges.ends
-        one, two = rho[i], rho[j]
-        wanted = (potential[j] - potential[i]) / D
-        p = np.log(two / one) + wanted / flux_functions.logarithmic_mean(one, two)
-        for _ in range(NEWTON):
-            (leaving, entering), (back, forth) = self.flux.both(p), self.flux.slopes(p)
-            value = leaving * one - entering * two - wanted
-            step = value / (-back * one - forth * two)
-            p -= step
-            if (np.abs(step) <= 1e-14 * (1.0 + np.abs(p))).all():
-                break
-        vectors = self.edges.vectors
-        lengths = np.einsum("nd,nd->n", vectors, vectors)
-        return (p * D / lengths)[:, None] * vectors
+        return edge_moser(self.edges, self.flux, self.comm, potential, rho, diffusivity)
 
     def divisors(self, rho: Array) -> Array:
         """Values at the nodes."""
@@ -265,6 +214,9 @@ class MonotoneSystem(SemiDiscretization):
 
     def peclet(self, v: Array, diffusivity: float | Diffusivity) -> Array:
         r""":math:`p = v\cdot t/D` of the edges, ``(N,)``."""
+        tensors = edges_of(diffusivity)
+        if tensors is not None:
+            return tensors.peclet(v)
         return np.einsum("nd,nd->n", v, self.edges.vectors) / values_of(diffusivity)
 
     @property
@@ -276,7 +228,10 @@ class MonotoneSystem(SemiDiscretization):
         self, v: Array, diffusivity: float | Diffusivity, first: int = 0, every: int = 1
     ) -> tuple[Array, Array]:
         r""":math:`|p|/2 = |v\cdot t|/(2 D)` of some of the edges, and their volumes."""
-        rows = slice(first, None, every)
+        rows, tensors = slice(first, None, every), edges_of(diffusivity)
+        if tensors is not None:
+            p = np.einsum("nd,nd->n", v[rows], tensors.inverse[rows])
+            return 0.5 * np.abs(p), self.point_weights[rows]
         along = np.einsum("nd,nd->n", v[rows], self.edges.vectors[rows])
         D = values_of(diffusivity)
         own = D[rows] if isinstance(D, np.ndarray) else D
@@ -326,10 +281,18 @@ class MonotoneSystem(SemiDiscretization):
         """Changes of the edges' flows along directions ``(..., N, d)``, ``(..., N)``."""
         p = self.peclet(stage.values(), stage.diffusivity)
         i, j = self.edges.ends
-        change = np.einsum("...nd,nd->...n", dv, self.edges.vectors)
+        weights, vectors = self.slopes_of(stage.diffusivity)
+        change = np.einsum("...nd,nd->...n", dv, vectors)
         back, forth = self.flux.slopes(p)
-        result: Array = change * (-self.edges.weights * (back * u[i] + forth * u[j]))
+        result: Array = change * (-weights * (back * u[i] + forth * u[j]))
         return result
+
+    def slopes_of(self, diffusivity: float | Diffusivity) -> tuple[Array, Array]:
+        """What a flux's slope in the drift has before and after B': w and t, or W and D^-1 t."""
+        tensors = edges_of(diffusivity)
+        if tensors is None:
+            return self.edges.weights, self.edges.vectors
+        return tensors.weights, tensors.inverse
 
     def _assembled(self, at_i: Array, at_j: Array) -> Array:
         """Owned entries of a dual vector from parts at the ends of the edges. Collective."""
@@ -350,9 +313,12 @@ class MonotoneFiller:
 
     def __call__(self, v: Array, diffusivity: float | Diffusivity, out: Array) -> None:
         """Write the entries for a drift at the middles of the edges."""
-        system = self._system
+        system, tensors = self._system, edges_of(diffusivity)
         p = system.peclet(v, diffusivity)
-        weights = self._scale * values_of(diffusivity) * system.edges.weights
+        if tensors is None:
+            weights = self._scale * values_of(diffusivity) * system.edges.weights
+        else:
+            weights = self._scale * tensors.weights
         out[:] = self._inertia
         leaving, entering = system.flux.both(p)
         kernels.add_edges(system.slots, weights * leaving, weights * entering, out)
@@ -364,7 +330,8 @@ class MonotoneProducts:
     .. math::
         s_e = (z_i - z_j)\,w_e\,[B'(-p)\,u_i + B'(p)\,u_j]\,t_e
 
-    depends on D through p: sums of one D are turned into the result when another one comes.
+    depends on D through p, and for matrices through W and :math:`D^{-1}t_e` in the place of w and
+    t: sums of one D are turned into the result when another one comes.
     """
 
     def __init__(self, system: MonotoneSystem) -> None:
@@ -372,6 +339,7 @@ class MonotoneProducts:
         self._stage: StageDrift | None = None
         n = len(system.points)
         self._at_i, self._at_j, self._result = np.zeros(n), np.zeros(n), np.zeros(n)
+        self._by_direction: Array | None = None
 
     def add(self, u: Array, z: Array, stage: StageDrift) -> None:
         """Take in the product of two local arrays at a stage."""
@@ -388,6 +356,9 @@ class MonotoneProducts:
         e = self._system.edges
         result = (self._result * e.weights)[:, None] * e.vectors
         self._result[:] = 0.0
+        if self._by_direction is not None:
+            result += self._by_direction
+            self._by_direction = None
         return result
 
     def _close(self) -> None:
@@ -396,5 +367,11 @@ class MonotoneProducts:
             return
         p = system.peclet(stage.values(), stage.diffusivity)
         back, forth = system.flux.slopes(p)
-        self._result += back * self._at_i + forth * self._at_j
+        sums = back * self._at_i + forth * self._at_j
+        if edges_of(stage.diffusivity) is None:
+            self._result += sums
+        else:
+            weights, vectors = system.slopes_of(stage.diffusivity)
+            flows = (sums * weights)[:, None] * vectors
+            self._by_direction = flows + (0.0 if self._by_direction is None else self._by_direction)
         self._at_i[:], self._at_j[:] = 0.0, 0.0
