@@ -139,12 +139,11 @@ def test_bad_noise_is_refused_on_all_ranks(name):
 def test_what_is_not_offered_says_so():
     mesh, other = cube(WORLD, 2, 4), cube(WORLD, 2, 4)
     zero = fpc.drift.zero()
-    for method in (fpc.Monotone(), fpc.Limited()):
-        message = raised(
-            ValueError,
-            lambda m=method: fpc.FokkerPlanck(mesh, zero, [1.0, 0.5], discretization=m),
-        )
-        assert f"{method}".split("(")[0] in message and "Use Galerkin()" in message
+    message = raised(
+        ValueError,
+        lambda: fpc.FokkerPlanck(mesh, zero, [1.0, 0.5], discretization=fpc.Limited()),
+    )
+    assert "Limited()" in message and "Use Galerkin(), or Monotone()" in message
     message = raised(ValueError, lambda: fpc.FokkerPlanck(mesh, zero, region(other, 1.0, 1.0)))
     assert "another mesh" in message and "interpolate_nonmatching" in message
     message = raised(ValueError, lambda: fpc.FokkerPlanck(mesh, zero, 1.0, interpretation="Ito"))

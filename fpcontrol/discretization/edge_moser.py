@@ -65,7 +65,7 @@ def _ratio(edges: Edges, tensors: EdgeTensors, comm: MPI.Comm) -> Array:
     places = [x for x in found if x is not None]
     if places:
         raise ValueError(
-            f"sigma is by direction, and has no flux along the edge at x = {np.round(places[0], 4)}, "
+            f"sigma is by direction, and has no flux along the edge at {np.round(places[0], 4)}, "
             "where a Moser flow has one. Use Galerkin(), or a mesh of right angles along the axes "
             "of the noise."
         )
