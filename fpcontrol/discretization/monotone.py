@@ -54,7 +54,8 @@ class Monotone(Discretization):
 
     Of order 2 in L2 on smooth data while the cell Peclet number is below 1, of order 1 beyond 2,
     where it is an upwind method. Positivity is kept by ``BackwardEuler()``, the scheme unless
-    another is given, and by ``Exponential()``.
+    another is given, and by ``Exponential()``. Noise by direction is taken where no two angles that
+    face an edge have a sum above 180 degrees in its metric, and refused elsewhere.
 
     Args:
         flux: ``"bernoulli"``, :math:`B(p) = p/(e^p - 1)`, exact for the Gibbs density of a drift
