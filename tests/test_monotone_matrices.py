@@ -237,6 +237,20 @@ def test_a_moser_flow_along_edges_without_noise_is_refused():
     assert "no flux along the edge" in words and "Galerkin()" in words
 
 
+@RANKS
+def test_no_noise_at_all_is_refused_and_ranks_may_be_without_cells():
+    mesh = cube(WORLD, 2, 1)  # two cells
+    words = raised(
+        ValueError,
+        lambda: fpc.FokkerPlanck(mesh, ZERO, lambda x: 0.0 * x, discretization=MONOTONE),
+    )
+    assert "zero everywhere" in words
+    start = fpc.density.uniform(mesh, discretization=MONOTONE)
+    equation = fpc.FokkerPlanck(mesh, stirring, [0.5, 0.3], discretization=MONOTONE)
+    run = equation.solve(start, 1.0, 2)
+    assert run.mass_defect < 1e-13 and run.minimum.min() > 0.0
+
+
 @pytest.mark.parallel([2])
 def test_matrices_on_one_rank_and_numbers_on_another_are_refused():
     mesh = cube(WORLD, 2, 4)

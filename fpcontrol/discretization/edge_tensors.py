@@ -89,6 +89,8 @@ def definite(D: Array, comm: MPI.Comm) -> Array:
     """D ``(N, d, d)`` with no eigenvalue below ``SMALLEST`` of its trace. Collective."""
     trace, d = np.einsum("nkk->n", D), D.shape[-1]
     top = float(reduced(comm, np.array(trace.max(initial=0.0)), MPI.MAX))
+    if not top > 0.0:  # what is refused by whoever asks
+        return np.tile(np.eye(d), (len(D), 1, 1))
     least = np.maximum(SMALLEST * trace, LEAST * top)
     # The product of the others is at most the power of the trace.
     small = np.linalg.det(D) <= 2.0 * least * trace ** (d - 1)

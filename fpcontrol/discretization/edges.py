@@ -96,7 +96,7 @@ class Edges:
         )
         columns = np.concatenate(
             [np.stack([W, cosine_of, size, share], axis=-1), share[..., None] * means], axis=-1
-        ).reshape(W.size, -1)
+        ).reshape(W.size, 4 + 2 * squares + d)
         sums = np.stack([np.bincount(number, c, local.shape[1]) for c in columns.T], axis=1)
         sums, mine = _across_ranks(g, local, sums)
         weights, cosine_of, size, total = sums[mine, :4].T
