@@ -188,8 +188,11 @@ def orders(n: int, counts: tuple[int, ...]) -> list[dict[str, Any]]:
 
 
 def slopes(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Lines through the logarithms of the errors, weighted by their statistical errors."""
-    found = []
+    """Lines through the logarithms of the errors at the three shortest steps.
+
+    Weighted by their statistical errors, of which the slope's own standard error is made.
+    """
+    found, rows = [], rows[-3:]
     dt, error = (np.array([row[key] for row in rows]) for key in ("dt", "standard error"))
     for scheme in ("EulerMaruyama", "Heun", "clipped"):
         e = np.abs([row[scheme] for row in rows])
