@@ -1,6 +1,6 @@
 """The density lab: scores trained or given, and what samplers make of them, without samples."""
 
-from fpcontrol.score.adapters import JaxScore
+from fpcontrol.score.adapters import JaxScore, TorchScore
 from fpcontrol.score.comparison import Comparison, Estimate, Sampler, compare
 from fpcontrol.score.features import RandomFeatures
 from fpcontrol.score.models import RippledScore
@@ -15,6 +15,7 @@ __all__ = [
     "RandomFeatures",
     "RippledScore",
     "Sampler",
+    "TorchScore",
     "TrainedScore",
     "compare",
     "load",
