@@ -63,16 +63,26 @@ def test_residual_makes_the_equation_hold_better():
     assert runs[0].history[-1].residual == 0.0 < runs[1].history[-1].residual
 
 
-def untrained(process, kind, d, activation="swish", seed=0):
-    network = Architecture(kind, d, (8, 8), activation, 1.5)
+def untrained(process, kind, d, activation="swish", seed=0, form="damped"):
+    network = Architecture(kind, d, (8, 8), activation, 1.5, form)
     return TrainedScore(process, network, Clock(process, 0.8, 1e-3), network.initial(seed))
 
 
 @pytest.mark.slow
 @needs_jax
-@pytest.mark.parametrize("process", [OU, VarianceExploding((0.5, 2.0), t1=2.0), PinnedBrownian()])
-def test_residual_is_that_of_the_equation(process):
-    model = untrained(process, "log_density", 2)
+@pytest.mark.parametrize(
+    ("process", "form"),
+    [
+        (OU, "damped"),
+        (VarianceExploding((0.5, 2.0), t1=2.0), "damped"),
+        (PinnedBrownian(), "damped"),
+        (OU, "plain"),
+        (OU, "centred"),
+        (PinnedBrownian(), "pinned"),
+    ],
+)
+def test_residual_is_that_of_the_equation(process, form):
+    model = untrained(process, "log_density", 2, form=form)
     x, t, h = np.random.default_rng(0).normal(size=(20, 2)), 0.4, 1e-5
     s, f = model.values(t, x), process.drift(t, x)
     moved = (model.log_density(t + h, x) - model.log_density(t - h, x)) / (2.0 * h)
@@ -84,8 +94,10 @@ def test_residual_is_that_of_the_equation(process):
         step = h * np.eye(2)[i]
         slope = (model.log_density(t, x + step) - model.log_density(t, x - step)) / (2.0 * h)
         assert s[:, i] == pytest.approx(slope, abs=1e-8)
+    if form == "plain":
+        return
     # A normal density is solved exactly, whatever the process.
-    normal = Architecture("log_density", 2, (4,), "tanh")
+    normal = Architecture("log_density", 2, (4,), "tanh", form=form)
     layers = [(W, 0.0 * b) for W, b in normal.initial(0)]
     layers[-1] = (0.0 * layers[-1][0], layers[-1][1])
     model = TrainedScore(process, normal, Clock(process, 0.8, 1e-3), layers)
@@ -97,8 +109,9 @@ def test_residual_is_that_of_the_equation(process):
 
 @pytest.mark.slow
 @needs_jax
-def test_residual_of_a_score_is_the_gradient():
-    model = untrained(OU, "score", 1)
+@pytest.mark.parametrize("form", ["damped", "pinned"])
+def test_residual_of_a_score_is_the_gradient(form):
+    model = untrained(OU, "score", 1, form=form)
     x, t, h = np.linspace(-1.0, 1.0, 11)[:, None], 0.4, 1e-5
 
     def rest(y):
@@ -202,6 +215,10 @@ def test_interrupt_leaves_what_is_and_training_goes_on(monkeypatch):
     [
         (LINE, {"kind": "density"}, "kind = 'density'; choose one of log_density, score"),
         (LINE, {"activation": "elu"}, "activation = 'elu'"),
+        (LINE, {"form": "bare"}, "form = 'bare'; choose one of plain, centred"),
+        (LINE, {"weighting": "flat"}, "weighting = 'flat'; choose one of even, kl"),
+        (LINE, {"weighting": "kl"}, 't0 = 0 with weighting = "kl"'),
+        (LINE, {"weighting": "snr", "matching": "exact"}, "t0 = 0"),
         (LINE, {"hidden": ()}, "hidden"),
         (LINE, {"sharpness": 0.0}, "sharpness"),
         (LINE, {"iterations": 0}, "iterations = 0"),

@@ -1,15 +1,21 @@
 r"""Networks for the logarithm of a noised density, or for its score, in JAX.
 
-With the scale :math:`\alpha`, the variance v and :math:`S = m\alpha^2 + v`, m the mean square of a
-coordinate of the data, both are that of a normal density and a correction that goes with the data:
+With the scale :math:`\alpha`, the variance v, :math:`S = m\alpha^2 + v`, m the mean square of a
+coordinate of the data, :math:`\kappa = \alpha\sqrt{m/S}` and :math:`y = x/\sqrt S`, the forms are
 
-.. math:: \Phi = -\tfrac{|x|^2}{2S} - \tfrac d2\log(2\pi S)
-    + \kappa\,N(c, \kappa, \tfrac{x}{\sqrt S}),\qquad
-    \hat s = -\tfrac xS + \tfrac{\kappa}{\sqrt S}\,N(c, \kappa, \tfrac{x}{\sqrt S}),\qquad
-    \kappa = \alpha\sqrt{m/S},
+============= =============================== ====================================
+form          score :math:`\sqrt S\,\hat s`    :math:`\Phi + \tfrac d2\log(2\pi S)`
+============= =============================== ====================================
+``"plain"``   :math:`N(y)`                    :math:`N(y)`
+``"centred"`` :math:`-y + N(y)`               :math:`-\tfrac12|y|^2 + N(y)`
+``"damped"``  :math:`-y + \kappa N(y)`        :math:`-\tfrac12|y|^2 + \kappa N(y)`
+``"pinned"``  :math:`-y + \kappa N(\kappa y)` :math:`-\tfrac12|y|^2 + N(\kappa y)`
+============= =============================== ====================================
 
-c the logarithm of the share of the noise in S. Time enters as ``Clock.at(t)``; nothing here needs
-to know the process.
+with :math:`N = N(c, \kappa, \cdot)`, c the logarithm of the share of the noise in S. The base is
+the score of a normal density of that variance. The last is the Foellmer drift of
+:math:`z = \kappa y`: :math:`u = N(z)` or :math:`u = \nabla N(z)`, for the data over
+:math:`\sqrt m`. Time enters as ``Clock.at(t)``; nothing here needs to know the process.
 """
 
 import itertools
@@ -21,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from fpcontrol.noising.processes import Affine
+from fpcontrol.score.features import FORMS
 from fpcontrol.typing import Array
 
 ACTIVATIONS = ("relu", "softplus", "swish", "tanh")
@@ -37,6 +44,8 @@ class Architecture:
         hidden: Widths of the hidden layers.
         activation: One of ``ACTIVATIONS``.
         sharpness: The b in the activation :math:`f(bz)/b`.
+        form: What of the score the network is: ``"plain"``, ``"centred"``, ``"damped"`` or
+            ``"pinned"``, as above.
     """
 
     kind: str
@@ -44,11 +53,13 @@ class Architecture:
     hidden: tuple[int, ...]
     activation: str
     sharpness: float = 1.0
+    form: str = "damped"
 
     def __post_init__(self) -> None:
         for name, value, known in (
             ("kind", self.kind, KINDS),
             ("activation", self.activation, ACTIVATIONS),
+            ("form", self.form, FORMS),
         ):
             if value not in known:
                 raise ValueError(f"{name} = {value!r}; choose one of {', '.join(known)}.")
@@ -83,18 +94,21 @@ class Architecture:
         r"""The function :math:`\Phi`, ``(N,)``, or :math:`\hat s`, ``(N, d)``, at ``(N, d)``."""
         import jax.numpy as jnp
 
+        base, gain, inner = FORMS[self.form]
+        if self.kind == "log_density":
+            gain -= inner  # its gradient in x brings the scale of the points
         label, kappa, S = time[:, 0:1], time[:, 1:2], time[:, 2:3]
-        z = jnp.concatenate([label, 2.0 * kappa - 1.0, x / jnp.sqrt(S)], axis=1)
+        z = jnp.concatenate([label, 2.0 * kappa - 1.0, kappa**inner * x / jnp.sqrt(S)], axis=1)
         act = _activation(self.activation, self.sharpness)
         for W, b in weights[:-1]:
             z = act(z @ W + b)
         W, b = weights[-1]
-        z = kappa * (z @ W + b)
+        z = kappa**gain * (z @ W + b)
         if self.kind == "score":
-            return z / jnp.sqrt(S) - x / S
+            return z / jnp.sqrt(S) - base * x / S
         S = S[:, 0]
         constant = 0.5 * self.dimension * jnp.log(2.0 * math.pi * S)
-        return z[:, 0] - (x**2).sum(axis=1) / (2.0 * S) - constant
+        return z[:, 0] - base * (x**2).sum(axis=1) / (2.0 * S) - constant
 
     def score(self, weights: Any, time: Any, x: Any) -> Any:
         """The score, ``(N, d)``."""

@@ -86,7 +86,7 @@ class TrainedScore(JaxScore):
     def __repr__(self) -> str:
         a = self.architecture
         return (
-            f"<TrainedScore: {a.kind} in {a.dimension}-D, {a.activation} {a.hidden}, "
+            f"<TrainedScore: {a.kind} in {a.dimension}-D, {a.form}, {a.activation} {a.hidden}, "
             f"of {self.process}>"
         )
 

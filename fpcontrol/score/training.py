@@ -2,7 +2,7 @@ r"""Training of scores on samples or on exact scores of noised data.
 
 With :math:`X_t = \alpha X_0 + \sqrt v\,Z` and times even on the clock ``Graded``, the loss is
 
-.. math:: E\,\tfrac vd\,|\hat s(t, X_t) - y|^2 + w_R\,E\,(\tfrac v{g^2}R(t, X_t))^2
+.. math:: E\,\omega(t)\tfrac vd\,|\hat s(t, X_t) - y|^2 + w_R\,E\,(\tfrac v{g^2}R(t, X_t))^2
 
 with :math:`y = -Z/\sqrt v` (denoising) or :math:`y = \nabla\log p_t(X_t)` (exact), and R what is
 left of the Fokker-Planck equation for the logarithm of the density,
@@ -12,6 +12,7 @@ left of the Fokker-Planck equation for the logarithm of the density,
 
 zero for the logarithm of the exact density. For a network that is a score, :math:`\nabla\Phi` is
 that and :math:`|\nabla R|^2v/d` takes the place of :math:`R^2`. All is without dimensions.
+:math:`\omega` is 1, or makes the first term a multiple of one of those of ``RandomFeatures.fit``.
 
 The regularized loss is of the kind of Deveney, Stanczuk, Kreusser, Budd, Schönlieb
 (arXiv:2311.15996), with weights in time that make it even over the scales of the noise.
@@ -32,6 +33,7 @@ from fpcontrol.parallel.communicators import cached_comm
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.progress import Progress
 from fpcontrol.parallel.signals import interrupts
+from fpcontrol.score.features import WEIGHTINGS
 from fpcontrol.score.networks import Architecture, Clock
 from fpcontrol.score.trained import Epoch, TrainedScore
 from fpcontrol.typing import Array
@@ -47,7 +49,9 @@ def train(
     data: GaussianMixture | Array,
     *,
     kind: str = "log_density",
+    form: str = "damped",
     matching: str = "denoising",
+    weighting: str = "even",
     hidden: tuple[int, ...] = (64, 64),
     activation: str = "swish",
     sharpness: float = 1.0,
@@ -73,8 +77,14 @@ def train(
         data: Samples ``(N, d)``; or a mixture, of which every batch is drawn afresh.
         kind: ``"log_density"``, a network for the logarithm of the density, whose gradient is the
             score; or ``"score"``.
+        form: What of it the network is: ``"plain"`` all, ``"centred"`` what is left beside a
+            normal density, ``"damped"`` that over what is left of the data, ``"pinned"`` the
+            Foellmer drift. As of ``RandomFeatures``, in units of the data's mean square.
         matching: ``"denoising"`` with the noise that was added; ``"exact"`` with the score of the
             noised mixture: without the variance of the former.
+        weighting: ``"even"`` over the scales of the noise; ``"kl"``, the divergence of the
+            sampler's paths; ``"noise"`` or ``"snr"``, that times :math:`1 - \kappa^2` or
+            :math:`\kappa^2/(1 - \kappa^2)`. Scaled to a mean of 1 over the clock.
         hidden: Widths of the hidden layers.
         activation: ``"relu"``, ``"softplus"``, ``"swish"`` or ``"tanh"``.
         sharpness: The b in :math:`f(bz)/b`: large for what is nearly a kink.
@@ -102,7 +112,12 @@ def train(
     with collective_errors(comm):
         _import()
         source = _Source(process, data, matching)
-        architecture = Architecture(kind, source.dimension, tuple(hidden), activation, sharpness)
+        architecture = Architecture(
+            kind, source.dimension, tuple(hidden), activation, sharpness, form
+        )
+        if weighting not in ("even", *WEIGHTINGS):
+            known = ", ".join(("even", *WEIGHTINGS))
+            raise ValueError(f"weighting = {weighting!r}; choose one of {known}.")
         counts = {"iterations": iterations, "batch": batch, "collocation": collocation}
         for name, count in counts.items():
             if count is not None and not (isinstance(count, int | np.integer) and count > 0):
@@ -116,12 +131,17 @@ def train(
                 'network are zero and say nothing of the density; choose "softplus", "swish" or '
                 '"tanh".'
             )
+        if t0 == 0.0 and (weighting == "snr" or (weighting == "kl" and not source.exact)):
+            raise ValueError(
+                f't0 = 0 with weighting = "{weighting}": the integral does not exist; give a '
+                'positive t0, or weighting = "even".'
+            )
         clock = Graded(process, t0, finest)
         floor = process.variance(process.time(FLOOR * finest))
         told = Clock(process, source.moment, floor)
         if start is not None and (start.architecture, start.clock) != (architecture, told):
             raise ValueError(f"start = {start!r} is of another network, process or data.")
-        task = _Task(architecture, told, clock, source, residual_weight)
+        task = _Task(architecture, told, clock, source, residual_weight, weighting)
     layers = start.layers if start is not None else architecture.initial(seed)
     result: Any = None
     with interrupts() as interrupted, collective_errors(comm):
@@ -193,16 +213,30 @@ class _Task:
     """A loss, and steps that make it smaller."""
 
     def __init__(
-        self, network: Architecture, told: Clock, clock: Graded, source: _Source, weight: float
+        self,
+        network: Architecture,
+        told: Clock,
+        clock: Graded,
+        source: _Source,
+        weight: float,
+        weighting: str,
     ) -> None:
         self.network, self.source, self.weight = network, source, weight
-        times = [clock.noising_time((i + 0.5) / TIMES) for i in range(TIMES)]
+        places = (np.arange(TIMES) + 0.5) / TIMES
+        times = [clock.noising_time(u) for u in places]
         p = told.process
         rows = [
             (*told.at(t), *told.slope(t), p.scale(t), p.variance(t), p.rate(t), p.sigma(t) ** 2)
             for t in times
         ]
-        self._table = np.array(rows, dtype=np.float32)
+        table = np.array(rows)
+        omega = np.ones(TIMES)
+        if weighting != "even":
+            v, kappas = table[:, 7], table[:, 1] ** 2
+            omega = np.array([clock.rate(u) for u in places]) * table[:, 9] / v
+            noise = v / table[:, 2]
+            omega *= {"kl": 1.0, "noise": noise, "snr": kappas / noise}[weighting]
+        self._table = np.column_stack([table, omega / omega.mean()]).astype(np.float32)
 
     def run(
         self,
@@ -264,14 +298,14 @@ class _Task:
         import jax.numpy as jnp
 
         rows = table[places]
-        told, slope, (scale, v, a, squares) = rows[:, :3], rows[:, 3:6], rows[:, 6:].T
+        told, slope, (scale, v, a, squares, omega) = rows[:, :3], rows[:, 3:6], rows[:, 6:].T
         x = scale[:, None] * x0 + jnp.sqrt(v)[:, None] * z
         gap = jnp.sqrt(v)[:, None] * self.network.score(weights, told, x)
         if self.source.exact:
             gap -= jnp.sqrt(v)[:, None] * self._exact(scale, v, x)
         else:
             gap += z
-        matching = (gap**2).mean()
+        matching = (omega[:, None] * gap**2).mean()
         if self.weight == 0.0:
             return matching, (matching, 0.0 * matching)
         k = slice(0, points)
