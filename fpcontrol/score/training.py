@@ -235,7 +235,7 @@ class _Task:
             v, kappas = table[:, 7], table[:, 1] ** 2
             omega = np.array([clock.rate(u) for u in places]) * table[:, 9] / v
             noise = v / table[:, 2]
-            omega *= {"kl": 1.0, "noise": noise, "snr": kappas / noise}[weighting]
+            omega *= {"kl": np.ones(TIMES), "noise": noise, "snr": kappas / noise}[weighting]
         self._table = np.column_stack([table, omega / omega.mean()]).astype(np.float32)
 
     def run(
