@@ -1,11 +1,14 @@
 """Trained scores: what the SDE, the ODE and all between make of a network, by its training.
 
     python benchmarks/bench_score.py [--quick] [--targets T..] [--weights W..] [--seeds N] [--out D]
+    python benchmarks/bench_score.py --only curves [...]    # six shares of the noise, in the plane
+    python benchmarks/bench_score.py --only law [--quick] [--seeds N] [--out D]    # score_law.py
 
 Networks for the logarithm of the noised density are trained by denoising with the residual of the
 Fokker-Planck equation at several weights w_R; fpc.score.compare gives the densities of their
 samplers without samples. Every network and its figures go to D/score-runs as soon as they are
-there, and are not computed again: a run that was broken off goes on. Says its cost first.
+there, and are not computed again: a run that was broken off goes on, and other shares of the noise
+are added to networks that are there. Says its cost first.
 """
 
 import argparse
@@ -19,6 +22,7 @@ from mpi4py import MPI
 
 import numpy as np
 import results
+import score_law
 import timing
 
 import fpcontrol as fpc
@@ -71,6 +75,8 @@ class Target:
 
 LINE = GaussianMixture([-1.2, 1.0], [0.08, 0.15], [0.6, 0.4])
 MANY = (1.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.0)
+CURVE = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
+ONE_NOISE = {1: 2.0, 2: 30.0}  # seconds of a share of the noise more, by dimension
 TARGETS = {
     "line": Target(LINE, 4.5, 100, 60, 2000, MANY, 24.0),
     "circles": Target(
@@ -110,15 +116,59 @@ class Settings:
 
 def measured(s: Settings, folder: Path | None) -> list[dict[str, Any]]:
     """Rows of one network, one for each share of the noise; read if they are there."""
-    if folder is not None:
-        kept = results.read(folder, s.name)
-        if kept is not None and kept["settings"] == results._plain(asdict(s)):
-            return kept["rows"]
+    rows, network = kept(s, folder)
+    missing = [noise for noise in s.noises if noise not in rows]
+    if not missing:
+        return [rows[noise] for noise in s.noises]
     target = TARGETS[s.target]
     begin = time.process_time()
-    model = fpc.score.train(
+    model = fpc.score.load(network, PROCESS) if rows and network else trained(s)
+    seconds = time.process_time() - begin
+    lab = fpc.score.compare(
+        model,
+        PROCESS.of(target.data),
+        target.mesh(s.cells),
+        missing,
+        steps=s.steps,
+        tolerance=s.tolerance,
+        wall_tolerance=0.5,  # reported instead
+        atoms=300,
+    )
+    for sampler in lab:
+        row: dict[str, Any] = {"target": s.target, "w_R": s.weight, "seed": s.seed}
+        row |= {"noise": sampler.noise, "norm": lab.norm}
+        for name in FIGURES:
+            estimate = getattr(sampler, name)
+            row |= {name: estimate.value, f"{name} error": estimate.error}
+        row["largest"] = sampler.extremes[1]
+        row |= {"training": seconds, "seconds": time.process_time() - begin}
+        rows[sampler.noise] = row
+    found = [rows[noise] for noise in s.noises]
+    if folder is not None and network is not None and COMM.rank == 0:
+        model.save(network, MPI.COMM_SELF)
+        whole = {"settings": asdict(s) | {"noises": list(rows)}, "rows": list(rows.values())}
+        results.write(folder / f"{s.name}.json", whole)
+    return found
+
+
+def kept(s: Settings, folder: Path | None) -> tuple[dict[float, dict[str, Any]], Path | None]:
+    """Rows that are there, by their noise, and the file of the network."""
+    if folder is None:
+        return {}, None
+    network, found = folder / f"{s.name}.npz", results.read(folder, s.name)
+    if found is None or not network.exists():
+        return {}, network
+    wanted = results._plain(asdict(s))
+    if found["settings"] | {"noises": wanted["noises"]} != wanted:
+        return {}, network
+    return {row["noise"]: row for row in found["rows"]}, network
+
+
+def trained(s: Settings) -> fpc.score.TrainedScore:
+    """The network."""
+    return fpc.score.train(
         PROCESS,
-        target.data,
+        TARGETS[s.target].data,
         hidden=s.hidden,
         activation=s.activation,
         sharpness=s.sharpness,
@@ -128,31 +178,6 @@ def measured(s: Settings, folder: Path | None) -> list[dict[str, Any]]:
         seed=s.seed,
         progress=True,
     )
-    trained = time.process_time() - begin
-    lab = fpc.score.compare(
-        model,
-        PROCESS.of(target.data),
-        target.mesh(s.cells),
-        s.noises,
-        steps=s.steps,
-        tolerance=s.tolerance,
-        wall_tolerance=0.5,  # reported instead
-        atoms=300,
-    )
-    rows = []
-    for sampler in lab:
-        row: dict[str, Any] = {"target": s.target, "w_R": s.weight, "seed": s.seed}
-        row |= {"noise": sampler.noise, "norm": lab.norm}
-        for name in FIGURES:
-            estimate = getattr(sampler, name)
-            row |= {name: estimate.value, f"{name} error": estimate.error}
-        row["largest"] = sampler.extremes[1]
-        row |= {"training": trained, "seconds": time.process_time() - begin}
-        rows.append(row)
-    if folder is not None and COMM.rank == 0:
-        model.save(folder / f"{s.name}.npz", MPI.COMM_SELF)
-        results.write(folder / f"{s.name}.json", {"settings": asdict(s), "rows": rows})
-    return rows
 
 
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -205,6 +230,7 @@ def shown(rows: list[dict[str, Any]]) -> str:
 def settings(options: argparse.Namespace) -> list[Settings]:
     """Of all networks that are asked for, a whole round of seeds before the next."""
     found = []
+    curves = options.only == "curves"
     for seed in range(options.seeds):
         for name in options.targets:
             t = TARGETS[name]
@@ -214,45 +240,67 @@ def settings(options: argparse.Namespace) -> list[Settings]:
                     rest = ((16, 16), 200, 128, 50, 20, (1.0, 0.4, 0.0), 1e-4)
                 else:
                     hidden, batch = (64, 64), 512
-                    rest = (hidden, t.iterations, batch, t.cells, t.steps, t.noises, 1e-4)
+                    noises = CURVE if curves else t.noises
+                    rest = (hidden, t.iterations, batch, t.cells, t.steps, noises, 1e-4)
                 found.append(Settings(*one, *rest))
     return found
+
+
+def cost(jobs: list[Settings], quick: bool) -> float:
+    """Seconds of a processor, if nothing is there."""
+    if quick:
+        return 10.0 * len(jobs)
+    total = 0.0
+    for job in jobs:
+        t = TARGETS[job.target]
+        more = max(0, len(job.noises) - len(t.noises))
+        total += t.seconds + more * ONE_NOISE[t.data.dimension]
+    return total
 
 
 def main() -> None:
     """Run, print, write."""
     parser = results.arguments(__doc__, "score", "two small networks")
-    parser.add_argument("--targets", nargs="+", choices=TARGETS, default=["line"], metavar="T")
+    parser.add_argument("--targets", nargs="+", choices=TARGETS, metavar="T")
     parser.add_argument("--weights", nargs="+", type=float, default=list(WEIGHTS), metavar="W")
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
     parser.add_argument("--activation", default="swish")
     parser.add_argument("--sharpness", type=float, default=1.0)
+    parser.add_argument("--only", choices=("samplers", "curves", "law"), default="samplers")
     options = parser.parse_args()
     if any(find_spec(name) is None for name in ("jax", "optax")):
         print("bench_score.py is left out: it needs JAX (pip install 'fpcontrol[score]').")
         return
+    folder = options.out / "score-runs" if options.out else None
+    name = "score" if options.only == "samplers" else f"score-{options.only}"
+    result: dict[str, Any] = {"environment": timing.environment(COMM)}
+    if options.only == "law":
+        if COMM.size > 1:
+            print("bench_score.py --only law is left out: it runs on one rank.")
+            return
+        found = score_law.tables(PROCESS, LINE, options, folder)
+        result["settings"], result["tables"] = found
+        results.save(options.out, name, result, COMM)
+        return
+    if options.targets is None:
+        options.targets = ["line", "circles", "blob"] if options.only == "curves" else ["line"]
     if options.quick:
         options.targets, options.weights, options.seeds = ["line"], [0.0, 1.0], 1
     jobs = settings(options)
-    folder = options.out / "score-runs" if options.out else None
     if COMM.rank == 0:
-        total = 10.0 * len(jobs) if options.quick else sum(TARGETS[s.target].seconds for s in jobs)
-        print(f"{len(jobs)} networks, about {total / 60.0:.0f} minutes of a processor", flush=True)
+        minutes = cost(jobs, options.quick) / 60.0
+        print(f"{len(jobs)} networks, about {minutes:.0f} minutes of a processor", flush=True)
     rows: list[dict[str, Any]] = []
     for i, job in enumerate(jobs):
         own = measured(job, folder)
         rows += own
         if COMM.rank == 0:
             print(f"{i + 1}/{len(jobs)} {job.name}: {own[0]['seconds']:.0f} s", flush=True)
-    tables = {"samplers": summary(rows), "networks": rows}
+    result["settings"] = [asdict(job) for job in jobs]
+    result["tables"] = {"samplers": summary(rows), "networks": rows}
     if COMM.rank == 0:
-        print(shown(tables["samplers"]))
-    result = {
-        "environment": timing.environment(COMM),
-        "settings": [asdict(job) for job in jobs],
-        "tables": tables,
-    }
-    results.save(options.out, "score", result, COMM)
+        print(shown(result["tables"]["samplers"]))
+    results.save(options.out, name, result, COMM)
 
 
 if __name__ == "__main__":
