@@ -11,7 +11,7 @@ from dolfinx.mesh import Mesh
 from fpcontrol.discretization.boundary import Boundary, Wall
 from fpcontrol.discretization.cells import Cells
 from fpcontrol.discretization.periodic import periodic_of
-from fpcontrol.drift.base import Derived, Drift, OnCells, as_drift
+from fpcontrol.drift.base import Anywhere, Derived, Drift, OnCells, as_drift, asks_cells
 from fpcontrol.drift.divergence import Divergence
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
@@ -254,6 +254,8 @@ class Walled(Derived):
     def on_cells(self, cells: Cells) -> OnCells:
         """Of the drift, times the factor. Collective."""
         own = self.drift.on_cells(cells)
+        if not asks_cells(own):
+            return Anywhere(self)
         return lambda t, x, c: self.factor(x)[0][:, None] * own(t, x, c)
 
     def divergence(self, t: float, x: Array) -> Array:

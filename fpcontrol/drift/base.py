@@ -28,6 +28,26 @@ class SamplePoints(Protocol):
         """Communicator that the points are distributed over."""
 
 
+class Anywhere:
+    """Values of a drift at points in known cells that does not look at these.
+
+    Args:
+        drift: The drift.
+    """
+
+    def __init__(self, drift: VectorField) -> None:
+        self._drift = drift
+
+    def __call__(self, t: float, x: Array, cells: Array) -> Array:
+        """Values at points, ``(N, d)``, whatever the cells are."""
+        return self._drift(t, x)
+
+
+def asks_cells(own: OnCells) -> bool:
+    """Whether what ``Drift.on_cells`` has returned has to be given the right cells."""
+    return not isinstance(own, Anywhere)
+
+
 class Drift(ABC):
     """A vector field :math:`v(t, x)`, and what a solver wants to know of it.
 
@@ -98,7 +118,7 @@ class Drift(ABC):
                 f"The drift {type(self).__name__} is known in the cells of each rank only, and "
                 "does not say how to be asked elsewhere (on_cells)."
             )
-        return lambda t, x, c: self(t, x)
+        return Anywhere(self)
 
     def __add__(self, other: VectorField) -> "Drift":
         """The sum of two drifts."""
@@ -210,6 +230,8 @@ class Sum(Drift):
     def on_cells(self, cells: "Cells") -> OnCells:
         """The combination of the parts' own. Collective."""
         parts = [part.on_cells(cells) for part in self.parts]
+        if not any(map(asks_cells, parts)):
+            return Anywhere(self)
         return lambda t, x, c: self._total([part(t, x, c) for part in parts])
 
     def _total(self, values: list[Array]) -> Array:
@@ -288,6 +310,8 @@ class Reversed(Drift):
     def on_cells(self, cells: "Cells") -> OnCells:
         """Of the drift. Collective."""
         own, t1 = self.drift.on_cells(cells), self.t1
+        if not asks_cells(own):
+            return Anywhere(self)
         return lambda t, x, c: own(t1 - t, x, c)
 
 

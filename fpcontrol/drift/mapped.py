@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from fpcontrol.drift.base import Drift, OnCells, SamplePoints, as_drift
+from fpcontrol.drift.base import Anywhere, Drift, OnCells, SamplePoints, as_drift, asks_cells
 from fpcontrol.typing import Array, VectorField
 
 if TYPE_CHECKING:
@@ -59,4 +59,6 @@ class Mapped(Drift):
     def on_cells(self, cells: "Cells") -> OnCells:
         """Of the drift, changed. Collective."""
         own = self.drift.on_cells(cells)
+        if not asks_cells(own):
+            return Anywhere(self)
         return lambda t, x, c: self.change(t, x, own(t, x, c))

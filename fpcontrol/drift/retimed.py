@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from scipy.optimize import brentq
 
-from fpcontrol.drift.base import Drift, OnCells, SamplePoints, as_drift
+from fpcontrol.drift.base import Anywhere, Drift, OnCells, SamplePoints, as_drift, asks_cells
 from fpcontrol.typing import Array, Field, VectorField
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class Retimed(Drift):
     def on_cells(self, cells: "Cells") -> OnCells:
         """Of the drift. Collective."""
         own, clock = self.drift.on_cells(cells), self.clock
+        if not asks_cells(own):
+            return Anywhere(self)
         return lambda t, x, c: clock.rate(t) * own(clock.time(t), x, c)
 
     @property

@@ -17,6 +17,7 @@ from fpcontrol.discretization.boundary import Boundary
 from fpcontrol.discretization.cells import Cells, affine_maps
 from fpcontrol.discretization.periodic import periodic_of
 from fpcontrol.parallel.communicators import comm_of
+from fpcontrol.particles.grid import Grid
 from fpcontrol.typing import Array
 
 _KEPT = "_fpcontrol_domain"  # attribute of meshes: coordinates, and the domain made of them
@@ -90,6 +91,7 @@ class Domain:
         place[old], place[-1] = np.arange(len(old)), -1
         self.beyond, self.shifts = place[cells.beyond[old]], cells.shifts[old]
         periodic = periodic_of(mesh)
+        self._last: tuple[float, Grid] | None = None
         self.periods = np.where(periodic.axes, periodic.lengths, 0.0) if periodic else np.zeros(d)
 
     @classmethod
@@ -134,6 +136,17 @@ class Domain:
         sizes = np.linalg.norm(self.wall_corners - centres[:, None], axis=2)
         radii = np.linalg.norm(self.corners - self.middles[:, None], axis=2).max(axis=1)
         return cKDTree(centres).query(self.middles)[0] - sizes.max() - radii
+
+    @functools.cached_property
+    def _grid(self) -> Grid:
+        return Grid.of(self.corners, self.wall_corners, self.wall_normals)
+
+    def grid(self, reach: float) -> Grid:
+        """Squares over it, with the walls that steps up to a length may meet: the last is kept."""
+        reach = max(reach, self._grid.side)
+        if self._last is None or self._last[0] != reach:
+            self._last = reach, self._grid.with_walls(reach)
+        return self._last[1]
 
     def onto_walls(self, walls: Array, x: Array) -> Array:
         """The points of wall facets that are near points of their planes, ``(N, d)``."""

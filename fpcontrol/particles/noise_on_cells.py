@@ -38,6 +38,11 @@ class NoiseOnCells:
         self.noise, self._domain = noise, domain
         self._values, self._bound = _of_function(noise, domain.cells)
 
+    @property
+    def asks_cells(self) -> bool:
+        """Whether it is a Function, for which cells have to be known."""
+        return self._bound is not None
+
     def increments(
         self, t: float, dt: float, x: Array, cells: Array, normal: Array
     ) -> tuple[Array, Array, Array]:
@@ -46,7 +51,8 @@ class NoiseOnCells:
         if self.noise.uniform:
             sigma = self.noise(t)
             return normal * (sigma * np.sqrt(dt)), np.full(len(x), sigma * sigma * dt), none
-        sigma = self._values(t, x, self._domain.number[cells]) * np.sqrt(dt)
+        numbers = self._domain.number[cells] if self.asks_cells else cells
+        sigma = self._values(t, x, numbers) * np.sqrt(dt)
         if sigma.ndim == 1:
             return normal * sigma[:, None], sigma**2, none
         if sigma.ndim == 2:

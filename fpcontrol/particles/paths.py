@@ -1,7 +1,7 @@
 r"""Paths of particles through cells: reflected at walls, ended by walls that absorb.
 
-A displacement is followed along its segment. Where that meets a wall with outward normal n at the
-point y, the rest of it is mirrored,
+A displacement that may meet a wall (``grid``) is followed along its segment. Where that meets one
+with outward normal n at the point y, the rest of it is mirrored,
 
 .. math:: x_1 \to x_1 - 2\,\frac{n\cdot(x_1 - y)}{n\cdot a n}\,a n ,
 
@@ -31,11 +31,13 @@ from scipy.spatial import cKDTree
 
 from fpcontrol.discretization.walks import INSIDE, compiled, coordinates_in, follow
 from fpcontrol.particles.domain import Domain
+from fpcontrol.particles.grid import locate, passes, square_of
 from fpcontrol.typing import Array
 
 REFLECTIONS = 1000  # of one displacement; more are needed in wedges below a fifth of a degree only
 _SHORT = 64  # cells; a longer walk, or one that goes round and round, follows its segment
-REACH = 4.0  # standard deviations of a step: farther from a wall a bridge touches it once in 1e13
+# Standard deviations of a step: from farther a path touches a wall and is back 3 times in 1e5.
+REACH = 4.0
 
 _FOUND = 1e-9  # barycentric coordinates of a point on a facet, down to this
 
@@ -158,6 +160,7 @@ def _beside(
 @compiled
 def move(
     mesh: Any,
+    grid: Any,
     walls: Any,
     seams: Any,
     near: Any,
@@ -175,6 +178,8 @@ def move(
 
     Args:
         mesh: ``origin, inverse, neighbours, clearance`` of a ``Domain``.
+        grid: ``places`` and ``fences`` of its ``Grid``, by which steps that start in cells with
+            walls in ``near`` are followed.
         walls: Its ``wall_cells, wall_corners, wall_normals``, and whether each absorbs.
         seams: Its ``beyond, shifts, periods``. On a mesh with these walls that absorb are planes
             along the periodic axes, as those of boxes are.
@@ -185,7 +190,8 @@ def move(
         a: ``sigma sigma^T dt``, ``(N, d, d)``, or of shape ``(0, d, d)`` for multiples of 1.
         dx: Displacements, ``(N, d)``.
         x: Positions, ``(N, d)``; changed. Of those that leave, the place on the wall's plane.
-        cells: The cells that hold them, ``(N,)``; changed.
+        cells: The cells that hold them, ``(N,)``, -1 where they are not known; changed, and not
+            known after steps that meet no wall for sure.
         hits: Numbers of reflections, ``(N,)``; added to.
         exits: The wall that has taken each, or -1, ``(N,)``; set.
         when: The fraction of the step at which it did, ``(N,)``; set where it did.
@@ -198,16 +204,27 @@ def move(
     u, v, met = np.empty(d + 1), np.empty(d + 1), np.empty(d + 1)
     start, begin, end = np.empty((1, d)), np.empty((1, d)), np.empty((1, d))
     foot, across, whole = np.empty((1, d)), np.empty(d), np.empty((1, d))
+    places, fences = grid
     for i in range(x.shape[0]):
-        cell = first = cells[i]
         exits[i] = -1
+        square = square_of(places, x, i)
+        if passes(fences, square, x, dx, i):
+            for k in range(d):
+                x[i, k] += dx[i, k]
+            cells[i] = -1
+            continue
+        if cells[i] < 0:
+            cells[i] = locate(places, origin, inverse, x, i, square, u)
+            if cells[i] < 0:
+                return i
+        cell = first = cells[i]
         for k in range(d):
             start[0, k] = begin[0, k] = x[i, k]
             end[0, k] = whole[0, k] = x[i, k] + dx[i, k]
-        square = 0.0
+        length = 0.0
         for k in range(d):
-            square += dx[i, k] * dx[i, k]
-        free = clearance[cell] > 0.0 and square < clearance[cell] * clearance[cell]
+            length += dx[i, k] * dx[i, k]
+        free = clearance[cell] > 0.0 and length < clearance[cell] * clearance[cell]
         inside = False
         for _ in range(_SHORT):  # no wall is in reach: towards the end, whatever lies between
             coordinates_in(origin, inverse, cell, end, 0, v)

@@ -22,9 +22,22 @@ BLOCK = 4096
 START, NOISE, WALL = 0, 1, 2
 
 
-def stream(seed: int, use: int, step: int, block: int) -> np.random.Generator:
-    """The random numbers of a block of particles in a step."""
-    return np.random.Generator(np.random.Philox(key=seed, counter=[0, block, step, use]))
+class Streams:
+    """The random numbers of blocks of particles, by one generator whose counter is set.
+
+    Args:
+        seed: The key.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._bits = np.random.Philox(key=seed)
+        self._generator, self._fresh = np.random.Generator(self._bits), self._bits.state
+
+    def at(self, use: int, step: int, block: int) -> np.random.Generator:
+        """Those of a block in a step, from the first on; good until the next call."""
+        self._fresh["state"]["counter"][:] = 0, block, step, use
+        self._bits.state = self._fresh
+        return self._generator
 
 
 def blocks(first: int, last: int) -> Iterator[tuple[int, slice, slice]]:
@@ -41,9 +54,9 @@ def blocks(first: int, last: int) -> Iterator[tuple[int, slice, slice]]:
 
 def uniforms(first: int, last: int, count: int, seed: int, use: int, step: int) -> Array:
     """Uniform in [0, 1), of particles ``first`` to ``last - 1``, ``(last - first, count)``."""
-    out = np.empty((last - first, count))
+    out, random = np.empty((last - first, count)), Streams(seed)
     for block, mine, rows in blocks(first, last):
-        out[mine] = stream(seed, use, step, block).random((BLOCK, count))[rows]
+        out[mine] = random.at(use, step, block).random((BLOCK, count))[rows]
     return out
 
 

@@ -14,19 +14,22 @@ from dolfinx.mesh import Mesh, MeshTags
 from fpcontrol.discretization.absorbing import Walls, asked_tags
 from fpcontrol.discretization.boundary import Boundary
 from fpcontrol.discretization.periodic import wrapped
-from fpcontrol.drift.base import OnCells, as_drift
+from fpcontrol.drift.base import OnCells, as_drift, asks_cells
 from fpcontrol.drift.sampling import check_switches, checked_values
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.parallel.progress import Progress
 from fpcontrol.particles.domain import Domain, positions
+from fpcontrol.particles.grid import locate_all
 from fpcontrol.particles.noise_on_cells import NoiseOnCells
 from fpcontrol.particles.paths import REACH, NearWalls, move
-from fpcontrol.particles.random import BLOCK, NOISE, WALL, blocks, check_seed, stream
+from fpcontrol.particles.random import BLOCK, NOISE, WALL, Streams, blocks, check_seed
 from fpcontrol.particles.swarm import Exits, Swarm
 from fpcontrol.trajectory import Save, check_steps, kept_levels
 from fpcontrol.typing import Array, VectorField
+
+USUAL = 4.5  # standard deviations of a step: near walls longer ones are followed through cells
 
 
 class PathScheme(Protocol):
@@ -91,7 +94,10 @@ def simulate(
     the same on any number of ranks, to the last bit if the particles come from ``draw`` and the
     drift is not known on the mesh only.
 
-    Every rank holds the whole mesh (150 to 250 bytes a cell), and as many particles as it is given.
+    Every rank holds the whole mesh and a grid over it (250 to 450 bytes a cell of triangles, 600 of
+    tetrahedra), and as many particles as it is given. A step that a look at the grid shows to meet
+    no wall needs no cells; where the drift or a Function of the noise asks for them, they are
+    followed.
 
     Args:
         mesh: Mesh of intervals, triangles or tetrahedra.
@@ -158,7 +164,10 @@ def simulate(
     with collective_errors(comm):
         strongest = noises.strongest(0.5 * (times[1:] + times[:-1]))
     near = NearWalls.of(domain, absorbs, REACH * strongest * np.sqrt(dt))
-    run = _Run(domain, on_cells, noises, scheme.stages, absorbs, near, seed, first, x, cells, gone)
+    reach = USUAL * strongest * np.sqrt(dt)
+    run = _Run(
+        domain, on_cells, noises, scheme.stages, absorbs, near, reach, seed, first, x, cells, gone
+    )
     bar = Progress("particles", steps, comm, progress)
     levels = [x.copy()] if kept[0] == 0 else []
     with collective_errors(comm):
@@ -168,6 +177,7 @@ def simulate(
             if n + 1 in kept:
                 levels.append(x.copy())
     bar.close()
+    run.find()
     return Swarm(
         comm,
         domain,
@@ -194,6 +204,7 @@ class _Run:
         stages: int,
         absorbs: Array,
         near: NearWalls,
+        reach: float,
         seed: int,
         first: int,
         x: Array,
@@ -203,13 +214,19 @@ class _Run:
         self._domain, self._drift, self._stages = domain, drift, stages
         self._noises, self._absent = noises, noises.noise.absent
         self._mesh = domain.origin, domain.inverse, domain.neighbours, domain.clearance
+        self._asks = asks_cells(drift) or noises.asks_cells
+        followed = np.diff(near.first) > 0
+        grid = domain.grid(reach).followed_in(followed | self._asks)
+        self._grid = grid.places, grid.fences
         self._walls = domain.wall_cells, domain.wall_corners, domain.wall_normals, absorbs
         self._seams = domain.beyond, domain.shifts, domain.periods
-        self._near, self._seed, self._first = (near.first, near.walls), seed, first
+        self._near, self._first = (near.first, near.walls), first
+        self._random = Streams(seed)
         self._absorbing = bool(absorbs.any())
         self._no_walls = (np.zeros(len(domain) + 1, dtype=np.int64), near.walls[:0])
         self._none = (*self._walls[:3], np.zeros_like(absorbs))
         self._x, self._cells = x, cells
+        self._exited, self._when = np.empty(BLOCK, dtype=np.int64), np.empty(BLOCK)
         self.collisions = np.zeros(len(x), dtype=np.int32)
         self._left, self._some_left = gone, bool(gone.any())
         self._exits: list[tuple[Array, Array, Array, Array]] = []
@@ -225,9 +242,10 @@ class _Run:
                     continue
             noise = chance = np.empty((0, 3))
             if not self._absent:
-                noise = stream(self._seed, NOISE, step, block).standard_normal((BLOCK, d))[inside]
+                random = self._random.at(NOISE, step, block)
+                noise = random.standard_normal((BLOCK, d))[inside]
             if self._absorbing:
-                random = stream(self._seed, WALL, step, block)
+                random = self._random.at(WALL, step, block)
                 chance = np.column_stack(
                     [random.random((BLOCK, 2)), random.standard_normal(BLOCK)]
                 )[inside]
@@ -241,7 +259,7 @@ class _Run:
         x, cells, hits = self._x[rows], self._cells[rows], self.collisions[rows]
         v = self._values(t, x, cells)
         noise, variance, matrix = self._noises.increments(t, dt, x, cells, noise)
-        exits, when = np.empty(len(x), dtype=np.int64), np.empty(len(x))
+        exits, when = self._exited[: len(x)], self._when[: len(x)]
 
         def displace(dx: Array, x: Array, cells: Array, hits: Array, final: bool) -> None:
             walls, near = (self._walls, self._near) if final else (self._none, self._no_walls)
@@ -249,6 +267,7 @@ class _Run:
                 dx += noise
             lost = move(
                 self._mesh,
+                self._grid,
                 walls,
                 self._seams,
                 near,
@@ -272,13 +291,20 @@ class _Run:
         displace(v * dt, x, cells, hits, True)
         if not isinstance(rows, slice):  # copies were changed
             self._x[rows], self._cells[rows], self.collisions[rows] = x, cells, hits
-        if (out := np.flatnonzero(exits >= 0)).size:
+        if self._absorbing and (out := np.flatnonzero(exits >= 0)).size:
             numbers = np.arange(len(self._x))[rows][out]
             times = t + (when[out] - 0.5) * dt
             self._take(numbers, times, self._x[numbers].copy(), exits[out])
 
     def _values(self, t: float, x: Array, cells: Array) -> Array:
-        return checked_values(self._drift(t, x, self._domain.number[cells]), t, x)
+        numbers = self._domain.number[cells] if self._asks else cells
+        return checked_values(self._drift(t, x, numbers), t, x)
+
+    def find(self) -> None:
+        """Give a cell to those of whom it is not known."""
+        lost = locate_all(self._grid[0], *self._mesh[:2], self._x, self._cells)
+        if lost >= 0:
+            raise RuntimeError(f"A particle at {self._x[lost]} is lost: is the mesh sound?")
 
     def _take(self, rows: Array, times: Array, points: Array, walls: Array) -> None:
         places = self._domain.onto_walls(walls, points)
