@@ -4,6 +4,7 @@ from fpcontrol.score.adapters import JaxScore, TorchScore
 from fpcontrol.score.comparison import Comparison, Estimate, Sampler, compare
 from fpcontrol.score.features import RandomFeatures
 from fpcontrol.score.models import RippledScore
+from fpcontrol.score.splines import SplineScore
 from fpcontrol.score.trained import Epoch, TrainedScore, load
 from fpcontrol.score.training import train
 
@@ -15,6 +16,7 @@ __all__ = [
     "RandomFeatures",
     "RippledScore",
     "Sampler",
+    "SplineScore",
     "TorchScore",
     "TrainedScore",
     "compare",
