@@ -143,11 +143,15 @@ def test_reflected_sampling(tmp_path: Path) -> None:
     done = run("demo_reflected_sampling", "--quick", "--out", str(tmp_path), ranks=2)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "reflected_sampling.json").read_text())
-    figures = record["figures"]
-    assert figures["samples"] == 5000  # all are on the island
-    assert figures["p_value"] > 1e-3
-    assert len(record["shares"]) == 24
-    assert figures["l2_reversed"] < 1.2 * figures["l2_direct"]
+    fit, samples = record["fit"], record["samples"]
+    assert 0.0 < fit["kl"]["value"] < 0.5 * fit["certificate"]["value"]
+    assert fit["loss"] == pytest.approx(fit["certificate"]["value"], rel=0.2)
+    assert fit["l2"]["value"] < 0.1 * fit["norm"]
+    for figures in samples.values():
+        assert figures["samples"] == 5000  # all are on the island
+        assert len(figures["shares"]) == 24
+        assert figures["l2"] < 1.2 * samples["direct"]["l2"]
+    assert samples["exact"]["p_value"] > 1e-3
     assert (tmp_path / "reflected_sampling.png").stat().st_size > 10_000
 
 
