@@ -45,14 +45,13 @@ from fpcontrol.discretization import limiter_loops as loops
 from fpcontrol.discretization.absorbing import Absorbing
 from fpcontrol.discretization.cell_edges import CellEdges
 from fpcontrol.discretization.elements import Elements
+from fpcontrol.discretization.limiter_loops import UNLIMITED
 from fpcontrol.parallel.communicators import comm_of
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
 
 # The outgoing part is smoothed over this share of the mean mass at a node.
 SMOOTHED = 1e-8
-# Up to this share of what a node can give, of what leaves it, all of it is let through.
-UNLIMITED = 0.5
 # Masses below are taken for it: nothing is divided by zero.
 FLOOR = 1e-290
 

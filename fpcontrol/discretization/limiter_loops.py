@@ -13,6 +13,9 @@ import numpy as np
 
 from fpcontrol.discretization.kernels import compiled
 
+# Up to this share of what a node can give, of what leaves it, all of it is let through.
+UNLIMITED = 0.5
+
 
 @functools.cache
 def cell_fluxes(d: int) -> Callable[..., None]:
@@ -229,7 +232,7 @@ def fractions(node: Any, least: Any, s: Any) -> None:
     """From P in ``node``, owned entries: ``s = P / least``, and R in place of P."""
     for i in range(s.size):
         s[i] = node[i] / least[i]
-        x = max(s[i] - 0.5, 0.0)
+        x = max(s[i] - UNLIMITED, 0.0)
         node[i] = 1.0 / (1.0 + (x - x * (1.0 / (1.0 + x * x))))
 
 
@@ -237,7 +240,7 @@ def fractions(node: Any, least: Any, s: Any) -> None:
 def fractions_transposed(s: Any, R: Any, least: Any, node: Any, given: Any) -> None:
     """From the dual of R in ``node``: that of P in its place, and of ``least``."""
     for i in range(s.size):
-        x = max(s[i] - 0.5, 0.0)
+        x = max(s[i] - UNLIMITED, 0.0)
         q = 1.0 / (1.0 + x * x)
         steep = (1.0 + q - 2.0 * q * q) * (R[i] / least[i]) * node[i]
         given[i] = steep * (R[i] * s[i])
