@@ -11,10 +11,11 @@ from dolfinx.mesh import Mesh, MeshTags
 from fpcontrol.density import check_density
 from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import Discretization, StageDrift, driven
-from fpcontrol.discretization.diffusion import NoiseSampler
+from fpcontrol.discretization.bounded import bounded
 from fpcontrol.discretization.galerkin import check_discretization
+from fpcontrol.discretization.noise_sampler import NoiseSampler
 from fpcontrol.discretization.reactions import Reactions
-from fpcontrol.discretization.reentry import Entry, bounded
+from fpcontrol.discretization.reentry import Entry
 from fpcontrol.drift.base import as_drift
 from fpcontrol.drift.data import data
 from fpcontrol.drift.sampling import DriftSampler, check_switches, sample

@@ -14,10 +14,11 @@ from dolfinx import fem
 from fpcontrol.density import Density, check_density
 from fpcontrol.discretization.base import Discretization
 from fpcontrol.discretization.cells import Cells
-from fpcontrol.discretization.diffusion import Diffusivity, NoiseSampler
+from fpcontrol.discretization.diffusion import Diffusivity
 from fpcontrol.discretization.galerkin import Galerkin, applied
 from fpcontrol.discretization.locate import OwnCells
 from fpcontrol.discretization.neumann import Parts, potential
+from fpcontrol.discretization.noise_sampler import NoiseSampler
 from fpcontrol.discretization.replica import Replica
 from fpcontrol.drift.base import Drift, OnCells, SamplePoints
 from fpcontrol.noise import Interpretation, Noise, Sigma

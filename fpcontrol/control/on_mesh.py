@@ -16,9 +16,10 @@ from fpcontrol.control.sweeps import Observe, See, Sweeps
 from fpcontrol.density import check_density
 from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import StageDrift
-from fpcontrol.discretization.diffusion import NoiseSampler
+from fpcontrol.discretization.bounded import bounded, described
+from fpcontrol.discretization.noise_sampler import NoiseSampler
 from fpcontrol.discretization.reactions import Reactions
-from fpcontrol.discretization.reentry import Entry, bounded, described
+from fpcontrol.discretization.reentry import Entry
 from fpcontrol.linalg.buffers import read_only
 from fpcontrol.noise import Interpretation, Noise, Sigma
 from fpcontrol.parallel.errors import reduced

@@ -17,7 +17,8 @@ from fpcontrol.control.objectives import Cost
 from fpcontrol.control.parametric import ParametricDrift, Terms
 from fpcontrol.control.storage import Sizes, choose, give_back
 from fpcontrol.discretization.base import DriftProducts, SemiDiscretization, StageDrift, driven
-from fpcontrol.discretization.diffusion import Diffusivity, NoiseSampler
+from fpcontrol.discretization.diffusion import Diffusivity
+from fpcontrol.discretization.noise_sampler import NoiseSampler
 from fpcontrol.linalg.buffers import read_only
 from fpcontrol.parallel.errors import collective_errors
 from fpcontrol.stepping.base import Drive

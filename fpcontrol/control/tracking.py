@@ -18,9 +18,10 @@ from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.control.parametric import ParametricDrift
 from fpcontrol.discretization.absorbing import Walls
 from fpcontrol.discretization.base import Discretization
+from fpcontrol.discretization.bounded import described
 from fpcontrol.discretization.galerkin import Galerkin
 from fpcontrol.discretization.reactions import Reactions
-from fpcontrol.discretization.reentry import Entry, described
+from fpcontrol.discretization.reentry import Entry
 from fpcontrol.mesh.refinement import refine, transferred
 from fpcontrol.noise import Interpretation, Noise, Sigma
 from fpcontrol.parallel.errors import collective_errors

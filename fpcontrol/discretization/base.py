@@ -27,7 +27,7 @@ from fpcontrol.discretization.cell_noise import CellNoise
 from fpcontrol.discretization.diffusion import Diffusivity
 from fpcontrol.discretization.edge_tensors import PointNoise
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.discretization.reactions import Reacting, Reactions
+from fpcontrol.discretization.reactions import Reacting
 from fpcontrol.discretization.reentry import Reentry
 from fpcontrol.discretization.restoration import NoRestoration
 from fpcontrol.noise import Noise
@@ -170,22 +170,6 @@ class SemiDiscretization(ABC):
             return self
         result = copy.copy(self)
         result.absorbing, result.restoration = walls, NoRestoration(walls, self.positive)
-        return result
-
-    def with_reactions(self, reactions: Reactions | None) -> Self:
-        """This method with a source and killing, beside the one without; itself for none.
-
-        Collective.
-
-        Raises:
-            ValueError: On all ranks, for reactions that are not as they should be, or where the
-                method takes none.
-        """
-        if reactions is None:
-            return self
-        result = copy.copy(self)
-        result.reacting = Reacting(self, reactions)
-        result.restoration = NoRestoration(self.absorbing, self.positive)
         return result
 
     def inertia(self, scale: float) -> Array:

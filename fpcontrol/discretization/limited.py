@@ -31,7 +31,6 @@ from fpcontrol.discretization.elements import Elements, check_linear, lagrange
 from fpcontrol.discretization.galerkin import Galerkin, GalerkinSystem
 from fpcontrol.discretization.limiter import CellDrift, Limiter, by_cells
 from fpcontrol.discretization.monotone import Monotone, MonotoneSystem
-from fpcontrol.discretization.reactions import Reactions
 from fpcontrol.noise import Noise
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.typing import Array
@@ -122,14 +121,13 @@ class LimitedSystem(SemiDiscretization):
             result.limiter = Limiter(self.elements, self.cell_edges, result.absorbing)
         return result
 
-    def with_reactions(self, reactions: Reactions | None) -> Self:
-        """Itself for none; others are refused, since its limiter keeps the mass. Collective."""
-        if reactions is not None:
-            raise ValueError(
-                "reactions: Limited() keeps the mass in its limiter and takes no sources and no "
-                "killing; use Galerkin() or Monotone()."
-            )
-        return self
+    @property
+    def reaction_points(self) -> Array:
+        """None: its limiter keeps the mass."""
+        raise ValueError(
+            "reactions: Limited() keeps the mass in its limiter and takes no sources and no "
+            "killing; use Galerkin() or Monotone()."
+        )
 
     def __str__(self) -> str:
         """For messages."""

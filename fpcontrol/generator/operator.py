@@ -18,9 +18,10 @@ import numpy as np
 from petsc4py import PETSc
 
 from fpcontrol.discretization.base import SemiDiscretization, driven
-from fpcontrol.discretization.diffusion import NoiseSampler, size_of
+from fpcontrol.discretization.diffusion import size_of
 from fpcontrol.discretization.limited import LimitedSystem
 from fpcontrol.discretization.neumann import Parts
+from fpcontrol.discretization.noise_sampler import NoiseSampler
 from fpcontrol.drift.base import Drift
 from fpcontrol.drift.sampling import sample
 from fpcontrol.linalg.linear_solvers import LinearSolver

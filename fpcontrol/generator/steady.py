@@ -10,9 +10,9 @@ from dolfinx import fem
 from dolfinx.mesh import MeshTags
 
 from fpcontrol.discretization.base import SemiDiscretization
-from fpcontrol.discretization.diffusion import NoiseSampler
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.discretization.neumann import Parts
+from fpcontrol.discretization.noise_sampler import NoiseSampler
 from fpcontrol.discretization.sets import Where, dofs_of
 from fpcontrol.drift.base import Drift
 from fpcontrol.generator.operator import Generator
