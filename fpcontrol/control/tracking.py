@@ -51,8 +51,7 @@ class TrackingProblem:
     no diffusion of a mesh, and the drift is made to vanish at the walls (``CharacteristicRuns``).
 
     With ``absorbing`` walls the controlled density vanishes there and loses mass, see
-    ``FokkerPlanck``; the reference stays one of no flux and of constant mass, so that the drift has
-    to keep the density away from these walls.
+    ``FokkerPlanck``; the reference keeps its mass: the drift has to keep the density from them.
 
     Args:
         reference: What to follow, on a mesh and in a space of its own (``MoserFlow``).
