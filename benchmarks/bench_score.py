@@ -76,7 +76,7 @@ class Target:
 LINE = GaussianMixture([-1.2, 1.0], [0.08, 0.15], [0.6, 0.4])
 MANY = (1.0, 0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.0)
 CURVE = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
-ONE_NOISE = {1: 2.0, 2: 30.0}  # seconds of a share of the noise more, by dimension
+ONE_NOISE = {1: 2.0, 2: 12.0}  # seconds of one share more, by dimension, as measured
 TARGETS = {
     "line": Target(LINE, 4.5, 100, 60, 2000, MANY, 24.0),
     "circles": Target(
@@ -151,6 +151,34 @@ def measured(s: Settings, folder: Path | None) -> list[dict[str, Any]]:
     return found
 
 
+def positive(s: Settings, rows: list[dict[str, Any]], folder: Path | None) -> list[dict[str, Any]]:
+    """The same with KL where densities were below zero, by ``Limited`` on more cells."""
+    low = [r["noise"] for r in rows if r["kl"] is None or np.isnan(r["kl"])]
+    low = [noise for noise in low if noise > 0.0]
+    if folder is None or not low:
+        return rows
+    file, network, target = folder / f"{s.name}.json", folder / f"{s.name}.npz", TARGETS[s.target]
+    lab = fpc.score.compare(
+        fpc.score.load(network, PROCESS),
+        PROCESS.of(target.data),
+        target.mesh(3 * s.cells // 2),
+        low,
+        steps=s.steps,
+        tolerance=s.tolerance,
+        wall_tolerance=0.5,
+        atoms=20,
+        discretization=fpc.Limited(),
+    )
+    found = results.read(folder, s.name)
+    for row in (*rows, *found["rows"]):
+        if row["noise"] in low:
+            kl = lab[row["noise"]].kl
+            row |= {"kl": kl.value, "kl error": kl.error, "kl by": "Limited"}
+    if COMM.rank == 0:
+        results.write(file, found)
+    return rows
+
+
 def kept(s: Settings, folder: Path | None) -> tuple[dict[float, dict[str, Any]], Path | None]:
     """Rows that are there, by their noise, and the file of the network."""
     if folder is None:
@@ -197,6 +225,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             row[f"{name} spread"] = float(values.std(ddof=1)) if len(own) > 1 else None
             row[f"{name} error"] = float(max(errors)) / scale.get(name, 1.0)
         row["largest"] = float(np.mean([r["largest"] for r in own]))
+        row["kl by Limited"] = sum("kl by" in r for r in own)  # of the seeds
         found.append(row)
     return found
 
@@ -293,6 +322,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for i, job in enumerate(jobs):
         own = measured(job, folder)
+        if options.only == "curves":
+            own = positive(job, own, folder)
         rows += own
         if COMM.rank == 0:
             print(f"{i + 1}/{len(jobs)} {job.name}: {own[0]['seconds']:.0f} s", flush=True)

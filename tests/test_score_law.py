@@ -87,6 +87,12 @@ def test_shares_of_the_noise_are_added_to_a_network_that_is_there(law, tmp_path,
     assert again == [first]
     kept = json.loads((tmp_path / f"{job.name}.json").read_text())
     assert [row["noise"] for row in kept["rows"]] == [1.0, 0.5]
+    half, one = (dict(row) for row in more)
+    one["kl"] = float("nan")  # as of a density below zero
+    found = bench_score.positive(job, [half, one], tmp_path)
+    assert found[0] == half and found[1]["kl by"] == "Limited"
+    assert found[1]["kl"] == pytest.approx(first["kl"], abs=2.0 * found[1]["kl error"])
+    assert bench_score.measured(job, tmp_path)[0]["kl"] == found[1]["kl"]
     with pytest.raises(TypeError):  # another network has to be trained
         bench_score.measured(dataclasses.replace(job, iterations=21), tmp_path)
 
