@@ -62,7 +62,7 @@ bench: compiler peers  ## Run the benchmarks on one rank, or on NP; tables and f
 	    mpirun -n $(NP) python -m mpi4py "$$script" --out "$(OUT)" $(ARGS); done
 	@python benchmarks/aims.py "$(OUT)"
 
-bench-bridges: environment  ## Forms of a score at equal budgets, half an hour of a core; it can be resumed
+bench-bridges: environment  ## Forms of a score at equal budgets, an hour of a core; it can be resumed
 	python benchmarks/bench_bridges.py --out "$(OUT)" $(ARGS)
 
 bench-tracking: NP := 2

@@ -4,13 +4,15 @@
 
 The two are one process up to a change of time and scale, so first one model goes through both.
 What differs is the form in which a score is modelled, and the weights of its fit: scores linear in
-random features are fitted by least squares to the exact score, and the densities of their samplers
-are computed by the equation (d = 1, 2, 3), or particles are drawn (d = 10, 50). All start and end
-at the same noise. Every row goes to D/bridges-runs.json as soon as it is there, and is not computed
-again: a run that was broken off goes on. Says its cost first. One rank.
+random features are fitted by least squares to the exact score, networks are trained to it with JAX
+(left out without), and the densities of their samplers are computed by the equation (d = 1, 2, 3),
+or particles are drawn (d = 10, 50). All start and end at the same noise. Every row goes to
+D/bridges-runs.json as soon as it is there, and is not computed again: a run that was broken off
+goes on. Says its cost first. One rank.
 """
 
 import argparse
+import importlib.util
 import time
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,12 @@ import timing
 from bridges_cases import TARGETS, Case
 
 COLUMNS = ("path KL", "KL", "L2", "W2", "MMD")
-KEY = ("target", "process", "form", "weighting", "n")
+KEY = ("target", "process", "family", "form", "weighting", "n", "weights")
+SHOWN = ("target", "family", "form", "weighting", "n", "weights")
 PLAIN = [("plain", "kl"), ("plain", "snr"), ("pinned", "kl"), ("pinned", "snr")]
 ALL = [*PLAIN[:2], ("centred", "kl"), ("damped", "kl"), *PLAIN[2:]]
-BUDGETS = {1: (32, 64, 128, 256), 2: (32, 128), 3: (128,), 10: (128, 512), 50: (512,)}
-USUAL = ("two", "five", "plane", "funnel2", "modes10", "funnel10")
+USUAL = tuple(name for name, t in TARGETS.items() if t.dimension != 3)
+ITERATIONS, TRAINED = 10_000, 15.0  # of a network, and seconds of the processor for its row
 
 
 def of_both(quick: bool) -> list[Case]:
@@ -49,7 +52,7 @@ def of_forms(targets: list[str], seeds: int, quick: bool) -> list[Case]:
         for name in targets:
             t = TARGETS[name]
             size = (t.cells, t.steps)
-            budgets = BUDGETS[t.dimension]
+            budgets = t.budgets
             if quick:
                 size = (80, 24) if t.dimension == 1 else (300, 40)
                 budgets = budgets[:1]
@@ -61,6 +64,22 @@ def of_forms(targets: list[str], seeds: int, quick: bool) -> list[Case]:
     return found
 
 
+def of_trained(targets: list[str], seeds: int, quick: bool) -> list[Case]:
+    """Networks of the same widths, iterations and batches in the two forms, with both weights."""
+    if not all(importlib.util.find_spec(name) for name in ("jax", "optax")):
+        print("trained networks are left out: they need JAX, pip install 'fpcontrol[score]'")
+        return []
+    if quick:
+        return [Case("two", form, "kl", 8, 0, 80, 24, "OU", 300) for form in ("plain", "pinned")]
+    return [
+        Case(name, form, weighting, n, seed, t.cells, t.steps, "OU", ITERATIONS)
+        for seed in range(seeds)
+        for name, t in ((name, TARGETS[name]) for name in targets)
+        for n in t.widths
+        for form, weighting in PLAIN
+    ]
+
+
 def all_rows(jobs: list[Case], out: Path | None, most: int | None) -> list[dict[str, Any]]:
     """Rows of all cases, in their order; at most so many that are new."""
     kept = dict((results.read(out, "bridges-runs") or {}) if out else {})
@@ -69,14 +88,18 @@ def all_rows(jobs: list[Case], out: Path | None, most: int | None) -> list[dict[
         if case.name in kept or (most is not None and new >= most):
             continue
         begin = time.process_time()
-        row = {key: getattr(case, key) for key in (*KEY, "seed")} | cases.measured(case)
+        row = {"seed": case.seed} | cases.measured(case)
         row["seconds"] = time.process_time() - begin
         kept[case.name] = row
         new += 1
         if out is not None:
             results.write(out / "bridges-runs.json", kept)
         print(f"{i + 1}/{len(jobs)} {case.name}: {row['seconds']:.1f} s", flush=True)
-    return [results._plain(kept[case.name]) for case in jobs if case.name in kept]
+    return [
+        {key: getattr(case, key) for key in KEY} | results._plain(kept[case.name])
+        for case in jobs
+        if case.name in kept
+    ]
 
 
 def check(rows: list[dict[str, Any]]) -> None:
@@ -109,6 +132,7 @@ def same_in_both(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Medians over the seeds, the spread from the least to the most, the largest error."""
     found = []
+    rows = sorted(rows, key=lambda r: list(TARGETS).index(r["target"]))
     for key in dict.fromkeys(tuple(r[name] for name in KEY) for r in rows):
         own = [r for r in rows if tuple(r[name] for name in KEY) == key]
         row: dict[str, Any] = dict(zip(KEY, key, strict=True)) | {"seeds": len(own)}
@@ -125,10 +149,10 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def shown(rows: list[dict[str, Any]]) -> str:
     """As a table in Markdown: median [least, most] over the seeds."""
-    head = (*KEY[:1], *KEY[2:], *COLUMNS)
+    head = (*SHOWN, *COLUMNS)
     lines = [" | ".join(head), "|".join(["---"] * len(head))]
     for row in rows:
-        cells = [str(row[key]) for key in (*KEY[:1], *KEY[2:])]
+        cells = [str(row[key]) for key in SHOWN]
         for name in COLUMNS:
             if row[name] is None:
                 cells.append("")
@@ -137,6 +161,10 @@ def shown(rows: list[dict[str, Any]]) -> str:
             cells.append(f"{row[name]:.3g}" + (spread if row["seeds"] > 1 else ""))
         lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def _seconds(case: Case) -> float:
+    return TARGETS[case.target].seconds + (TRAINED if case.iterations else 0.0)
 
 
 def main() -> None:
@@ -152,9 +180,10 @@ def main() -> None:
     if options.quick:
         options.targets, options.seeds = ["two", "modes10"], 1
     both = of_both(options.quick)
-    forms = of_forms(options.targets, options.seeds, options.quick)
+    given = (options.targets, options.seeds, options.quick)
+    forms = of_forms(*given) + of_trained(*given)
     share = 0.1 if options.quick else 1.0
-    total = share * (10.0 * len(both) + sum(TARGETS[case.target].seconds for case in forms))
+    total = share * (2.0 * len(both) + sum(map(_seconds, forms)))
     print(f"{len(both) + len(forms)} rows, about {total / 60.0:.0f} minutes of a core", flush=True)
     rows = all_rows(both + forms, options.out, options.rows)
     check(rows)

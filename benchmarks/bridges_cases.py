@@ -14,6 +14,7 @@ from fpcontrol.score import RandomFeatures
 from fpcontrol.typing import Array
 
 NODES = 64  # in time, of the divergence of paths where that is of particles
+BATCH = 512  # of the training of networks
 # Both processes start at the age LAST and end at the age FIRST: with noise of variance 1 the age
 # of the Ornstein-Uhlenbeck process is its time.
 FIRST, LAST = 0.002, 3.0
@@ -48,13 +49,19 @@ def modes(d: int, n: int) -> GaussianMixture:
 
 @dataclass(frozen=True)
 class Target:
-    """Data, and how they are resolved: a box, cells before they are halved, steps; or particles."""
+    """Data, and how they are resolved: a box, cells before they are halved, steps; or particles.
+
+    ``budgets`` are numbers of features, ``widths`` those of the two hidden layers of networks that
+    are trained: the first has about as many weights as the features at their largest budget.
+    """
 
     data: GaussianMixture
     half: float
     cells: int
     steps: int
     seconds: float  # processor's, for one row, as measured
+    budgets: tuple[int, ...]
+    widths: tuple[int, ...] = ()
 
     @property
     def dimension(self) -> int:
@@ -73,23 +80,28 @@ class Target:
 FIVE = GaussianMixture([-3.0, -1.5, 0.0, 1.5, 3.0], 0.03, [0.1, 0.3, 0.2, 0.15, 0.25])
 PLANE = GaussianMixture([[-1.5, -1.0], [1.5, -0.5], [0.0, 1.5]], [0.1, 0.15, 0.08], [0.3, 0.4, 0.3])
 SPACE = GaussianMixture([[-1.0, -1.0, 0.0], [1.0, 0.0, 0.8]], [0.3, 0.25], [0.4, 0.6])
+# Seconds in 3-D are guessed.
+LINE = (32, 64, 128, 256)
 TARGETS = {
-    "two": Target(GaussianMixture([-2.0, 1.5], [0.05, 0.1]), 6.0, 240, 60, 2.0),
-    "five": Target(FIVE, 6.0, 240, 60, 2.0),
-    "plane": Target(PLANE, 4.8, 32, 24, 20.0),
-    "funnel2": Target(funnel(2, 0.8, 0.25, 0.3), 6.0, 40, 24, 30.0),
-    "space": Target(SPACE, 4.2, 10, 16, 90.0),
-    "funnel3": Target(funnel(3, 0.6, 0.35, 0.3), 4.6, 10, 16, 120.0),
-    "modes10": Target(modes(10, 5), 0.0, 5000, 200, 25.0),
-    "funnel10": Target(funnel(10, 1.0, 0.5, 0.35), 0.0, 5000, 200, 45.0),
-    "modes50": Target(modes(50, 5), 0.0, 5000, 200, 100.0),
-    "funnel50": Target(funnel(50, 1.0, 0.5, 0.35), 0.0, 5000, 200, 300.0),
+    "two": Target(GaussianMixture([-2.0, 1.5], [0.05, 0.1]), 6.0, 240, 60, 0.7, LINE, (13, 64)),
+    "five": Target(FIVE, 6.0, 240, 60, 0.7, LINE),
+    "plane": Target(PLANE, 4.8, 32, 24, 10.0, (32, 128), (13,)),
+    "funnel2": Target(funnel(2, 0.8, 0.25, 0.3), 6.0, 40, 24, 24.0, (32, 128)),
+    "space": Target(SPACE, 4.2, 10, 16, 90.0, (128,)),
+    "funnel3": Target(funnel(3, 0.6, 0.35, 0.3), 4.6, 10, 16, 120.0, (128,)),
+    "modes10": Target(modes(10, 5), 0.0, 5000, 200, 5.0, (128, 512), (60,)),
+    "funnel10": Target(funnel(10, 1.0, 0.5, 0.35), 0.0, 5000, 200, 8.0, (512,)),
+    "modes50": Target(modes(50, 5), 0.0, 5000, 200, 14.0, (512,)),
+    "funnel50": Target(funnel(50, 1.0, 0.5, 0.35), 0.0, 5000, 200, 20.0, (512,)),
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """One score and how it is measured; ``form = "exact"`` is the floor of the method."""
+    """One score and how it is measured; ``form = "exact"`` is the floor of the method.
+
+    Scores are linear in n features, or, with ``iterations``, networks of two layers of n.
+    """
 
     target: str
     form: str
@@ -99,19 +111,50 @@ class Case:
     cells: int
     steps: int
     process: str = "OU"
+    iterations: int = 0
+
+    @property
+    def family(self) -> str:
+        """Of the score."""
+        if self.form == "exact":
+            return ""
+        return "trained" if self.iterations else "features"
+
+    @property
+    def weights(self) -> int:
+        """Numbers that are fitted."""
+        d, n = TARGETS[self.target].dimension, self.n
+        return (d + 3) * n + (n + 1) * (n + d) if self.iterations else n * d
 
     @property
     def name(self) -> str:
         """Of the row."""
         own = (self.target, self.process, self.form, self.weighting, self.n, self.seed)
-        return "-".join(map(str, (*own, self.cells, self.steps)))
+        trained = ("trained", self.iterations) if self.iterations else ()
+        return "-".join(map(str, (*own, self.cells, self.steps, *trained)))
 
 
 def measured(case: Case) -> dict[str, float | None]:
     """Figures of one case."""
     target = TARGETS[case.target]
     score: Any = OU.of(target.data)
-    if case.form != "exact":
+    if case.iterations:
+        score = fpc.score.train(
+            OU,
+            target.data,
+            kind="score",
+            form=case.form,
+            matching="exact",
+            weighting=case.weighting,
+            hidden=(case.n, case.n),
+            iterations=case.iterations,
+            batch=BATCH,
+            t0=FIRST,
+            seed=case.seed,
+            comm=MPI.COMM_SELF,
+        )
+        assert score.size == case.weights
+    elif case.form != "exact":
         score = RandomFeatures.fit(
             OU,
             target.data,

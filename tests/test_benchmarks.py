@@ -1,5 +1,6 @@
 """Every benchmark runs with --quick as its header says, and its figures are what they must be."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -355,12 +356,15 @@ def test_bridges(tmp_path: Path) -> None:
         for name in ("path KL", "KL", "L2", "W2"):
             gap = abs(row[name] - row[f"{name} pinned"])
             assert gap < 0.04 * row[name] + 2.0 * row[f"{name} error"]
-    rows = {(r["target"], r["form"], r["weighting"]): r for r in found["forms"]}
-    for (target, form, weighting), row in rows.items():
+    key = ("target", "family", "form", "weighting")
+    rows = {tuple(r[part] for part in key): r for r in found["forms"]}
+    for (target, family, form, weighting), row in rows.items():
         if target == "two" and form != "exact":
             assert 1e-3 < row["KL"] < row["path KL"]
-            assert row["path KL"] >= rows[target, form, "kl"]["path KL"]
-            assert row["L2"] > 10.0 * rows[target, "exact", ""]["L2"], weighting
+            assert row["path KL"] >= rows[target, family, form, "kl"]["path KL"]
+            assert row["L2"] > 10.0 * rows[target, "", "exact", ""]["L2"], weighting
+    jax = all(importlib.util.find_spec(name) for name in ("jax", "optax"))
+    assert {family for _, family, *_ in rows} == {"", "features"} | ({"trained"} if jax else set())
     # All rows are kept, and a second run makes the same table of them.
     kept = json.loads((tmp_path / "bridges-runs.json").read_text())
     again = tables("bridges", tmp_path)
