@@ -46,6 +46,8 @@ class Options:
     """Intervals of time on which the weights are constant."""
     cells: int = 64
     """Cells of the interval."""
+    particles: int = 0
+    """Number of particles that each control moves, to be compared with its density."""
     out: Path = Path("out")
     """Folder of the results."""
     quick: bool = False
@@ -70,7 +72,10 @@ def tracking_error(case: tuple[float, int], comm: MPI.Comm, options: Options) ->
     drift = fpc.NetworkDrift(mesh, 1, options.pieces, 1.0, seed=seed)
     problem = fpc.TrackingProblem(reference, drift, sigma, steps=8 * options.pieces)
     result = fpc.minimize(problem, method="lmvm", max_iterations=options.iterations)
-    return {
+    row: dict[str, Any] = {}
+    if options.particles:
+        row["particles"] = fpc.particles.check(result, options.particles, seed=seed).figures
+    return row | {
         "sigma": sigma,
         "seed": seed,
         "without_control": problem.errors(0.0 * result.weights).relative_error,
@@ -119,8 +124,21 @@ def main(options: Options) -> list[dict[str, Any]]:
                 f"{np.median(line):10.4f}{line.min():10.4f}{line.max():10.4f}"
             )
         print(f"{len(cases)} cases in {seconds:.1f} s on {comm.size} rank(s)")
+        if options.particles:
+            print(counted([row["particles"] for row in rows]))
         draw(rows, errors, options)
     return rows
+
+
+def counted(checks: list[dict[str, Any]]) -> str:
+    """What the particles of all cases say."""
+    p = np.array([check["p value"] for check in checks])
+    seen = [check for check in checks if check["bias"]]
+    return (
+        f"{checks[0]['particles']} particles in {checks[0]['regions']} regions: p from "
+        f"{p.min():.2g} to {p.max():.2g}, median {np.median(p):.2g}; cells or steps show beside "
+        f"the statistical error in {len(seen)} of {len(checks)} cases"
+    )
 
 
 def draw(rows: list[dict[str, Any]], errors: np.ndarray, options: Options) -> None:

@@ -46,6 +46,8 @@ class Options:
     """Thickness of the layer at the walls in which the drift is slowed down."""
     noise: float = 0.3
     """Sigma of the run with noise that is made for comparison."""
+    particles: int = 0
+    """Number of particles that the control found moves, to be compared with its density."""
     seed: int = 0
     """Seed of the initial weights."""
     out: Path = Path("out")
@@ -101,11 +103,18 @@ def main(options: Options) -> fpc.Result:
     )
     other = fpc.minimize(noisy, method="lmvm", max_iterations=options.iterations)
     figures[f"optimized with sigma = {options.noise:g}"] = other.relative_error
+    found = None
+    if options.particles:
+        found = fpc.particles.check(result, options.particles, seed=options.seed)
     if comm.rank == 0:
         print(summary)
         print("\n".join(f"{name:<30}{value:>30.4f}" for name, value in figures.items()))
+        if found:
+            print(found)
     title = QUICK if options.quick else ""
-    fpc.io.write_record(result, options.out / "neural_ode.json", {"options": options} | figures)
+    extra = {"options": options} | figures
+    extra |= {"particles": found.figures} if found else {}
+    fpc.io.write_record(result, options.out / "neural_ode.json", extra)
     fpc.plotting.tracking(result, options.out / "neural_ode.png", title=title)
     fpc.io.write(
         result.trajectory.on_mesh(problem.elements.space, range(0, problem.steps + 1, 4)),

@@ -56,6 +56,8 @@ class Options:
     """Cells along each side of the square."""
     diffusivity: float = 0.05
     """D = sigma**2 / 2."""
+    particles: int = 0
+    """Number of particles that each control moves, to be compared with its density."""
     groups: int | None = None
     """Groups of ranks, each with a case at a time; one per rank unless given."""
     out: Path = Path("out")
@@ -152,6 +154,9 @@ def compared(case: tuple[str, int], comm: MPI.Comm, options: Options) -> list[di
             "seconds": result.history[-1].seconds,
             "weights": result.weights.tolist(),
         }
+        if options.particles:
+            check = fpc.particles.check(result, options.particles, seed=case[1])
+            row["particles"] = check.figures
         if rows:  # what the weights of no flux are worth here
             weights = np.array(rows[0]["weights"])
             row["taken_over"] = problem.errors(weights).relative_error
@@ -202,6 +207,8 @@ def main(options: Options) -> list[dict[str, Any]]:
     fpc.io.write_json(record, options.out / "walls.json", comm)
     if comm.rank == 0:
         report(rows, table)
+        if options.particles:
+            counted(rows)
         print(f"{len(cases)} cases in {seconds:.1f} s on {comm.size} rank(s)")
         draw(rows, options)
     return rows
@@ -247,6 +254,18 @@ def report(rows: list[dict[str, Any]], table: dict[tuple[str, str], dict[str, fl
                     f"of {line['relative_error']:.3g}: the cells do not resolve this drift, and "
                     "what it reaches is to be taken from there."
                 )
+
+
+def counted(rows: list[dict[str, Any]]) -> None:
+    """What the particles of all cases say; those that walls have taken are a region more."""
+    for goal, walls in itertools.product(CENTRES, WALLS):
+        checks = [r["particles"] for r in rows if (r["goal"], r["walls"]) == (goal, walls)]
+        p = ", ".join(f"{check['p value']:.2g}" for check in checks)
+        cells = max(check["cells, standard errors"] for check in checks)
+        print(
+            f"{goal}, {walls}: {checks[0]['particles']} particles in {checks[0]['regions']} "
+            f"regions, p = {p} by seed; half the cells move masses by up to {cells:.2g} std. errors"
+        )
 
 
 def draw(rows: list[dict[str, Any]], options: Options) -> None:

@@ -44,7 +44,7 @@ def run(name: str, *arguments: str, ranks: int = 1) -> subprocess.CompletedProce
     ],
 )
 def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> None:
-    counted = ("--particles", "5000") if name in ("demo_interval", "demo_two_bumps") else ()
+    counted = () if name == "demo_great_britain" else ("--particles", "5000")
     done = run(name, "--quick", "--out", str(tmp_path), *counted, ranks=ranks)
     assert done.returncode == 0, done.stderr
     stem = name.removeprefix("demo_")
@@ -75,9 +75,8 @@ def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("ranks", "groups"), [(1, 1), (2, 2), (3, 2)])
 def test_ensemble(ranks: int, groups: int, tmp_path: Path) -> None:
-    done = run(
-        "demo_ensemble", "--quick", "--out", str(tmp_path), f"--groups={groups}", ranks=ranks
-    )
+    options = "--quick", "--out", str(tmp_path), f"--groups={groups}", "--particles=2000"
+    done = run("demo_ensemble", *options, ranks=ranks)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "ensemble.json").read_text())
     assert record["figures"]["relative_error"] == pytest.approx(0.2901, rel=0.02)
@@ -88,11 +87,13 @@ def test_ensemble(ranks: int, groups: int, tmp_path: Path) -> None:
     ]
     assert record["ranks"] == ranks
     assert done.stdout.count("6 cases in") == 1
+    assert min(c["particles"]["p value"] for c in record["cases"]) > 1e-3
+    assert "2000 particles in 24 regions" in done.stdout
     assert (tmp_path / "ensemble.png").stat().st_size > 10_000
 
 
 def test_walls(tmp_path: Path) -> None:
-    done = run("demo_walls", "--quick", "--out", str(tmp_path), ranks=2)
+    done = run("demo_walls", "--quick", "--out", str(tmp_path), "--particles=2000", ranks=2)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "walls.json").read_text())
     figures, cases = record["figures"], record["cases"]
@@ -104,7 +105,9 @@ def test_walls(tmp_path: Path) -> None:
         for seed in (0, 1)
         for walls in ("no flux", "absorbing")
     ]
+    assert done.stdout.count("2000 particles in 24 regions") == 4
     for free, lossy in zip(cases[::2], cases[1::2], strict=True):
+        assert min(c["particles"]["p value"] for c in (free, lossy)) > 1e-3
         assert free["mass"] == pytest.approx(1.0, abs=1e-12) and lossy["mass"] < 0.7
         assert free["relative_error"] < lossy["relative_error"]
         # Mass is only ever lost, whatever the optimizer tries, and no density is negative.

@@ -1,11 +1,13 @@
 """Controls that were found, looked at by particles: verdicts, biases, regions, refusals."""
 
+import dolfinx.mesh
 import numpy as np
 import pytest
 from problems import SELF, WORLD, noiseless, raised
 
 import fpcontrol as fpc
 from fpcontrol.particles.checking import Regions
+from fpcontrol.particles.without_noise import carried
 
 T1, SIGMA = 0.5, 0.4
 
@@ -97,6 +99,74 @@ def test_bad_input_is_refused():
     assert "n = -1" in text
 
 
-def test_problems_without_noise_are_refused():
-    result = fpc.minimize(noiseless(SELF), max_iterations=1)
-    assert "sigma = 0" in raised(ValueError, lambda: fpc.particles.check(result, 9))
+def quiet(comm=SELF) -> fpc.Result:
+    """Without noise, on the interval, a drift that is worth looking at."""
+    return fpc.minimize(noiseless(comm), max_iterations=6)
+
+
+@pytest.mark.parallel([1, 2])
+def test_particles_without_noise_are_where_characteristics_say():
+    result = quiet(WORLD)
+    check = fpc.particles.check(result, 20_000, seed=4)
+    assert check.comparison.p_value > 1e-3 and not check.bias
+    assert check.figures["regions"] == 24
+    points = fpc.particles.draw(result.problem.reference.start, 20_000, seed=4)
+    mesh = result.problem.elements.mesh
+    still = fpc.particles.simulate(mesh, 0.9 * result.drift, points, 0.0, 1.0, 80)
+    wrong = fpc.particles.check(result, 20_000, seed=4, swarm=still)
+    assert wrong.comparison.p_value < 1e-9
+
+
+def test_masses_of_cells_are_those_of_markers_on_an_interval():
+    result = quiet()
+    mesh = result.problem.elements.mesh
+    density = carried(result.problem.runs.start, result.drift, 1.0, mesh)
+    markers = fpc.characteristics.Markers.on_interval(SELF, 4000, lambda x: np.ones(len(x)))
+    flow = fpc.characteristics.carry(markers, result.drift, [0.0, 1.0])
+    # They keep their order: the mass below each is where it has started.
+    below = np.interp(np.linspace(0.0, 1.0, 41), flow.positions[1, :, 0], markers.points[:, 0])
+    exact = np.diff(below)
+    order = np.argsort(density.function_space.tabulate_dof_coordinates()[:, 0])
+    np.testing.assert_allclose(density.x.array[order] / 40.0, exact, atol=3e-6)
+    assert np.ptp(exact) > 0.01
+
+
+def leaving(mesh=None, **walls) -> fpc.Result:
+    """On the interval, whose left end absorbs."""
+    mesh = mesh or fpc.mesh.interval(SELF, 48)
+    start, goal = fpc.density.uniform(mesh, degree=1), fpc.density.interpolate(mesh, bump, degree=1)
+    flow = fpc.MoserFlow(start, goal, t1=T1, sigma=SIGMA)
+    drift = fpc.NetworkDrift(mesh, 1, 2, t1=T1, activation="tanh", seed=0)
+    problem = fpc.TrackingProblem(flow, drift, SIGMA, steps=32, **(walls or {"absorbing": left}))
+    return fpc.minimize(problem, max_iterations=2)
+
+
+def bump(x):
+    return 0.4 + np.exp(-((x[0] - 0.7) ** 2) / 0.04)
+
+
+def left(x):
+    return x[0] < 1e-9
+
+
+def test_what_walls_have_taken_is_a_region_more():
+    result = leaving()
+    check = fpc.particles.check(result, 20_000, regions=8, seed=5)
+    c = check.comparison
+    assert len(c.middles) == 8 and len(c.masses) == 9
+    assert c.masses[-1] == pytest.approx(1.0 - result.mass[-1], abs=0.01)
+    assert c.masses[-1] > 0.1 and abs(c.z[-1]) < 4.0 and c.p_value > 1e-3
+    problem = result.problem
+    points = fpc.particles.draw(problem.reference.start, 20_000, seed=5)
+    mesh = problem.elements.mesh
+    kept = fpc.particles.simulate(mesh, result.drift, points, SIGMA, T1, 128, seed=5)
+    wrong = fpc.particles.check(result, 20_000, regions=8, seed=5, swarm=kept)
+    assert wrong.comparison.p_value < 1e-9
+
+
+def test_walls_by_tags_are_refused():
+    mesh = fpc.mesh.interval(SELF, 8)
+    facets = dolfinx.mesh.locate_entities_boundary(mesh, 0, left)
+    tags = dolfinx.mesh.meshtags(mesh, 0, facets, 1)
+    result = leaving(mesh=mesh, absorbing=1, facet_tags=tags)
+    assert "marker" in raised(ValueError, lambda: fpc.particles.check(result, 9, 4))

@@ -119,6 +119,7 @@ class CharacteristicRuns:
     Attributes:
         norms: Squared L2 norms of the reference at all levels, ``(steps + 1,)``.
         walled: The drift as it runs, at the network's own weights.
+        start: The density at time 0; ``None`` where markers are given or it is no Function.
 
     Raises:
         ValueError: On all ranks, for an argument that is not as above.
@@ -160,6 +161,8 @@ class CharacteristicRuns:
         g = self.elements
         self.reference, self.drift, self.steps = reference, drift, steps
         _check_turn(drift, g)
+        begun = reference.start if isinstance(reference, MoserFlow) else None
+        self.start = None if markers else start or begun
         self.markers = markers or self._own_markers(start, marker_mesh, quadrature_degree)
         self.walled = walled(drift, g.mesh, layer)
         self._jet = _Jet(drift.field, self.walled.factor, g.mesh)

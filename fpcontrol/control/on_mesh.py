@@ -59,6 +59,7 @@ class MeshRuns:
         norms: Squared L2 norms of the reference at all levels, ``(steps + 1,)``.
         level_weights: Factors of half the squared errors of the levels in J, ``(steps + 1,)``.
         tags: Tags of the absorbing walls.
+        walls: ``absorbing`` and ``facet_tags``, where they are given.
         sweeps: The sweeps over the steps.
         storage: What is kept for the reverse sweep, see ``Storage``.
     """
@@ -93,6 +94,8 @@ class MeshRuns:
             )
         self.reference, self.elements = reference, reference.elements
         self.system = bounded(reference.system, absorbing, facet_tags, reactions, reentry)
+        given = {"absorbing": absorbing, "facet_tags": facet_tags}
+        self.walls: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
         self.tags = self.system.absorbing.tags if self.system.absorbing else ()
         self.noise = Noise(sigma, interpretation=interpretation)
         self._sampler = NoiseSampler(self.noise, self.system)
