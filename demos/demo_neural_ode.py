@@ -105,7 +105,8 @@ def main(options: Options) -> fpc.Result:
     figures[f"optimized with sigma = {options.noise:g}"] = other.relative_error
     found = None
     if options.particles:
-        found = fpc.particles.check(result, options.particles, seed=options.seed)
+        regions = min(24, options.cells**options.dimension)
+        found = fpc.particles.check(result, options.particles, regions, seed=options.seed)
     if comm.rank == 0:
         print(summary)
         print("\n".join(f"{name:<30}{value:>30.4f}" for name, value in figures.items()))

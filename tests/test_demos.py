@@ -67,8 +67,9 @@ def test_demo(name: str, ranks: int, relative_error: float, tmp_path: Path) -> N
     assert "with control" in done.stdout
     if counted:
         found = record["particles"]
-        assert (found["particles"], found["regions"]) == (5000, 24)
-        assert found["p value"] > 1e-3 and "5000 in 24 regions" in done.stdout
+        regions = 12 if usual else 24
+        assert (found["particles"], found["regions"]) == (5000, regions)
+        assert found["p value"] > 1e-3 and f"5000 in {regions} regions" in done.stdout
     assert (tmp_path / f"{stem}.png").stat().st_size > 10_000
     assert (tmp_path / f"{stem}.bp").is_dir()
 
