@@ -14,7 +14,7 @@ from dolfinx.mesh import Mesh
 from fpcontrol.characteristics import Markers, carry
 from fpcontrol.density import uniform
 from fpcontrol.drift.base import as_drift
-from fpcontrol.parallel.errors import collective_errors
+from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.particles.drawing import Pieces
 from fpcontrol.typing import Array, VectorField
 
@@ -29,7 +29,8 @@ def carried(start: fem.Function, drift: VectorField, t1: float, mesh: Mesh) -> f
         mesh: Of the same domain, where means are wanted; of degree 6 is the quadrature in a cell.
 
     Returns:
-        A function of degree 0, one over length**d, of mass 1 to the error of the quadrature.
+        A function of degree 0, one over length**d. Its mass, which the quadrature leaves off by its
+        error, is scaled to that of ``start``.
     """
     pieces = Pieces(start)
     backward = -as_drift(drift).reversed_in_time(t1)
@@ -42,6 +43,7 @@ def carried(start: fem.Function, drift: VectorField, t1: float, mesh: Mesh) -> f
     density = fem.Function(fem.functionspace(mesh, ("DG", 0)), name="density")
     n = mesh.topology.index_map(mesh.topology.dim).size_local
     masses, sizes = ((f * markers.volumes).reshape(-1, n).sum(axis=0) for f in (rho, 1.0))
+    masses *= pieces.masses.sum() / reduced(markers.comm, masses.sum()[None])[0]
     density.x.array[density.function_space.dofmap.list[:n, 0]] = masses / sizes
     density.x.scatter_forward()
     return density
