@@ -58,8 +58,7 @@ class MeshRuns:
     Attributes:
         norms: Squared L2 norms of the reference at all levels, ``(steps + 1,)``.
         level_weights: Factors of half the squared errors of the levels in J, ``(steps + 1,)``.
-        tags: Tags of the absorbing walls.
-        walls: ``absorbing`` and ``facet_tags``, where they are given.
+        tags, walls: Tags of the absorbing walls; ``absorbing, facet_tags`` as given.
         sweeps: The sweeps over the steps.
         storage: What is kept for the reverse sweep, see ``Storage``.
     """
@@ -94,13 +93,11 @@ class MeshRuns:
             )
         self.reference, self.elements = reference, reference.elements
         self.system = bounded(reference.system, absorbing, facet_tags, reactions, reentry)
-        given = {"absorbing": absorbing, "facet_tags": facet_tags}
-        self.walls: dict[str, Any] = {k: v for k, v in given.items() if v is not None}
+        self.walls = absorbing, facet_tags
         self.tags = self.system.absorbing.tags if self.system.absorbing else ()
         self.noise = Noise(sigma, interpretation=interpretation)
         self._sampler = NoiseSampler(self.noise, self.system)
-        self.steps, self._blocks = steps, drift.time.blocks
-        self._drift = drift
+        self._drift, self.steps, self._blocks = drift, steps, drift.time.blocks
         self.start = start or reference.start
         check_density("start", self.start, self.elements)
         self._begun, self._taken = self.system.begun(self.start.x.array)

@@ -147,7 +147,9 @@ def check(
         )
     runs: Any = problem.runs
     mesh, t1, begun = problem.elements.mesh, float(runs.times[-1]), runs.start
-    noise, walls = getattr(runs, "noise", None), getattr(runs, "walls", {})
+    noise, given = getattr(runs, "noise", None), getattr(runs, "walls", (None, None))
+    names = zip(("absorbing", "facet_tags"), given, strict=True)
+    walls = {name: value for name, value in names if value is not None}
     sigma, scheme = (0.0, Heun()) if noise is None else _noise(noise)
     if noise is None:
         if begun is None:
