@@ -13,7 +13,7 @@
 .DEFAULT_GOAL := help
 NP := 2
 ARGS :=
-BENCH := $(filter-out bridges tracking,$(patsubst benchmarks/bench_%.py,%,$(sort $(wildcard benchmarks/bench_*.py))))
+BENCH := $(filter-out bridges score tracking,$(patsubst benchmarks/bench_%.py,%,$(sort $(wildcard benchmarks/bench_*.py))))
 OUT = $(if $(findstring --quick,$(ARGS))$(filter-out 1,$(NP)),out/benchmarks,benchmarks/results)
 
 export PYTHON
@@ -22,7 +22,7 @@ export OMP_NUM_THREADS := 1
 # The mpirun that belongs to the environment's mpi4py, before any other of the machine's.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help demo verify test test-all mutation fuzz lint format bench bench-bridges bench-tracking peers clean environment compiler
+.PHONY: help demo verify test test-all mutation fuzz lint format bench bench-bridges bench-score bench-tracking peers clean environment compiler
 
 help:  ## List the targets
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,9 @@ bench: compiler peers  ## Run the benchmarks on one rank, or on NP; tables and f
 
 bench-bridges: environment  ## Forms of a score at equal budgets, an hour of a core; it can be resumed
 	python benchmarks/bench_bridges.py --out "$(OUT)" $(ARGS)
+
+bench-score: environment  ## Samplers of trained scores, 75 minutes of a core; it needs JAX and can be resumed
+	python benchmarks/bench_score.py --out "$(OUT)" $(ARGS)
 
 bench-tracking: NP := 2
 bench-tracking: environment  ## How closely few neurons follow, an hour on NP ranks; it can be resumed

@@ -312,7 +312,7 @@ def main() -> None:
         results.save(options.out, name, result, COMM)
         return
     if options.targets is None:
-        options.targets = ["line", "circles", "blob"] if options.only == "curves" else ["line"]
+        options.targets = [t for t in TARGETS if (options.only, t) != ("curves", "checker")]
     if options.quick:
         options.targets, options.weights, options.seeds = ["line"], [0.0, 1.0], 1
     jobs = settings(options)
