@@ -9,8 +9,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
+
+from fpcontrol.discretization.compiling import kept
 
 BLOCK = 64  # cells whose element matrices fit the first-level cache, degree 2 in 2-D, say
 
@@ -18,7 +19,7 @@ BLOCK = 64  # cells whose element matrices fit the first-level cache, degree 2 i
 def compiled[F: Callable[..., None]](loop: F) -> F:
     """The loop, compiled at its first call; sums may be taken in any order."""
     fast = {"contract", "reassoc", "nsz"}
-    return numba.njit(cache=True, fastmath=fast, error_model="numpy")(loop)  # type: ignore[return-value]
+    return kept(loop, fastmath=fast, error_model="numpy")
 
 
 @compiled

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from fpcontrol.discretization.compiling import kept
 
 # Barycentric coordinates down to this are round-off: the point is in the cell, or on its facet.
 INSIDE = 1e-12
@@ -24,7 +25,7 @@ NOT_THERE, LOST = -2, -3
 def compiled(loop: Any) -> Any:
     """Compile a loop at its first call; it is kept on disk."""
     # No fast mathematics: signs at facets decide where a walk goes.
-    return numba.njit(cache=True, error_model="numpy")(loop)
+    return kept(loop, error_model="numpy")
 
 
 @compiled
