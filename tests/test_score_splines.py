@@ -208,7 +208,7 @@ def test_a_process_with_a_drift_between_walls():
 def test_errors_say_what_is_wrong():
     data = plane()
     for arguments, message in (
-        ({"data": data.data}, "data = "),
+        ({"data": data.data}, "data, a "),
         ({"spacing": 0.0}, "spacing = 0"),
         ({"spacing": 0.01}, "more B-splines than"),
         ({"intervals": 0}, "intervals = 0"),

@@ -92,7 +92,7 @@ class SplineScore:
         """
         if not isinstance(data, NoisedOnMesh):
             raise ValueError(
-                f"data = {data!r}: data noised on a mesh are needed, such as "
+                f"data, a {type(data).__name__}: data noised on a mesh are needed, such as "
                 "fpc.noising.HeatFlow(mesh, D).of(density)."
             )
         for name, value in (("spacing", spacing), ("ridge", ridge)):
