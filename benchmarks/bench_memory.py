@@ -236,8 +236,8 @@ def budgeted(n: int) -> list[Row]:
 def specs(quick: bool, large: bool) -> list[Spec]:
     """Cases, the small ones first."""
     kinds = ("steady", "moving", "derivative")
-    if quick:  # each kind once, in a process of its own
-        return [Spec("derivative", 30, 1, 2), *(Spec(kind, 12, 1, 3) for kind in kinds[:2])]
+    if quick:  # each kind once; levels of some MB, more than what a warm process has to spare
+        return [Spec("derivative", 150, 1, 2), *(Spec(kind, 24, 1, 3) for kind in kinds[:2])]
     flat, solid = [(318, 1), (159, 2)], [30]
     if large:
         flat += [(1002, 1), (501, 2)]

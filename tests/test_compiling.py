@@ -31,12 +31,17 @@ middle = made(2)
 @kept
 def outer(x):
     return SCALE * middle(x)
-print(outer(1.0), sum(outer.stats.cache_hits.values()))
+cubed = made(3)
+cubed(1.0)
+print(outer(1.0), *(sum(f.stats.cache_hits.values()) for f in (outer, cubed)))
 """
 
 
 def test_loops_are_compiled_anew_when_what_they_use_changes(tmp_path: Path) -> None:
-    """A loop calls another one, made with a number of its own, that calls one of another file."""
+    """A loop calls another one, made with a number of its own, that calls one of another file.
+
+    Beside it is one that was made with another number: neither takes the other's place.
+    """
     shutil.copy(fpcontrol.discretization.compiling.__file__, tmp_path)  # needs numba alone
     (tmp_path / "outer.py").write_text(OUTER)
 
@@ -54,7 +59,8 @@ def test_loops_are_compiled_anew_when_what_they_use_changes(tmp_path: Path) -> N
         )
         return [float(word) for word in done.stdout.split()]
 
-    assert run(3.0, 10.0) == [90.0, 0.0]
-    assert run(3.0, 10.0) == [90.0, 1.0]  # kept
-    assert run(4.0, 10.0) == [160.0, 0.0]
-    assert run(4.0, 20.0) == [320.0, 0.0]
+    assert run(3.0, 10.0) == [90.0, 0.0, 0.0]
+    assert run(3.0, 10.0) == [90.0, 1.0, 1.0]  # kept
+    assert run(4.0, 10.0) == [160.0, 0.0, 0.0]
+    assert run(4.0, 20.0) == [320.0, 0.0, 0.0]
+    assert run(4.0, 20.0) == [320.0, 1.0, 1.0]
