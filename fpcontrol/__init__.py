@@ -1,9 +1,12 @@
 """Control of the Fokker-Planck equation by networks of limited width, on any bounded domain."""
 
 import atexit as _atexit
+import importlib as _importlib
 import os as _os
 import sys as _sys
 from importlib import metadata as _metadata
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 # numpy's BLAS takes every core on every rank, which makes two ranks slower than one.
 if "numpy" not in _sys.modules:
@@ -34,7 +37,6 @@ from fpcontrol import (
     noising,
     observables,
     particles,
-    plotting,
     score,
     verification,
     walls,
@@ -68,6 +70,21 @@ except _metadata.PackageNotFoundError:  # imported from a folder that was never 
     __version__ = "unknown"
 
 _announce_compilation()
+
+if _TYPE_CHECKING:
+    from fpcontrol import plotting
+
+
+def __getattr__(name: str) -> _Any:
+    # matplotlib takes as long to load as DOLFINx, and most ranks of most runs never draw.
+    if name == "plotting":
+        return _importlib.import_module("fpcontrol.plotting")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "SDIRK2",

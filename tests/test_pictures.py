@@ -67,6 +67,23 @@ def test_pyplot_is_not_loaded_and_the_backend_is_left_alone(tmp_path, monkeypatc
     assert done.returncode == 0, done.stderr
 
 
+SPARE = """
+import sys
+import fpcontrol as fpc
+slow = "matplotlib", "scipy.interpolate", "scipy.optimize", "scipy.stats"
+assert not set(slow) & set(sys.modules)
+assert "plotting" in dir(fpc)
+fpc.plotting.density
+"""
+
+
+def test_importing_leaves_what_is_slow_to_load_until_it_is_used():
+    done = subprocess.run(
+        [sys.executable, "-c", SPARE], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parallel([1, 2, 3])
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_rank_zero_gets_the_figure(dim, tmp_path):

@@ -6,7 +6,7 @@ from typing import NoReturn
 from mpi4py import MPI
 
 import numpy as np
-from scipy.integrate import DOP853
+import scipy
 
 from fpcontrol.drift.divergence import Divergence
 from fpcontrol.parallel.errors import collective_errors, reduced
@@ -134,7 +134,7 @@ class DormandPrince:
     def _step(
         self, u: Array, t: float, h: float, inside: Callable[[float], float]
     ) -> tuple[Array, float]:
-        rk, k = DOP853, np.empty((13, *u.shape))
+        rk, k = scipy.integrate.DOP853, np.empty((13, *u.shape))
         with collective_errors(self._comm):
             for s in range(12):
                 stage = u + h * np.tensordot(rk.A[s, :s], k[:s], 1)

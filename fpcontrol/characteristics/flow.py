@@ -17,8 +17,8 @@ from typing import Any
 from mpi4py import MPI
 
 import numpy as np
+import scipy
 from dolfinx import fem
-from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
 from fpcontrol.characteristics.dormand_prince import DormandPrince, Rate
 from fpcontrol.characteristics.markers import Markers
@@ -253,9 +253,9 @@ def _interpolated(x: Array, values: Array, nodes: Array) -> Array:
     if x.shape[1] == 1:
         order = np.argsort(x[:, 0])
         return np.interp(nodes[:, 0], x[order, 0], values[order])
-    found = LinearNDInterpolator(x, values)(nodes)
+    found = scipy.interpolate.LinearNDInterpolator(x, values)(nodes)
     outside = np.isnan(found)
-    found[outside] = NearestNDInterpolator(x, values)(nodes[outside])
+    found[outside] = scipy.interpolate.NearestNDInterpolator(x, values)(nodes[outside])
     return found
 
 

@@ -6,8 +6,8 @@ from mpi4py import MPI
 
 import basix
 import numpy as np
+import scipy
 from dolfinx import fem
-from scipy.optimize import linear_sum_assignment
 
 from fpcontrol.discretization.elements import MAX_DEGREE, Elements, lagrange
 from fpcontrol.discretization.locate import locate
@@ -88,7 +88,9 @@ def equal_masses_of_parts(a: fem.Function, b: fem.Function) -> None:
         )
     places = [np.hstack([parts.middles, parts.lower, parts.upper]) for parts in (mine, theirs)]
     apart = np.abs(places[0][:, None] - places[1]).sum(axis=2)
-    mine.check_masses(MASS_RTOL, {"a": one, "b": two[linear_sum_assignment(apart)[1]]})
+    mine.check_masses(
+        MASS_RTOL, {"a": one, "b": two[scipy.optimize.linear_sum_assignment(apart)[1]]}
+    )
 
 
 def _masses_of_parts(f: fem.Function) -> tuple[Parts, Array]:

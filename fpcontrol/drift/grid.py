@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy.interpolate import RegularGridInterpolator
+import scipy
 from scipy.sparse.linalg import spsolve
 
 from fpcontrol.drift.base import Drift
@@ -84,7 +84,7 @@ class GridDrift(Drift):
         # Splines by a direct solver: the iterative one that is the default stops at 1e-6.
         exact = {"solver": spsolve} if method in SPLINES else {}
         self._levels = [
-            RegularGridInterpolator(axes, level, method=method, **exact)
+            scipy.interpolate.RegularGridInterpolator(axes, level, method=method, **exact)
             for level in (values if times is not None else values[None])
         ]
 

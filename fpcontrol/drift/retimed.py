@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 
 from fpcontrol.drift.base import Anywhere, Drift, OnCells, SamplePoints, as_drift, asks_cells
 from fpcontrol.typing import Array, Field, VectorField
@@ -59,7 +59,9 @@ class Retimed(Drift):
         """Of the drift, in the other time."""
         ends = self.clock.time(0.0), self.clock.time(1.0)
         inside = [s for s in self.drift.switches if ends[0] < s < ends[1]]
-        return np.array([brentq(lambda u, s=s: self.clock.time(u) - s, 0.0, 1.0) for s in inside])
+        return np.array(
+            [scipy.optimize.brentq(lambda u, s=s: self.clock.time(u) - s, 0.0, 1.0) for s in inside]
+        )
 
     def piece(self, t: float) -> Hashable | None:
         """None: the clock's rate changes."""

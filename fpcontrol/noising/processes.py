@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from dolfinx import fem
-from scipy.optimize import brentq
 
 from fpcontrol.noising.mixture import GaussianMixture
 from fpcontrol.noising.noised import Noised
@@ -85,7 +85,11 @@ class Affine(ABC):
         """The inverse of ``age``."""
         if age <= 0.0 or age >= self.age(self.t1):
             return 0.0 if age <= 0.0 else self.t1
-        return float(brentq(lambda t: self.age(t) - age, 0.0, self.t1, xtol=1e-300, rtol=1e-14))
+        return float(
+            scipy.optimize.brentq(
+                lambda t: self.age(t) - age, 0.0, self.t1, xtol=1e-300, rtol=1e-14
+            )
+        )
 
     def prior(self, dimension: int) -> GaussianMixture:
         """What a sampler starts from: noise alone, :math:`N(0, v(t_1))`."""

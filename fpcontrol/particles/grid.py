@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+import scipy
 
 from fpcontrol.discretization.walks import STARTS, compiled, coordinates_in
 from fpcontrol.typing import Array
@@ -91,7 +91,7 @@ class Grid:
         facets = np.column_stack([normals, offsets, centres, radii + 100.0 * wider])
         free = np.ones(counts, dtype=bool)
         free.ravel()[_meeting(walls, *_slabs(facets), box)[1]] = False
-        away = distance_transform_edt(free) if len(walls) else np.full(counts, np.inf)
+        away = scipy.ndimage.distance_transform_edt(free) if len(walls) else np.full(counts, np.inf)
         clearance = np.maximum(h * (away.ravel() - np.sqrt(d)), 0.0) * _LESS
         none = np.zeros(clearance.size + 1, dtype=np.int32)
         return cls(

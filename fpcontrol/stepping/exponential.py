@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from mpi4py import MPI
 
 import numpy as np
+import scipy
 from scipy.special import gammaln
-from scipy.stats import poisson
 
 from fpcontrol.discretization import kernels
 from fpcontrol.discretization.base import SemiDiscretization, StageDrift
@@ -315,6 +315,6 @@ class TransitionMatrices:
 
 def weights_of(z: float) -> Array:
     """Weights of a Poisson distribution up to what is below round-off, scaled to sum to 1."""
-    k = np.arange(int(poisson.isf(TAIL, z)) + 2)
+    k = np.arange(int(scipy.stats.poisson.isf(TAIL, z)) + 2)
     weights = np.exp(k * math.log(z) - z - gammaln(k + 1.0))
     return weights / weights.sum()
