@@ -228,3 +228,50 @@ def test_errors_say_what_is_wrong():
         model.values(1.1, np.zeros((1, 2)))
     with pytest.raises(ValueError, match="outside"):
         model.values(-0.1, np.zeros((1, 2)))
+
+
+@pytest.mark.parallel([1, 2])
+def test_saved_and_read_again(tmp_path):
+    data, path = plane(), WORLD.bcast(tmp_path / "deep" / "spline.npz")
+    model = SplineScore.fit(data, 0.4, intervals=4)
+    model.save(path)
+    again = SplineScore.load(path, data.process)
+    x = np.random.default_rng(2).uniform((-0.7, 0.0), (1.2, 1.1), (50, 2))
+    for t in (0.0, 0.003, 0.9):
+        assert (again.values(t, x) == model.values(t, x)).all()
+        assert (again.divergence(t, x) == model.divergence(t, x)).all()
+    assert (again.loss, again.process) == (model.loss, data.process)
+    replace(model, loss=math.nan).save(path)  # in place of the other
+    assert math.isnan(SplineScore.load(path, data.process).loss)
+    other = HeatFlow(data.elements.mesh, 1.01 * D, t1=1.0)
+    assert "was fitted for HeatFlow" in raised(ValueError, lambda: SplineScore.load(path, other))
+    pinned = OrnsteinUhlenbeck(t1=1.0, g=math.sqrt(2.0 * D))  # of the same noise
+    assert "was fitted for HeatFlow" in raised(ValueError, lambda: SplineScore.load(path, pinned))
+    missing = path.with_name("none.npz")
+    assert "no such file" in raised(OSError, lambda: SplineScore.load(missing, data.process))
+    raised(OSError, lambda: model.save(path.parent))
+
+
+@pytest.mark.parallel(1)
+def test_foreign_files_are_refused(tmp_path):
+    data, path = slab(40, 1), tmp_path / "spline.npz"
+    SplineScore.fit(data, 0.2, intervals=3).save(path, SELF)
+    with np.load(path) as file:
+        content = {name: file[name] for name in file.files}
+    about = str(content["about"])
+    for changed, message in (
+        ({"weights": content["weights"][:, 1:]}, "not that of its lattice"),
+        ({"weights": np.full_like(content["weights"], np.nan)}, "not finite"),
+        ({"weights": np.array([object()])}, "is no SplineScore"),
+        ({"probe": np.zeros(3)}, "tells its process"),
+        ({"about": np.array(about.replace('"format": 1', '"format": 9'))}, "format is 9"),
+        ({"about": np.array("{}")}, "something else"),
+    ):
+        np.savez(tmp_path / "other.npz", **(content | changed))
+        with pytest.raises(OSError, match=message):
+            SplineScore.load(tmp_path / "other.npz", data.process, SELF)
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(OSError, match="is no SplineScore"):
+        SplineScore.load(tmp_path / "text.npz", data.process, SELF)
+    with pytest.raises(OSError, match=r"SplineScore\.load"):
+        fpc.score.load(path, OrnsteinUhlenbeck(), SELF)

@@ -7,7 +7,9 @@ on the clock ``Graded``. The loss is quadratic in the weights, its matrix sparse
 """
 
 import itertools
+import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +23,15 @@ from scipy.sparse.linalg import splu
 from fpcontrol.discretization.periodic import refuse_periodic
 from fpcontrol.noising.on_mesh import NoisedOnMesh
 from fpcontrol.noising.reversal import Graded, Process
+from fpcontrol.parallel.communicators import cached_comm
 from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.quadrature import composite
+from fpcontrol.score.files import read, write
 from fpcontrol.typing import Array
 
 GAUSS = 3  # points in each interval of time: exact for the products of hats
 SUPPORT = 3  # intervals of the lattice on which a quadratic B-spline lives
+FORMAT = 1  # of files
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,7 +40,8 @@ class SplineScore:
 
     It knows of no wall and no cell: each rank can ask it anywhere, beyond the mesh's box for its
     values at the nearest point of that. A score model like any other: for ``process.reverse``,
-    ``fpc.particles.simulate``, ``fpc.score.compare``. Made by ``fit``; not collective.
+    ``fpc.particles.simulate``, ``fpc.score.compare``. Made by ``fit``; ``save`` and ``load``; else
+    not collective.
 
     Attributes:
         process: The noising process that ``t`` and ``x`` are of.
@@ -144,6 +150,29 @@ class SplineScore:
         solution, loss = g.comm.bcast(found)
         return cls(process, low, high, blank.spacing, data.finest, solution.reshape(shape), loss)
 
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], process: Process, comm: MPI.Comm = MPI.COMM_WORLD
+    ) -> "SplineScore":
+        """One from a file of ``save``. Collective.
+
+        Args:
+            path: The file; nothing in it is run.
+            process: The noising process that it was fitted for.
+            comm: Whose ranks all get it.
+
+        Raises:
+            OSError: On all ranks, if there is no such file or it is none of these.
+            ValueError: On all ranks, if it was fitted for another process.
+        """
+        fields, name, probe = read(path, cached_comm(comm), "SplineScore", _checked)
+        found = cls(process, **fields)
+        if not np.allclose(found._probe(), probe, rtol=1e-10, atol=0.0):
+            raise ValueError(
+                f"process = {process}: the score in {str(path)!r} was fitted for {name}."
+            )
+        return found
+
     def __repr__(self) -> str:
         times, n, d = self.weights.shape
         return f"<SplineScore: {n} at {times} times in {d}-D, of {self.process}>"
@@ -182,6 +211,27 @@ class SplineScore:
         for k, hat in self._hats(t, len(total)):
             total[k] += hat * slope
         return total.ravel()
+
+    def save(self, path: str | os.PathLike[str], comm: MPI.Comm = MPI.COMM_WORLD) -> None:
+        """Write it to an ``.npz`` file, from rank 0, in place of what is there. Collective.
+
+        The process is not written, only what tells it from others: ``load`` is given it.
+
+        Raises:
+            OSError: On all ranks, if it cannot be written.
+        """
+        arrays = {"low": self.low, "high": self.high, "weights": self.weights}
+        numbers = {"spacing": self.spacing, "finest": self.finest, "loss": self.loss}
+        about = {"kind": "SplineScore", "format": FORMAT, "process": str(self.process)}
+        write(path, cached_comm(comm), about | numbers, arrays | {"probe": self._probe()})
+
+    def _probe(self) -> Array:
+        """Numbers that tell processes apart."""
+        process, corners = self.process, np.array([self.low, self.high])
+        times = process.t1 * np.array([0.1, 0.5, 1.0])
+        numbers = [(process.sigma(t), process.age(t)) for t in times]
+        drifts = [process.drift(t, corners) for t in times]
+        return np.concatenate([[process.t1], np.ravel(numbers), np.ravel(drifts)])
 
     def _at(self, t: float) -> Array:
         """Weights of the B-splines at a time, ``(n, d)``."""
@@ -249,3 +299,24 @@ def _least(gram: Any, right: Array, square: float, ridge: float) -> tuple[Array,
     ordering: Any = {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
     w = splu(whole.tocsc(), diag_pivot_thresh=0.0, **ordering).solve(r)
     return w, max(float(square - 2.0 * (r * w).sum() + (w * (gram @ w)).sum()), 0.0)
+
+
+def _checked(content: Any) -> tuple[dict[str, Any], str, Array]:
+    """Attributes of a score but for its process, the name of that, and its probe."""
+    about = json.loads(str(content["about"]))
+    if about.get("kind") != "SplineScore":
+        raise ValueError("it holds something else; fpc.score.load(path, process) reads networks")
+    if about["format"] != FORMAT:
+        raise ValueError(f"its format is {about['format']}, not {FORMAT}")
+    fields = {name: content[name] for name in ("low", "high", "weights")}
+    fields |= {name: float(about[name]) for name in ("spacing", "finest", "loss")}
+    shape, dimension = fields["weights"].shape, len(fields["low"])
+    blank: Any = None  # the process has no part in it
+    lattice = SplineScore(blank, **fields)
+    if len(shape) != 3 or shape[0] < 2 or shape[1:] != (math.prod(lattice._counts()), dimension):
+        raise ValueError(f"its weights have the shape {shape}, which is not that of its lattice")
+    if not all(np.isfinite(fields[name]).all() for name in ("low", "high", "weights")):
+        raise ValueError("its weights or corners are not finite")
+    if content["probe"].shape != (7 + 6 * dimension,):
+        raise ValueError("what tells its process from others is not there")
+    return fields, about["process"], content["probe"]

@@ -12,9 +12,8 @@ import numpy as np
 
 from fpcontrol.noising.processes import Affine
 from fpcontrol.parallel.communicators import cached_comm
-from fpcontrol.parallel.errors import collective_errors
-from fpcontrol.parallel.files import output_path, replacing
 from fpcontrol.score.adapters import JaxScore
+from fpcontrol.score.files import read, write
 from fpcontrol.score.networks import Architecture, Clock
 from fpcontrol.typing import Array
 
@@ -141,11 +140,7 @@ class TrainedScore(JaxScore):
             "process": str(self.process),
             "history": [asdict(epoch) for epoch in self.history],
         }
-        with replacing(output_path(path, comm), comm) as beside:
-            if comm.rank == 0:
-                with open(beside, "wb") as file:
-                    arrays |= {"about": np.array(json.dumps(about)), "probe": _probe(self.process)}
-                    np.savez(file, allow_pickle=False, **arrays)
+        write(path, comm, about, arrays | {"probe": _probe(self.process)})
 
 
 def load(
@@ -163,18 +158,8 @@ def load(
         ValueError: On all ranks, if the network was trained for another process.
         ImportError: If JAX is not installed.
     """
-    comm, content = cached_comm(comm), None
-    with collective_errors(comm):
-        if comm.rank == 0:
-            try:
-                with np.load(path, allow_pickle=False) as file:
-                    content = {name: file[name] for name in file.files}
-                _checked(content)
-            except FileNotFoundError:
-                raise FileNotFoundError(f"path = {str(path)!r}: there is no such file.") from None
-            except Exception as error:
-                raise OSError(f"path = {str(path)!r} is no trained score: {error}") from None
-    architecture, about, layers, probe = _checked(comm.bcast(content))
+    comm = cached_comm(comm)
+    architecture, about, layers, probe = read(path, comm, "trained score", _checked)
     if not np.allclose(probe, _probe(process), rtol=1e-10, atol=0.0):
         raise ValueError(
             f"process = {process}: the network in {str(path)!r} was trained for {about['process']}."
@@ -194,6 +179,8 @@ def _blocks(n: int, *arrays: Array) -> Iterator[list[Array]]:
 
 def _checked(content: Any) -> tuple[Architecture, dict[str, Any], list, Array]:
     about = json.loads(str(content["about"]))
+    if about.get("kind") == "SplineScore":
+        raise ValueError("it holds splines; SplineScore.load(path, process) reads it")
     if about["format"] != FORMAT:
         raise ValueError(f"its format is {about['format']}, not {FORMAT}")
     about["architecture"]["hidden"] = tuple(about["architecture"]["hidden"])
