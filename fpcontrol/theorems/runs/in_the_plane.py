@@ -81,8 +81,8 @@ class PlaneSamplers:
         )
         values = np.zeros(len(x))
         values[mine] = process.prior(2)(flow.positions[-1]) * np.exp(flow.log_jacobian[-1])
-        values = reduced(self.box.comm, values).reshape(n, 2, n, 2)
-        return 0.25 * h**2 * values.sum(axis=(1, 3))
+        points = reduced(self.box.comm, values).reshape(n, 2, n, 2)
+        return 0.25 * h**2 * points.sum(axis=(1, 3))
 
     def bound(self, run: Trajectory) -> float:
         r"""The right-hand side of (d), on the clock of the run. Collective."""
