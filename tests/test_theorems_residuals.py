@@ -7,11 +7,11 @@ import pytest
 from problems import SELF, WORLD, failures
 
 from fpcontrol.noising import GaussianMixture, OrnsteinUhlenbeck
-from fpcontrol.theorems.closed_forms.trained_networks import TrainedNetwork
 from fpcontrol.theorems.closed_forms.wrong_scores import Network, Slope, Waves, WrongLogDensity
 from fpcontrol.theorems.framework import Grid
 from fpcontrol.theorems.runs.in_the_plane import PlaneSamplers
 from fpcontrol.theorems.runs.rearrangement import bracket
+from fpcontrol.theorems.runs.trained_networks import TrainedNetwork
 from fpcontrol.theorems.runs.wrong_samplers import Box
 from fpcontrol.theorems.statements import residuals
 

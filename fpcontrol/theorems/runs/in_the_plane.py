@@ -12,9 +12,9 @@ from fpcontrol.discretization.boundary import Wall
 from fpcontrol.discretization.elements import Elements
 from fpcontrol.noising import Graded
 from fpcontrol.parallel.errors import reduced
-from fpcontrol.theorems.closed_forms.trained_networks import TrainedNetwork
 from fpcontrol.theorems.framework import Grid
 from fpcontrol.theorems.runs.rearrangement import bracket
+from fpcontrol.theorems.runs.trained_networks import TrainedNetwork
 from fpcontrol.theorems.runs.wrong_samplers import COUNTED, Box
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array

@@ -51,7 +51,6 @@ import numpy as np
 
 from fpcontrol.noising import GaussianMixture, Noised, OrnsteinUhlenbeck
 from fpcontrol.parallel.errors import collective_errors
-from fpcontrol.theorems.closed_forms.trained_networks import TrainedNetwork
 from fpcontrol.theorems.closed_forms.wrong_scores import (
     Network,
     Slope,
@@ -60,6 +59,7 @@ from fpcontrol.theorems.closed_forms.wrong_scores import (
 )
 from fpcontrol.theorems.framework import Experiment, Figure, Grid, Line, Study, measure
 from fpcontrol.theorems.runs.in_the_plane import PlaneSamplers
+from fpcontrol.theorems.runs.trained_networks import TrainedNetwork
 from fpcontrol.theorems.runs.wrong_samplers import Box, Samplers
 from fpcontrol.typing import Array
 
