@@ -118,11 +118,7 @@ class Canvas:
     def sample(self, u: Array) -> Sample | None:
         """A local array's values where it is drawn, on rank 0. Collective."""
         g, comm = self._g, self.comm
-        ends = np.array([-u.min(initial=np.inf), u.max(initial=-np.inf)])
-        ends = reduced(comm, ends, MPI.MAX)
-        threshold = -NEGATIVE * np.abs(ends).max()
-        below = g.quadrature_weights[g.evaluate(u).ravel() < threshold].sum()
-        share = comm.allreduce(float(below)) / g.volume
+        minimum, threshold, share = negative_part(g, u)
         if self.dimension == 3:
             values = self._on_slice(u)
         else:
@@ -130,7 +126,7 @@ class Canvas:
             values = None if parts is None else np.concatenate(parts)
         if values is None:
             return None
-        return Sample(values, -float(ends[0]), float(threshold), share)
+        return Sample(values, minimum, threshold, share)
 
     def line(self, ax: Axes, sample: Sample, **style: Any) -> None:
         """Draw a function of an interval; what is negative is filled. On rank 0."""
@@ -261,6 +257,15 @@ class Canvas:
             return None
         top = np.max(parts, axis=0)
         return np.where(np.isfinite(top), top, np.nan).reshape(SLICE, SLICE)
+
+
+def negative_part(g: Elements, u: Array) -> tuple[float, float, float]:
+    """``minimum``, ``threshold`` and ``share`` of a ``Sample`` of a local array. Collective."""
+    ends = np.array([-u.min(initial=np.inf), u.max(initial=-np.inf)])
+    ends = reduced(g.comm, ends, MPI.MAX)
+    threshold = -NEGATIVE * np.abs(ends).max()
+    below = g.quadrature_weights[g.evaluate(u).ravel() < threshold].sum()
+    return -float(ends[0]), float(threshold), g.comm.allreduce(float(below)) / g.volume
 
 
 def bounds(g: Elements) -> tuple[Array, Array]:

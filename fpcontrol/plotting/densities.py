@@ -40,7 +40,7 @@ def density(
     """Draw one density: a line in 1-D, colours in 2-D, colours on slices in 3-D. Collective.
 
     Negative values have a colour of their own, and the picture says on what share of the domain
-    they are and how low they go.
+    they are and how low they go. Surfaces in 3-D: ``isosurfaces``.
 
     Args:
         rho: The density, such as ``trajectory[-1]``.

@@ -20,7 +20,8 @@ from fpcontrol.parallel.files import output_path, replacing
 from fpcontrol.parallel.progress import Progress, log_rank0
 from fpcontrol.plotting.canvas import NEGATIVE, Canvas
 from fpcontrol.plotting.film import FORMATS, Film, Movie, ffmpeg
-from fpcontrol.plotting.scene import Arrows, Scene, highest
+from fpcontrol.plotting.picture import check_number
+from fpcontrol.plotting.scene import Arrows, Scene, every, highest
 from fpcontrol.reference import MoserFlow
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array, VectorField
@@ -99,10 +100,10 @@ def animation(
             reference of other times, an unknown format.
         OSError: On all ranks, if the film cannot be written.
     """
-    _check_number("frames", frames, 2, whole=True)
-    _check_number("fps", fps, 1, whole=True)
+    check_number("frames", frames, 2, whole=True)
+    check_number("fps", fps, 1, whole=True)
     if highest_density is not None:
-        _check_number("highest_density", highest_density, 0.0)
+        check_number("highest_density", highest_density, 0.0)
     shown, beside = _sources(what, reference, int(frames))
     space, times = shown.space, shown.times
     comm = comm_of(space.mesh)
@@ -263,9 +264,8 @@ class _Dots:
                     f"particles are of shape {self._x.shape}, the density is {dimension}-D; "
                     f"positions of shape (n, {dimension}) are needed."
                 )
-        counts = comm.allgather(len(self._x))
-        stride = max(1, -(-sum(counts) // (DOTS if dimension < 3 else SLICED * DOTS)))
-        self._rows = slice(-sum(counts[: comm.rank]) % stride, None, stride)
+        most = DOTS if dimension < 3 else SLICED * DOTS
+        self._rows = every(comm, len(self._x), most)
 
     def at(self, t: float) -> Array:
         """Those at a time that have not left, ``(N, d)``; none on other ranks. Collective."""
@@ -291,15 +291,6 @@ def _target(path: str | os.PathLike[str] | None, comm: MPI.Comm) -> Path | None:
             comm,
         )
     return output_path(target, comm)
-
-
-def _check_number(name: str, value: Any, least: float, *, whole: bool = False) -> None:
-    kinds = (int, np.integer) if whole else (int, float, np.number)
-    good = isinstance(value, kinds) and not isinstance(value, bool)
-    if not (good and np.isfinite(value) and (value > 0.0 and value >= least)):
-        kind = "an integer" if whole else "a number"
-        bound = f"{least:g} or more" if least else "above zero"
-        raise ValueError(f"{name} = {value!r} must be {kind}, {bound}.")
 
 
 def _evenly(times: Array, frames: int) -> Array:

@@ -2,8 +2,9 @@
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from mpi4py import MPI
 
@@ -66,8 +67,10 @@ def drawn(
     return figure
 
 
-def picture_path(path: str | os.PathLike[str] | None, comm: MPI.Comm) -> Path | None:
-    """Where a picture goes, in a format that matplotlib knows. Collective.
+def picture_path(
+    path: str | os.PathLike[str] | None, comm: MPI.Comm, formats: Collection[str] | None = None
+) -> Path | None:
+    """Where a picture goes, in a format that is known: by matplotlib unless given. Collective.
 
     Raises:
         ValueError: On all ranks, for an unknown format.
@@ -75,7 +78,7 @@ def picture_path(path: str | os.PathLike[str] | None, comm: MPI.Comm) -> Path | 
     """
     if path is None:
         return None
-    formats = FigureCanvasBase.get_supported_filetypes()
+    formats = FigureCanvasBase.get_supported_filetypes() if formats is None else formats
     if Path(path).suffix.removeprefix(".").lower() not in formats:
         raise ValueError(
             f"path = {str(path)!r} must end in a picture format: {', '.join(sorted(formats))}."
@@ -115,3 +118,13 @@ def figure_of(ax: Axes) -> Figure:
     figure = ax.get_figure(root=True)
     assert isinstance(figure, Figure)
     return figure
+
+
+def check_number(name: str, value: Any, least: float, *, whole: bool = False) -> None:
+    """Refuse what is no number of at least ``least``, or above zero."""
+    kinds = (int, np.integer) if whole else (int, float, np.number)
+    good = isinstance(value, kinds) and not isinstance(value, bool)
+    if not (good and np.isfinite(value) and (value > 0.0 and value >= least)):
+        kind = "an integer" if whole else "a number"
+        bound = f"{least:g} or more" if least else "above zero"
+        raise ValueError(f"{name} = {value!r} must be {kind}, {bound}.")

@@ -271,3 +271,13 @@ class Scene:
 def highest(comm: MPI.Comm, levels: Array) -> Array:
     """Largest degree of freedom of each level, ``(n,)``. Collective."""
     return reduced(comm, levels.max(axis=1, initial=-np.inf), MPI.MAX)
+
+
+def every(comm: MPI.Comm, mine: int, most: int) -> slice:
+    """Rows of this rank, of all ranks' every n-th, so that they are not many more than ``most``.
+
+    Collective.
+    """
+    counts = comm.allgather(mine)
+    stride = max(1, -(-sum(counts) // most))
+    return slice(-sum(counts[: comm.rank]) % stride, None, stride)
