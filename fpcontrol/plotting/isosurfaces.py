@@ -230,8 +230,7 @@ def _dots(particles: Array | None, comm: Any) -> Array:
         x = none if particles is None else np.asarray(particles, dtype=float)
         if x.ndim != 2 or x.shape[1] != 3:
             raise ValueError(
-                f"particles is of shape {np.shape(particles)}; (n, 3) is needed, such as "
-                "swarm.points."
+                f"particles is of shape {x.shape}; (n, 3) is needed, such as swarm.points."
             )
         x = x[np.isfinite(x).all(axis=1)]
     parts = comm.gather(x[every(comm, len(x), DOTS)])
@@ -271,7 +270,9 @@ def subdivided_tetrahedron(p: int) -> tuple[Array, Array]:
         Points ``(q, 3)`` and numbers of the corners ``(p**3, 4)``.
     """
     # Points p >= a >= b >= c >= 0 of a tetrahedron in a cube.
-    nodes = [(a, b, c) for a in range(p + 1) for b in range(a + 1) for c in range(b + 1)]
+    nodes: list[tuple[int, ...]] = [
+        (a, b, c) for a in range(p + 1) for b in range(a + 1) for c in range(b + 1)
+    ]
     number = {node: k for k, node in enumerate(nodes)}
     parts = []
     for node in nodes:
