@@ -313,10 +313,10 @@ def cores() -> int:
 
 def launched(options: argparse.Namespace) -> dict[str, Any]:
     """Run all parts on ranks of their own; on one process."""
-    n, steps, rounds = (128, 10, 1) if options.quick else (512, 6, 3)
+    n, steps, rounds = (64, 10, 1) if options.quick else (512, 6, 3)
     n_blocks = 32 if options.quick else 256
     doubles = DOUBLES // 48 if options.quick else DOUBLES
-    dofs, rank_counts = (500, (1, 2, 4)) if options.quick else (2000, (1, 2, 4, 8))
+    dofs, rank_counts = (500, (1, 2, 3)) if options.quick else (2000, (1, 2, 4, 8))
     tables: dict[str, list[dict[str, Any]]] = {"strong": [], "blocks": [], "counts": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

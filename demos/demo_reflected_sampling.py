@@ -71,7 +71,7 @@ class Options:
     out: Path = Path("out")
     """Folder of the results."""
     quick: bool = False
-    """A smoke test: 5000 samples in 200 steps."""
+    """A smoke test: 5000 samples in 100 steps."""
 
 
 # %%
@@ -79,7 +79,7 @@ def main(options: Options) -> fpc.score.Comparison:
     """Noise, fit, sample, compare, draw."""
     comm = MPI.COMM_WORLD
     if options.quick:
-        options.samples, options.steps, options.lab_steps, options.spacing = 5000, 200, 50, 80.0
+        options.samples, options.steps, options.lab_steps, options.spacing = 5000, 100, 50, 80.0
     mesh = fpc.mesh.read(MESHES / "great_britain.xdmf", comm)
     places, people = fpc.io.read_points(
         MESHES / "data" / "great_britain_places.csv",

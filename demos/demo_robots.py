@@ -124,7 +124,7 @@ def main(options: Options) -> fpc.Result:
     comm = MPI.COMM_WORLD
     if options.quick:
         options.pieces, options.budget, options.robots = 10, 1e6, 2000
-        options.t1, options.robot_steps = 60.0, 80
+        options.t1, options.robot_steps = 60.0, 40
     mesh = fpc.mesh.read(HALL, comm)
     flow = reference(options, mesh, fpc.Limited())
     drift = fpc.NetworkDrift(
@@ -201,7 +201,7 @@ def main(options: Options) -> fpc.Result:
         result,
         options.out / options.film,
         particles=swarm,
-        frames=20 if options.quick else 120,
+        frames=6 if options.quick else 120,
         unit="m",
         title=title,
     )

@@ -100,7 +100,7 @@ def test_scaling(tmp_path: Path) -> None:
         for row in found["counts"]
         if (row["run"], row["solves"]) == ("forward", "equal iterations")
     ]
-    assert [row["ranks"] for row in equal] == [1, 2, 4]
+    assert [row["ranks"] for row in equal] == [1, 2, 3]
     assert [row["messages"] + row["reductions"] for row in equal[:1]] == [0]
     # GMRES has two reductions in an iteration and one before the first; one keeps the mass, one
     # asks whether the drift was good on all ranks, one how strong it is, and one watches the run.
