@@ -33,7 +33,7 @@ from fpcontrol.parallel.attempt import attempt
 from fpcontrol.parallel.errors import collective_errors, portable
 from fpcontrol.parallel.progress import Progress, silenced
 from fpcontrol.parallel.scope import only_within
-from fpcontrol.parallel.signals import interrupts
+from fpcontrol.parallel.signals import CollectiveInterrupt, interrupts
 
 # Seconds between two looks of rank 0 at what others ask of it, while it computes.
 LOOK = 0.02
@@ -197,7 +197,10 @@ def _outcome(
     name = f"{name} = {reprlib.repr(case)}"
 
     def call() -> bytes:
-        value = member(case, group)
+        try:
+            value = member(case, group)
+        except CollectiveInterrupt as stopped:  # the ensemble has noticed, too
+            raise RuntimeError(f"{type(stopped).__name__}: {stopped}") from None
         try:
             return pickle.dumps(value) if group.rank == 0 else b""
         except Exception as why:

@@ -41,8 +41,9 @@ def launch(main: Callable[[], Any], *, patience: float = PATIENCE) -> None:
         if code:  # what went wrong has been printed, unless the code is itself the message
             name = f"exit code {code}"
             text = "" if isinstance(leaving.code, int) else f"{leaving.code}\n"
-    except KeyboardInterrupt:
-        name, text, code = "stopped by Ctrl-C", "stopped by Ctrl-C\n", INTERRUPTED
+    except KeyboardInterrupt as stopped:
+        name, code = ": ".join(filter(None, ["stopped by Ctrl-C", str(stopped)])), INTERRUPTED
+        text = f"{name}\n"
         patience = min(patience, 2.0)
     except Exception as error:
         below = error.__traceback__.tb_next if error.__traceback__ else None

@@ -12,6 +12,11 @@ from mpi4py import MPI
 
 ANSWER = b"\nCtrl-C: stopping after this step; again to abort.\n"
 
+
+class CollectiveInterrupt(KeyboardInterrupt):
+    """A Ctrl-C that ends work on all ranks at once: none is left in a collective call."""
+
+
 _flags: list[list[int]] = []  # of the blocks of ``interrupts`` that are open
 _usual: list[Any] = []  # what Ctrl-C did before the outermost of them
 

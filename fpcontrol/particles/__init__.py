@@ -7,7 +7,7 @@ control that was found.
 
 from fpcontrol.particles.checking import Check, check
 from fpcontrol.particles.drawing import draw
-from fpcontrol.particles.simulation import EulerMaruyama, Heun, simulate
+from fpcontrol.particles.simulation import EulerMaruyama, Heun, SimulationInterrupt, simulate
 from fpcontrol.particles.statistics import Comparison, compare, histogram
 from fpcontrol.particles.swarm import Exits, Swarm
 
@@ -17,6 +17,7 @@ __all__ = [
     "EulerMaruyama",
     "Exits",
     "Heun",
+    "SimulationInterrupt",
     "Swarm",
     "check",
     "compare",

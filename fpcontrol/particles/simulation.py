@@ -5,8 +5,11 @@ r"""Samples of the stochastic differential equation, with walls.
 reflected along the normal at walls, absorbed by some if asked; with ``sigma = 0`` the ordinary one.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from mpi4py import MPI
 
 import numpy as np
 from dolfinx.mesh import Mesh, MeshTags
@@ -18,8 +21,9 @@ from fpcontrol.drift.base import OnCells, as_drift, asks_cells
 from fpcontrol.drift.sampling import check_switches, checked_values
 from fpcontrol.noise import Noise, Sigma
 from fpcontrol.parallel.communicators import comm_of
-from fpcontrol.parallel.errors import collective_errors
-from fpcontrol.parallel.progress import Progress
+from fpcontrol.parallel.errors import collective_errors, reduced
+from fpcontrol.parallel.progress import Progress, clock
+from fpcontrol.parallel.signals import CollectiveInterrupt, interrupts
 from fpcontrol.particles.domain import Domain, positions
 from fpcontrol.particles.grid import locate_all
 from fpcontrol.particles.noise_on_cells import NoiseOnCells
@@ -29,7 +33,19 @@ from fpcontrol.particles.swarm import Exits, Swarm
 from fpcontrol.trajectory import Save, check_steps, kept_levels
 from fpcontrol.typing import Array, VectorField
 
+LOOK = 0.25  # seconds between two meetings of the ranks, which look for a Ctrl-C
 USUAL = 4.5  # standard deviations of a step: near walls longer ones are followed through cells
+
+
+class SimulationInterrupt(CollectiveInterrupt):
+    """Stopped by Ctrl-C, on all ranks after the same step.
+
+    Attributes:
+        swarm: Particles at the levels kept, and at the time reached as the last; ``simulate`` goes
+            on from its ``points`` at this time with its ``steps`` as ``step0``.
+    """
+
+    swarm: Swarm
 
 
 class PathScheme(Protocol):
@@ -90,6 +106,8 @@ def simulate(
 ) -> Swarm:
     """Move particles from ``t0`` to ``t1``. Collective, but no step of it communicates.
 
+    Ranks meet a few times a second: a Ctrl-C ends the run after the same step on all of them.
+
     Every particle has random numbers of its own, by its number, the seed and the step: paths are
     the same on any number of ranks, to the last bit if the particles come from ``draw`` and the
     drift is not known on the mesh only.
@@ -122,6 +140,7 @@ def simulate(
     Raises:
         ValueError: On all ranks, for a bad argument, points outside the mesh (``LeftDomain``) or
             bad values of the drift.
+        SimulationInterrupt: On all ranks after a Ctrl-C, with the swarm that was reached.
     """
     drift, noise, comm = as_drift(drift), Noise(sigma, zero=True), comm_of(mesh)
     scheme = EulerMaruyama() if scheme is None else scheme
@@ -170,18 +189,27 @@ def simulate(
     )
     bar = Progress("particles", steps, comm, progress)
     levels = [x.copy()] if kept[0] == 0 else []
-    with collective_errors(comm):
-        for n in range(steps):
-            run.step(times[n], dt, step0 + n)
-            bar.update()
-            if n + 1 in kept:
-                levels.append(x.copy())
+    done = 0
+    with interrupts() as interrupted:
+        for stretch in _stretches(comm, steps, interrupted):
+            with collective_errors(comm):
+                for n in stretch:
+                    run.step(times[n], dt, step0 + n)
+                    bar.update()
+                    if n + 1 in kept:
+                        levels.append(x.copy())
+            done = stretch.stop
     bar.close()
+    stopped = comm.allreduce(bool(interrupted), op=MPI.LOR)
+    reached = kept[kept <= done]
+    if stopped and done not in kept:
+        reached = np.append(reached, done)
+        levels.append(x.copy())
     run.find()
-    return Swarm(
+    swarm = Swarm(
         comm,
         domain,
-        times[kept],
+        times[reached],
         tuple(levels),
         cells,
         run.collisions,
@@ -189,8 +217,30 @@ def simulate(
         first,
         total,
         seed,
-        step0 + steps,
+        step0 + done,
     )
+    if stopped:
+        interrupt = SimulationInterrupt(
+            f"particles have come to t = {times[done]:g}, after {done} of {steps} steps; the "
+            "swarm of this error has them."
+        )
+        interrupt.swarm = swarm
+        raise interrupt
+    return swarm
+
+
+def _stretches(comm: MPI.Comm, steps: int, interrupted: list[int]) -> Iterator[range]:
+    """Steps to do until ranks meet, the same on all; none after a Ctrl-C on any. Collective."""
+    begin, length = 0, 1
+    while begin < steps:
+        stretch, begun = range(begin, min(begin + length, steps)), clock()
+        yield stretch
+        begin = stretch.stop
+        here = np.array([bool(interrupted), (clock() - begun) / len(stretch)])
+        stop, seconds = reduced(comm, here, MPI.MAX)
+        if stop:
+            return
+        length = max(1, int(LOOK / max(seconds, 1e-6)))
 
 
 class _Run:
