@@ -160,7 +160,7 @@ TABLES = {
     "widths": Table(tuple(Case(width=w, pieces=160 // w) for w in (2, 4, 8, 16))),
     "noise": Table(
         (
-            Case(sigma=0.0, method="ode"),
+            Case(sigma=0.0, method="ode", seconds=600.0, evaluations=60),
             *(Case(sigma=s) for s in (0.1, 0.2, 0.1**0.5, 0.5, 1.0)),
         )
     ),
