@@ -8,7 +8,8 @@ for several seeds, side by side on the ranks. Optimized with Galerkin's method o
 ``fpc.steer`` (without noise by L-BFGS along characteristics, from steep weights), then the same
 weights are looked at by ``Limited()``, whose density is positive: on four steps a piece, on eight,
 and on the mesh refined once. DIR/tracking/ keeps weights and figures of every case: a run that was
-broken off goes on with the others, and --check computes the figures of the weights anew.
+broken off goes on with the others, --check computes the figures of the weights anew, and --pictures
+draws the densities of the closest and of the farthest to DIR/tracking_cases.png.
 """
 
 import json
@@ -25,9 +26,11 @@ from mpi4py import MPI
 import numpy as np
 import results
 import timing
+import tracking_figure
 from tracking_cases import DOMAINS, TABLES, USUAL, Case
 
 import fpcontrol as fpc
+from fpcontrol.parallel.files import replacing
 
 COMM = MPI.COMM_WORLD
 
@@ -124,6 +127,31 @@ def forward_seconds(problem: fpc.TrackingProblem, weights: np.ndarray) -> float:
     return time.process_time() - begin
 
 
+def pictures(folder: Path, runs: list[Case]) -> None:
+    """Draw the plane's closest and farthest case with noise, of those known, beside the weights."""
+    known = {}
+    for case in runs:
+        path = folder / f"{case.name}.json"
+        if path.exists() and case.sigma > 0.0 and DOMAINS[case.domain] is DOMAINS["square"]:
+            known[case] = json.loads(path.read_text())["error"]
+    rows = []
+    for case in (min(known, key=known.__getitem__), max(known, key=known.__getitem__)):
+        with np.load(folder / f"{case.name}.npz") as file:
+            limited = positive(problem_of(case, MPI.COMM_SELF))
+            run = limited.trajectory(file["weights"])
+        times = np.linspace(0.0, 1.0, 5)
+        levels = [round(t * limited.steps) for t in times]
+        name = (
+            f"{case.target}, sigma = {case.sigma:.3g}, width {case.width or 2}, {case.pieces} "
+            f"pieces: relative error {known[case]:.3g}"
+        )
+        reference = np.array([limited.reference.coefficients(t) for t in times])
+        rows.append((name, limited.elements.mesh, times, reference, run.levels[levels]))
+    figure = tracking_figure.densities(rows)
+    with replacing(folder.with_name("tracking_cases.png"), MPI.COMM_SELF) as beside:
+        figure.savefig(beside, dpi=120, format="png")
+
+
 class Bench:
     """Runs cases that have no figures yet, and collects those of all."""
 
@@ -164,6 +192,7 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=USUAL, metavar="NAME")
     parser.add_argument("--scale", type=float, default=1.0, help="factor of all budgets")
     parser.add_argument("--check", action="store_true", help="only figures of known weights, anew")
+    parser.add_argument("--pictures", action="store_true", help="of known weights, too")
     options = parser.parse_args()
     out = options.out or Path("out/benchmarks")
     runs = list(dict.fromkeys(c for t in options.tables for c in TABLES[t].runs))
@@ -198,6 +227,8 @@ def main() -> None:
     if COMM.rank == 0:
         for name, rows in tables.items():
             print(f"\n{name}\n" + _printed(rows, options.check))
+    if options.pictures and COMM.rank == 0:
+        pictures(bench.folder, runs)
     if options.check:
         return
     earlier = (results.read(out, "tracking") or {}).get("tables", {})

@@ -5,9 +5,15 @@ from typing import Any
 
 import numpy as np
 from convergence_figures import COLORS
+from dolfinx import fem
+from dolfinx.mesh import Mesh
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
+from matplotlib.tri import Triangulation
+
+# Name, mesh of one rank, times, and at these the reference and the controlled density at vertices.
+Densities = tuple[str, Mesh, np.ndarray, np.ndarray, np.ndarray]
 
 
 def draw(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,3 +66,26 @@ def _bars(ax: Axes, rows: list[dict[str, Any]], key: str) -> None:
     ax.errorbar(x, e, yerr=(e - low, high - e), marker="o", ms=4.5, capsize=3, color=COLORS[0])
     ax.set_xticks(x, [f"{value:g}" for value in x], minor=False)
     ax.xaxis.set_minor_locator(NullLocator())
+
+
+def densities(cases: list[Densities]) -> Figure:
+    """References above what a control makes of the start, one scale of colours a case."""
+    figure = Figure(figsize=(10.5, 4.3 * len(cases)), layout="constrained")
+    for part, (name, mesh, times, *rows) in zip(
+        np.atleast_1d(figure.subfigures(len(cases), 1)), cases, strict=True
+    ):
+        space = fem.functionspace(mesh, ("Lagrange", 1))
+        x = space.tabulate_dof_coordinates()
+        triangles = Triangulation(x[:, 0], x[:, 1], space.dofmap.list)
+        top = max(row.max() for row in rows)
+        axes = part.subplots(2, len(times), sharex=True, sharey=True)
+        for label, line, row in zip(("reference", "controlled"), axes, rows, strict=True):
+            line[0].set_ylabel(label)
+            for ax, t, u in zip(line, times, row, strict=True):
+                image = ax.tripcolor(triangles, u, shading="gouraud", vmin=0.0, vmax=top)
+                ax.set_aspect("equal")
+                if label == "reference":
+                    ax.set_title(f"t = {t:g}", fontsize=10)
+        part.colorbar(image, ax=axes, label="density", shrink=0.8)
+        part.suptitle(name, fontsize=11)
+    return figure

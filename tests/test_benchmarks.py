@@ -62,7 +62,7 @@ def test_tracking(tmp_path: Path) -> None:
         assert row["minimum / mean"] > 0.0
         assert 0 < row["derivatives"] <= 42
     # What is known is not run again, and its figures come out of its weights again.
-    done = run("bench_tracking.py", "--quick", "--check", "--out", str(tmp_path))
+    done = run("bench_tracking.py", "--quick", "--check", "--pictures", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr
     lines = [line.split("|") for line in done.stdout.splitlines() if line.count("|") > 9]
     names = [name.strip() for name in lines[0]]
