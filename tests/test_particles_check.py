@@ -170,3 +170,58 @@ def test_walls_by_tags_are_refused():
     tags = dolfinx.mesh.meshtags(mesh, 0, facets, 1)
     result = leaving(mesh=mesh, absorbing=1, facet_tags=tags)
     assert "marker" in raised(ValueError, lambda: fpc.particles.check(result, 9, 4))
+
+
+@pytest.mark.parallel([1, 2])
+@pytest.mark.parametrize("what", ["reactions", "reentry"])
+def test_what_dies_comes_or_enters_again_is_refused(what):
+    mesh = fpc.mesh.interval(WORLD, 8)
+    more = {"reactions": fpc.Reactions(killing=1.0)}
+    if what == "reentry":
+        more = {"absorbing": left, "reentry": lambda x: 1.0 + 0.0 * x[:, 0]}
+    result = leaving(mesh, **more)
+    text = raised(ValueError, lambda: fpc.particles.check(result, 9, 4))
+    assert f"result is of a problem with {what}: " in text and "Check one without" in text
+
+
+@pytest.mark.parallel([1, 2])
+def test_noise_in_another_sense_is_refused():
+    mesh = fpc.mesh.interval(WORLD, 8)
+    start = fpc.density.uniform(mesh, degree=1)
+    flow = fpc.MoserFlow(start, fpc.density.interpolate(mesh, bump, degree=1), T1, SIGMA)
+    drift = fpc.NetworkDrift(mesh, 1, 2, t1=T1, seed=0)
+
+    def found_with(interpretation) -> fpc.Result:
+        problem = fpc.TrackingProblem(
+            flow,
+            drift,
+            lambda x: 0.3 + 0.1 * x[:, 0],
+            steps=8,
+            interpretation=interpretation,
+        )
+        return fpc.minimize(problem, max_iterations=1)
+
+    for other in ("stratonovich", "divergence"):
+        result = found_with(other)
+        text = raised(ValueError, lambda result=result: fpc.particles.check(result, 9, 4))
+        assert f"interpretation = {other!r}" in text and "Ito" in text
+    check = fpc.particles.check(found_with("ito"), 2_000, 4, steps=32)
+    assert check.comparison.p_value > 1e-3
+
+
+@pytest.mark.parallel([1, 2])
+def test_markers_that_were_given_have_no_density_to_draw_from():
+    like = noiseless(WORLD)
+    markers = fpc.characteristics.Markers.on_interval(WORLD, 8, lambda x: np.ones(len(x)))
+    problem = fpc.TrackingProblem(like.reference, like.drift, 0.0, 20, markers=markers)
+    result = fpc.minimize(problem, max_iterations=1)
+    text = raised(ValueError, lambda: fpc.particles.check(result, 9, 4))
+    assert "markers that were given" in text and "MoserFlow" in text
+
+
+def test_densities_that_characteristics_carry_are_not_negative():
+    mesh = fpc.mesh.interval(SELF, 8)
+    start = fpc.density.uniform(mesh, degree=1)
+    start.x.array[0] = -0.5
+    text = raised(ValueError, lambda: carried(start, fpc.drift.zero(), 1.0, mesh))
+    assert "density is negative, -0.5" in text

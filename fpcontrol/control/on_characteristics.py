@@ -9,7 +9,7 @@ method of order 4.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from dolfinx import fem
@@ -124,6 +124,10 @@ class CharacteristicRuns:
     Raises:
         ValueError: On all ranks, for an argument that is not as above.
     """
+
+    # What runs with noise have, by the same names.
+    noise: ClassVar[None] = None
+    walls: ClassVar[tuple[None, None]] = (None, None)
 
     def __init__(
         self,

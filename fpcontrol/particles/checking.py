@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from dolfinx import fem
@@ -19,6 +19,7 @@ from fpcontrol.particles.without_noise import carried
 from fpcontrol.typing import Array
 
 if TYPE_CHECKING:
+    from fpcontrol.control.on_mesh import MeshRuns
     from fpcontrol.control.result import Result
 
 # Shares with steps twice as long and those without differ less often by chance.
@@ -145,11 +146,10 @@ def check(
         raise ValueError(
             f"steps = {steps!r} must be a multiple of twice the {problem.drift.pieces} pieces."
         )
-    runs: Any = problem.runs
+    runs = problem.runs
     mesh, t1, begun = problem.elements.mesh, float(runs.times[-1]), runs.start
-    noise, given = getattr(runs, "noise", None), getattr(runs, "walls", (None, None))
-    names = zip(("absorbing", "facet_tags"), given, strict=True)
-    walls = {name: value for name, value in names if value is not None}
+    noise, names = runs.noise, zip(("absorbing", "facet_tags"), runs.walls, strict=True)
+    walls: dict[str, Any] = {name: value for name, value in names if value is not None}
     sigma, scheme = (0.0, Heun()) if noise is None else _noise(noise)
     if noise is None:
         if begun is None:
@@ -190,9 +190,14 @@ def _noise(noise: Noise) -> tuple[Sigma, PathScheme]:
 def _densities(result: "Result", walls: dict[str, Any]) -> tuple[fem.Function, fem.Function]:
     """At the last time, on the problem's own mesh and steps and on finer ones. Collective."""
     problem = result.problem
-    system, scheme = (getattr(problem.runs, name) for name in ("system", "scheme"))
+    runs = cast("MeshRuns", problem.runs)
+    system, scheme = runs.system, runs.scheme
     if system.reacting or system.reentry:
-        raise ValueError("result is of a problem with reactions or reentry, particles have none.")
+        what = "reactions" if system.reacting else "reentry"
+        raise ValueError(
+            f"result is of a problem with {what}: particles neither die nor come nor "
+            "enter again. Check one without."
+        )
     if "facet_tags" in walls:
         raise ValueError(
             f"absorbing = {walls['absorbing']!r} of facet_tags: a finer mesh has none. Give "
