@@ -262,9 +262,11 @@ def counted(rows: list[dict[str, Any]]) -> None:
         checks = [r["particles"] for r in rows if (r["goal"], r["walls"]) == (goal, walls)]
         p = ", ".join(f"{check['p value']:.2g}" for check in checks)
         cells = max(check["cells, standard errors"] for check in checks)
+        verdict = ", which show beside chance" if cells > 1.0 else ""
         print(
             f"{goal}, {walls}: {checks[0]['particles']} particles in {checks[0]['regions']} "
-            f"regions, p = {p} by seed; half the cells move masses by up to {cells:.2g} std. errors"
+            f"regions, p = {p} by seed; half the cells move masses by up to {cells:.2g} std. "
+            f"errors{verdict}"
         )
 
 

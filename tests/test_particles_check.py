@@ -1,5 +1,7 @@
 """Controls that were found, looked at by particles: verdicts, biases, regions, refusals."""
 
+from dataclasses import replace
+
 import dolfinx.mesh
 import numpy as np
 import pytest
@@ -72,6 +74,16 @@ def test_cells_and_steps_that_show_are_said():
     assert many.bias == ("cells", "steps")
     assert "above the statistical error: cells and steps" in str(many)
     assert many.cells == pytest.approx(5.0**0.5 * some.cells, rel=1e-9)
+
+
+def test_small_p_without_a_bias_that_shows_is_said(result):
+    check = fpc.particles.check(result, 5_000, seed=1)
+    assert check.bias == ()
+    c = check.comparison
+    off = c.shares + np.where(np.arange(24) < 12, 1.0, -1.0) * 2.0 * c.errors
+    doubted = replace(check, comparison=replace(c, shares=off))
+    assert doubted.bias == () and "p is small: look again with steps=256" in str(doubted)
+    assert "small" not in str(check)
 
 
 def test_regions_are_the_same_sets_on_a_finer_mesh():

@@ -82,6 +82,8 @@ class Check:
         verdict = "below the statistical error"
         if self.bias:
             verdict = f"above the statistical error: {' and '.join(self.bias)}"
+        elif c.p_value < SEEN:
+            verdict = f"not seen, but p is small: look again with steps={4 * self.steps}"
         rows = ("particles", found), ("their bias", verdict), ("", moved)
         return "\n".join(f"{name:<12}{text}" for name, text in rows)
 
