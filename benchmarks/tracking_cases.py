@@ -10,6 +10,7 @@ import numpy as np
 from dolfinx.mesh import Mesh
 
 import fpcontrol as fpc
+from fpcontrol.parallel.errors import reduced
 
 MESHES = Path(__file__).parents[1] / "meshes"
 Shape = Callable[[np.ndarray], np.ndarray]
@@ -112,8 +113,8 @@ class Case:
         mesh = DOMAINS[self.domain](comm, cells)
         d = mesh.geometry.dim
         x = mesh.geometry.x[:, :d]
-        low = comm.allreduce(x.min(axis=0, initial=np.inf), op=MPI.MIN)
-        size = float((comm.allreduce(x.max(axis=0, initial=-np.inf), op=MPI.MAX) - low).max())
+        low = reduced(comm, x.min(axis=0, initial=np.inf), MPI.MIN)
+        size = float((reduced(comm, x.max(axis=0, initial=-np.inf), MPI.MAX) - low).max())
         start = fpc.density.uniform(mesh, degree=1)
         if self.domain == "Great Britain":
             data = MESHES / "data" / "great_britain_places.csv"
