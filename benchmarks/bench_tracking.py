@@ -134,6 +134,9 @@ def pictures(folder: Path, runs: list[Case]) -> None:
         path = folder / f"{case.name}.json"
         if path.exists() and case.sigma > 0.0 and DOMAINS[case.domain] is DOMAINS["square"]:
             known[case] = json.loads(path.read_text())["error"]
+    if not known:
+        print("No weights of cases in the plane with noise are there to draw.", file=sys.stderr)
+        return
     rows = []
     for case in (min(known, key=known.__getitem__), max(known, key=known.__getitem__)):
         with np.load(folder / f"{case.name}.npz") as file:

@@ -10,18 +10,17 @@ from fpcontrol import FokkerPlanck, density
 from fpcontrol.characteristics import Markers, carry
 from fpcontrol.discretization.boundary import Wall
 from fpcontrol.discretization.elements import Elements
-from fpcontrol.noising import Graded
 from fpcontrol.parallel.errors import reduced
 from fpcontrol.theorems.framework import Grid
-from fpcontrol.theorems.runs.rearrangement import bracket
+from fpcontrol.theorems.runs.rearrangement import GAUSS, bracket
 from fpcontrol.theorems.runs.trained_networks import TrainedNetwork
-from fpcontrol.theorems.runs.wrong_samplers import COUNTED, Box
+from fpcontrol.theorems.runs.wrong_samplers import Box, distance_bound
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array
 
 TOLERANCE = 1e-7  # of characteristics
 STEP = 1e-4  # of differences of the drift
-INSIDE = (0.5 - 0.5 / np.sqrt(3.0), 0.5 + 0.5 / np.sqrt(3.0))  # Gauss points of a square's sides
+INSIDE = (GAUSS, 1.0 - GAUSS)  # Gauss points of a square's sides
 
 
 @dataclass(frozen=True)
@@ -86,15 +85,8 @@ class PlaneSamplers:
 
     def bound(self, run: Trajectory) -> float:
         r"""The right-hand side of (d), on the clock of the run. Collective."""
-        process = self.model.process
-        clock = Graded(process)
-        t = np.array([clock.noising_time(u) for u in run.times])[::-1]
         g = Elements(run.space, 2 * run.space.element.basix_element.degree + 2)
-        errors = [self._score_error(g, run[len(t) - 1 - i], s) for i, s in enumerate(t)]
-        slopes = np.array([self.steepest(s) for s in t])
-        grown = np.concatenate([[0.0], np.cumsum(0.5 * np.diff(t) * (slopes[1:] + slopes[:-1]))])
-        halves = 0.5 * np.array([process.sigma(s) ** 2 for s in t])
-        return float(np.trapezoid(np.exp(grown) * halves * errors, t))
+        return distance_bound(self.model.process, self.model, self.box, g, run, self.steepest)
 
     def steepest(self, t: float) -> float:
         """Largest eigenvalue of the symmetric part of the ODE's slopes in the square."""
@@ -103,12 +95,3 @@ class PlaneSamplers:
         steps = STEP * np.eye(2)
         J = np.stack([(drift(x + e) - drift(x - e)) / (2.0 * STEP) for e in steps], axis=-1)
         return float(np.linalg.eigvalsh(0.5 * (J + J.transpose(0, 2, 1)))[:, -1].max())
-
-    def _score_error(self, g: Elements, rho: fem.Function, t: float) -> float:
-        r"""The norm of :math:`\hat s - \nabla\log\rho` in :math:`L^2(\rho)`. Collective."""
-        u = rho.x.array
-        values, slopes = g.evaluate(u).ravel(), g.gradient(u)
-        counts = values > COUNTED * self.box.largest(values)
-        gap = self.model.values(t, g.points[counts]) - slopes[counts] / values[counts, None]
-        mean = (g.quadrature_weights * values)[counts] @ (gap**2).sum(axis=1)
-        return float(np.sqrt(g.sum(float(mean))))

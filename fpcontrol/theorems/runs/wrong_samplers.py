@@ -1,5 +1,6 @@
 """Samplers of a wrong log-density: on a mesh, along the ODE, over noisy paths."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -20,6 +21,7 @@ from fpcontrol.parallel.errors import reduced
 from fpcontrol.score.ode import carried_back
 from fpcontrol.theorems.closed_forms.wrong_scores import WrongLogDensity
 from fpcontrol.theorems.framework import Grid
+from fpcontrol.theorems.runs.trained_networks import TrainedNetwork
 from fpcontrol.trajectory import Trajectory
 from fpcontrol.typing import Array
 
@@ -219,24 +221,14 @@ class Samplers:
             ode = carried_back(linear, drift, samplers.noise, t0=0.0, tolerance=1e-9, walls=False)
             return wasserstein(constant(ode.masses), constant(sde))
 
-        clock = Graded(self.process)
-        t = np.array([clock.noising_time(u) for u in run.times])[::-1]
-        errors = [self._score_error(g, run[len(t) - 1 - i], s) for i, s in enumerate(t)]
         x, divergence = self.box.lattice(), self.process.reverse(self.model, 0.0).divergence
         assert divergence
-        stretch = np.array([divergence(self.process.t1 - s, x).max() for s in t])
-        grown = np.concatenate([[0.0], np.cumsum(0.5 * np.diff(t) * (stretch[1:] + stretch[:-1]))])
-        rate = np.exp(grown) * 0.5 * np.array([self.process.sigma(s) ** 2 for s in t]) * errors
-        return distance(self), distance(other), float(np.trapezoid(rate, t))
 
-    def _score_error(self, g: Elements, rho: fem.Function, t: float) -> float:
-        r"""The norm of :math:`\hat s - \nabla\log\rho` in :math:`L^2(\rho)`. Collective."""
-        u = rho.x.array
-        values, slopes = g.evaluate(u).ravel(), g.gradient(u)
-        counts = values > COUNTED * self.box.largest(values)
-        gap = self.model.values(t, g.points[counts]) - slopes[counts] / values[counts, None]
-        mean = (g.quadrature_weights * values)[counts] @ (gap**2).sum(axis=1)
-        return float(np.sqrt(g.sum(float(mean))))
+        def steepest(t: float) -> float:
+            return float(divergence(self.process.t1 - t, x).max())
+
+        bound = distance_bound(self.process, self.model, self.box, g, run, steepest)
+        return distance(self), distance(other), bound
 
     def _clock(self, steps: int) -> Array:
         """Noising times from 0 to the last, finer near 0."""
@@ -248,3 +240,42 @@ class Samplers:
         t = self._clock(TIMES)
         steps = np.diff(t)
         return t, 0.5 * (np.append(steps, 0.0) + np.insert(steps, 0, 0.0))
+
+
+def distance_bound(
+    process: OrnsteinUhlenbeck,
+    model: WrongLogDensity | TrainedNetwork,
+    box: Box,
+    g: Elements,
+    run: Trajectory,
+    steepest: Callable[[float], float],
+) -> float:
+    r"""The right-hand side of (d), on the clock of the SDE's run. Collective.
+
+    Args:
+        process: The noising process.
+        model: The score.
+        box: Where it is looked at.
+        g: Quadrature on the run's elements.
+        run: Densities of the SDE, at all levels.
+        steepest: Largest slope of the ODE's drift at a noising time.
+    """
+    clock = Graded(process)
+    t = np.array([clock.noising_time(u) for u in run.times])[::-1]
+    errors = [_score_error(model, box, g, run[len(t) - 1 - i], s) for i, s in enumerate(t)]
+    slopes = np.array([steepest(s) for s in t])
+    grown = np.concatenate([[0.0], np.cumsum(0.5 * np.diff(t) * (slopes[1:] + slopes[:-1]))])
+    rate = np.exp(grown) * 0.5 * np.array([process.sigma(s) ** 2 for s in t]) * errors
+    return float(np.trapezoid(rate, t))
+
+
+def _score_error(
+    model: WrongLogDensity | TrainedNetwork, box: Box, g: Elements, rho: fem.Function, t: float
+) -> float:
+    r"""The norm of :math:`\hat s - \nabla\log\rho` in :math:`L^2(\rho)`. Collective."""
+    u = rho.x.array
+    values, slopes = g.evaluate(u).ravel(), g.gradient(u)
+    counts = values > COUNTED * box.largest(values)
+    gap = model.values(t, g.points[counts]) - slopes[counts] / values[counts, None]
+    mean = (g.quadrature_weights * values)[counts] @ (gap**2).sum(axis=1)
+    return float(np.sqrt(g.sum(float(mean))))
