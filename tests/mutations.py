@@ -267,7 +267,7 @@ MUTATIONS = (
     ),
     Mutation(
         "gradient without the neurons' shifts",
-        "control/network.py",
+        "control/hidden_layer.py",
         "parts = s[:, i] @ p.T, dz @ y[:, i].T, dz.sum(axis=1)",
         "parts = s[:, i] @ p.T, dz @ y[:, i].T, 0.0 * dz.sum(axis=1)",
         ("gradient.identities",),

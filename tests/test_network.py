@@ -5,7 +5,7 @@ import pytest
 from problems import SELF, WORLD, bump, cube, tracking
 
 import fpcontrol as fpc
-from fpcontrol.control.network import ACTIVATIONS, Network
+from fpcontrol.control.hidden_layer import ACTIVATIONS, Network
 
 SCALARS = {
     "tanh": np.tanh,

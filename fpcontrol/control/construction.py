@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fpcontrol.control.network import ACTIVATIONS, NetworkDrift
+from fpcontrol.control.hidden_layer import ACTIVATIONS
+from fpcontrol.control.network import NetworkDrift
 from fpcontrol.control.on_mesh import MeshRuns
 from fpcontrol.control.parametric import ParametricDrift, PiecewiseConstant, Terms
 from fpcontrol.control.tracking import TrackingProblem
@@ -76,6 +77,51 @@ def interleaved(weights: Array, drift: ParametricDrift, together: int = 4) -> Ar
         blocks = drift.check_weights(weights).reshape(drift.pieces, -1)
     groups = [blocks[k : k + together] for k in range(0, len(blocks), together)]
     return np.concatenate([np.concatenate([group, group]).ravel() for group in groups])
+
+
+def switched(weights: Array, drift: NetworkDrift, width: int, repeats: int = 1) -> Array:
+    r"""Weights of a narrow network that switches through the neurons of a wide one.
+
+    A piece of the wide network :math:`\sum_{i=1}^{m} w_i\varphi(a_i\cdot y + b_i)` becomes
+    :math:`m/k` pieces of k neurons in turn, k the narrow width, with outer weights :math:`w_i m/k`.
+    Their mean over time is the wide network's drift, and the faster they follow one another the
+    closer to its density is theirs. Where the mean of few neurons is not good enough, this is a
+    better beginning than neurons that are sought for the narrow network itself.
+
+    Args:
+        weights: Flat.
+        drift: Whose weights they are, constant on pieces.
+        width: k, a divisor of the wide network's width.
+        repeats: How often they take their turn in a piece.
+
+    Returns:
+        Flat, for ``drift.pieces * repeats * m / k`` pieces.
+
+    Raises:
+        ValueError: On all ranks, for weights that do not fit, a bound on the speed (which the
+            narrow network would meet earlier) or a width that does not divide the wide one.
+    """
+    network = _checked(drift).network
+    m = network.width
+    with collective_errors(comm_of(drift.mesh)):
+        if not isinstance(width, int | np.integer) or width < 1 or m % width:
+            raise ValueError(f"width = {width!r} must be a divisor of {m}, the network's width.")
+        if not isinstance(repeats, int | np.integer) or repeats < 1:
+            raise ValueError(f"repeats = {repeats!r} must be a positive integer.")
+        if drift.field.limit is not None:
+            raise ValueError(
+                "max_speed: neurons that act in turn have to be stronger than together, and the "
+                "bound would hold them back."
+            )
+        blocks = drift.check_weights(weights).reshape(drift.pieces, -1)
+    turns, parts = m // width, []
+    w, a, b = network.unpack(blocks)
+    for i in range(0, m, width):
+        some = slice(i, i + width)
+        part = turns * w[..., some], a[:, some], b[:, some]
+        parts.append(np.concatenate([x.reshape(drift.pieces, -1) for x in part], axis=1))
+    cycles = np.stack(parts, axis=1)  # (pieces, turns, size)
+    return np.tile(cycles, (1, repeats, 1)).ravel()
 
 
 def screened(
