@@ -8,6 +8,7 @@ import pytest
 from problems import SELF, WORLD, bump, cube, quiet, raised, tracking
 
 import fpcontrol as fpc
+from fpcontrol.control import search
 from fpcontrol.control.sweeps import Sweeps
 
 
@@ -59,6 +60,43 @@ def test_interleaving_lowers_the_error_of_a_minimum():
     drift = fpc.NetworkDrift(problem.elements.mesh, 2, 16, weights=weights)
     twice = fpc.TrackingProblem(problem.reference, drift, problem.sigma, 32)
     assert twice.errors(weights).relative_error < 0.99 * found.relative_error
+
+
+@pytest.mark.parallel([1, 2])
+def test_neurons_are_switched_through_with_the_mean_of_a_wide_network():
+    mesh = cube(WORLD, 2, 3)
+    wide = fpc.NetworkDrift(mesh, 6, 3, seed=2)
+    weights = fpc.construction.switched(wide.weights, wide, 2, repeats=2)
+    narrow = fpc.NetworkDrift(mesh, 2, 18, weights=weights)
+    x = mesh.geometry.x[:, :2]
+    for k in range(3):
+        turns = [narrow.values((6 * k + i + 0.5) / 18, x) for i in range(6)]
+        assert np.mean(turns, axis=0) == pytest.approx(wide.values((k + 0.5) / 3, x), abs=1e-13)
+        assert np.array_equal(turns[:3], turns[3:])
+        assert np.abs(turns[0] - turns[1]).max() > 0.1
+    limited = fpc.NetworkDrift(mesh, 6, 3, max_speed=1.0)
+    for words, call in (
+        ("width = 4", lambda: fpc.construction.switched(wide.weights, wide, 4)),
+        ("repeats = 0", lambda: fpc.construction.switched(wide.weights, wide, 2, 0)),
+        ("entries", lambda: fpc.construction.switched(wide.weights[1:], wide, 2)),
+        ("max_speed", lambda: fpc.construction.switched(limited.weights, limited, 2)),
+    ):
+        assert words in raised(ValueError, call)
+
+
+@pytest.mark.parallel([1, 2])
+def test_the_faster_they_are_switched_the_closer_to_the_wide_network_is_the_density():
+    """Of order .7 in the length of a turn: less than 1 for the layers that each makes at walls."""
+    flow, gaps = reference(), []
+    wide = fpc.NetworkDrift(flow.elements.mesh, 4, 2, seed=1)
+    steps = 32
+    end = fpc.TrackingProblem(flow, wide, 0.8, steps).trajectory(wide.weights)[-1]
+    for repeats in (1, 2, 4):
+        weights = fpc.construction.switched(wide.weights, wide, 2, repeats)
+        drift = fpc.NetworkDrift(flow.elements.mesh, 2, 4 * repeats, weights=weights)
+        last = fpc.TrackingProblem(flow, drift, 0.8, steps).trajectory(weights)[-1]
+        gaps.append(flow.elements.norm(last.x.array - end.x.array))
+    assert np.log2(np.array(gaps[:-1]) / gaps[1:]) == pytest.approx(0.67, abs=0.1)
 
 
 @pytest.mark.parallel([1, 2, 3])
@@ -168,21 +206,79 @@ def test_goes_on_from_a_checkpoint_and_returns_the_best_at_an_interrupt(tmp_path
 
 @pytest.mark.parallel(1)
 def test_many_pieces_come_from_few(monkeypatch):
-    from fpcontrol.control import steer as module
-
-    monkeypatch.setattr(module, "MANY", 4)
+    monkeypatch.setattr(search, "MANY", 4)
     counts = []
-    doubled = module.interleaved
+    doubled = search.interleaved
 
     def spy(weights, drift, together):
         counts.append(drift.pieces)
         return doubled(weights, drift, together)
 
-    monkeypatch.setattr(module, "interleaved", spy)
+    monkeypatch.setattr(search, "interleaved", spy)
     result = steered(reference(), pieces=16, max_evaluations=80)
     assert counts == [4, 8]
     assert result.problem.drift.pieces == 16
     assert result.relative_error < 0.2 * result.uncontrolled.relative_error
+
+
+def begun_with(monkeypatch, **options) -> tuple[fpc.Result, list[tuple[int, int]]]:
+    """A search, and widths and pieces of what it descended on, in turn."""
+    seen, descend = [], search.gauss_newton_descent
+
+    def spy(run, *args):
+        drift = run.problem.drift
+        seen.append((drift.network.width, drift.pieces))
+        return descend(run, *args)
+
+    monkeypatch.setattr(search, "gauss_newton_descent", spy)
+    result = steered(reference(), **options)
+    return result, list(dict.fromkeys(seen))
+
+
+@pytest.mark.parallel([1, 2])
+def test_a_wider_network_comes_first(monkeypatch, tmp_path):
+    path = tmp_path / "best.npz"
+    options = {"pieces": 12, "max_evaluations": 60, "checkpoint": path, "target_error": 0.02}
+    result, seen = begun_with(monkeypatch, wide=6, **options)
+    assert seen == [(6, 4), (2, 12)]
+    assert result.problem.drift.network.width == 2
+    assert result.relative_error < 0.2 * result.uncontrolled.relative_error
+    # Whatever the wide network reached is not taken for what was asked for.
+    assert min(i.relative_error for i in result.history) >= 0.99 * result.relative_error
+    assert result.evaluations > 18  # those of the wide network's share of the budget
+    again = steered(reference(), pieces=12, max_evaluations=1, resume=path)
+    assert again.history[-1].relative_error == pytest.approx(result.relative_error, rel=1e-6)
+
+
+@pytest.mark.parallel(1)
+def test_how_much_wider_depends_on_the_pieces(monkeypatch):
+    monkeypatch.setattr(search, "HELD", 2)
+    for pieces, first in ((12, (8, 3)), (9, (6, 3)), (4, (4, 2)), (7, (2, 7))):
+        _, seen = begun_with(monkeypatch, pieces=pieces, max_evaluations=8)
+        assert seen[0] == first and seen[-1] == (2, pieces)
+
+
+@pytest.mark.parallel([1, 2])
+def test_neurons_too_strong_to_act_alone_are_damped(monkeypatch):
+    strong = search.switched
+    monkeypatch.setattr(search, "switched", lambda *args: 1e3 * strong(*args))
+    result, _ = begun_with(monkeypatch, pieces=4, wide=8, max_evaluations=30)
+    assert result.relative_error < 0.9 * result.uncontrolled.relative_error
+
+
+@pytest.mark.parallel([1, 2])
+def test_an_interrupt_finds_a_narrow_network_in_time(monkeypatch):
+    evaluate = fpc.TrackingProblem.value_and_derivative
+
+    def interrupted(self, weights):
+        if WORLD.rank == WORLD.size - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(self, weights)
+
+    monkeypatch.setattr(fpc.TrackingProblem, "value_and_derivative", interrupted)
+    result = steered(reference(), pieces=8, wide=8)
+    assert result.reason == "interrupted"
+    assert result.weights.size == 80
 
 
 @pytest.mark.parallel(1)
@@ -224,6 +320,7 @@ def test_searches_run_side_by_side_and_the_best_is_gone_on_with():
 def test_bad_arguments_are_refused():
     flow = reference()
     drift = fpc.NetworkDrift(flow.elements.mesh)
+    slow = fpc.NetworkDrift(flow.elements.mesh, 2, 8, max_speed=1.0)
     for words, call in (
         ("no MoserFlow", lambda: steered("flow")),
         ("width = 2 and drift", lambda: steered(flow, 2, drift=drift)),
@@ -231,6 +328,10 @@ def test_bad_arguments_are_refused():
         ("sigma = 0.0", lambda: steered(flow, sigma=0.0)),
         ("weights has 3 entries", lambda: steered(flow, weights=np.ones(3))),
         ("weights and resume", lambda: steered(flow, weights=np.ones(3), resume="best.npz")),
+        ("wide = 5", lambda: steered(flow, pieces=8, wide=5)),
+        ("wide = 6", lambda: steered(flow, pieces=8, wide=6)),
+        ("wide = 8: there is no search", lambda: steered(flow, wide=8, weights=np.zeros(800))),
+        ("max_speed", lambda: steered(flow, wide=8, drift=slow)),
         ("start and coarse", lambda: steered(flow, coarse=flow, start=flow.start)),
     ):
         assert words in raised(ValueError, call)

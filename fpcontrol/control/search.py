@@ -43,6 +43,7 @@ STARTS = 0.5  # share of the search for beginnings, of which the best one is gon
 ENDS = ("interrupted", "target_error")
 SLOW = 2e-3  # relative decrease of J in an iteration below which a descent has ended
 LONG = 10**6
+TAKEN = ("running_weight", "terminal_weight", "decay", "objectives")  # by TrackingProblem.on
 SAVED = 10  # iterations of the last descent between two checkpoints
 
 
@@ -72,11 +73,10 @@ def stages(
     counts = [drift.pieces]
     while counts[0] > MANY and counts[0] % 2 == 0:
         counts.insert(0, counts[0] // 2)
-    # Those that are taken along with the problem, and what may not suit another method.
-    taken = ["running_weight", "terminal_weight", "decay", "objectives"]
-    if reference is not problem.reference:
-        taken.append("scheme")
-    others = {name: value for name, value in options.items() if name not in taken}
+    # Those that are not taken along with the problem; the scheme may not suit another method.
+    own = {name: value for name, value in options.items() if name not in TAKEN}
+    coarser = reference is not problem.reference
+    others = {name: value for name, value in own.items() if not (coarser and name == "scheme")}
     found = []
     times = _times_wider(drift, counts[0], wide)
     if times > 1:
@@ -87,8 +87,9 @@ def stages(
         steps = (1 if pieces >= SHORT else 2) * pieces
         other = drift.resized(drift.network.width, pieces)
         found.append(problem.on(reference, steps, drift=other, **others))
-    if reference is not problem.reference and drift.pieces >= SHORT:
-        found.append(problem.on(problem.reference, drift.pieces, drift=other, **options))
+    if coarser and drift.pieces >= SHORT:
+        fine = cast(MoserFlow, problem.reference)
+        found.append(problem.on(fine, drift.pieces, drift=other, **own))
     return found
 
 
@@ -102,16 +103,19 @@ def _halved(weights: Array, drift: NetworkDrift) -> Array:
 def _times_wider(drift: NetworkDrift, pieces: int, wide: int | None) -> int:
     """How many times wider the network is to begin with."""
     width = drift.network.width
+    limited = drift.field.limit is not None  # and neurons that act in turn have to be stronger
     if wide is not None:
         times, rest = divmod(wide, width)
+        if limited and times > 1:
+            raise ValueError(f"wide = {wide!r}: with max_speed neurons cannot be switched through.")
         if rest or times < 1 or pieces % times:
             raise ValueError(
                 f"wide = {wide!r} must be width = {width} times a divisor of {pieces}, the pieces "
                 "of which it is to make more by switching."
             )
         return times
-    if drift.field.limit is not None:
-        return 1  # neurons that act in turn have to be as many times stronger
+    if limited:
+        return 1
     return max(
         k
         for k in range(1, WIDER + 1)
@@ -179,8 +183,9 @@ class Search:
         weights, reason = self._chosen(stages, ends[0])
         for k, (problem, until) in enumerate(zip(stages[1:], ends[1:], strict=True), 1):
             weights = onwards(weights, stages[k - 1 : k + 1])
+            if stages[k - 1].drift.field.size > problem.drift.field.size:
+                weights = self._damped(problem, weights)
             if reason not in ENDS:
-                weights = self._damped(problem, weights) if k == 1 else weights
                 weights, _, reason = self._descent(problem, weights, LONG, until)
                 self._say(f"{problem.drift.pieces} pieces", problem, weights)
                 self._save(weights, stages[k:])
@@ -193,6 +198,7 @@ class Search:
         lead anywhere.
         """
         run = self._run(problem, 1.0)
+        run.interrupted = []  # these few values are taken in any case
         best, least = weights, run.value(weights)
         while True:
             trial = _halved(best, cast(NetworkDrift, problem.drift))
