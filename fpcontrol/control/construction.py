@@ -19,7 +19,7 @@ from fpcontrol.parallel.errors import collective_errors, reduced
 from fpcontrol.typing import Array
 
 STEEPNESS = 1.0, 12.0  # of inner weights, the box being [-1, 1] along its longest side
-STEEPER = 1.0, 40.0  # of those that are screened
+WAVES = 1.0, 40.0  # of sines, which are not all the same from some steepness on
 PARALLEL = 0.4  # share of blocks whose neurons all look in one direction
 CANDIDATES = 1000  # neurons that are screened for a piece
 BEGINNINGS = 5  # of them, from which a piece's neurons are chosen one after another
@@ -170,6 +170,7 @@ def screened(
     y = drift.scaled(_by_cell(system.points, per_cell) / per_cell)
     y = drift.field.features(y)
     activation = ACTIVATIONS[network.activation]
+    steepness = WAVES if network.activation == "sin" else STEEPNESS
 
     def choose(terms: Terms, s: Array) -> None:
         """Neurons of a piece, from the derivative in its drift's values."""
@@ -178,7 +179,7 @@ def screened(
             return
         rng = np.random.default_rng((seed, k))
         count = max(8 * m, min(CANDIDATES, 2**25 // max(y.shape[1], 1)))
-        inner, shift = _neurons(rng, count, drift, STEEPER)
+        inner, shift = _neurons(rng, count, drift, steepness)
         values = activation.value(inner @ y + shift[:, None])
         rho = np.maximum(system.at_points(middles[k]), 0.0) * system.point_weights
         best = _pursuit(values, _by_cell(s, per_cell), _by_cell(rho, per_cell), m, problem)
