@@ -22,7 +22,9 @@ def draw(result: Mapping[str, Any]) -> dict[str, Any]:
     figure = Figure(figsize=(13.0, 3.9), layout="constrained")
     pieces, widths, noise, seconds = figure.subplots(1, 4)
     rows = tables.get("pieces", []) + [
-        r for r in tables.get("many pieces", []) if r["target"] == "two bumps"
+        r
+        for r in tables.get("many pieces", [])
+        if (r["target"], r["activation"]) == ("two bumps", "tanh")
     ]
     _bars(pieces, rows, "pieces")
     if len(rows) > 1:
