@@ -290,6 +290,28 @@ def test_a_coarse_mesh_serves_the_search():
 
 
 @pytest.mark.parallel([1, 2])
+def test_many_pieces_are_descended_on_the_own_mesh_in_a_step_each_first(monkeypatch):
+    monkeypatch.setattr(search, "SHORT", 8)
+    fine, coarse, seen = reference(n=6, method=fpc.Monotone()), reference(n=4), []
+    descend = search.gauss_newton_descent
+
+    def spy(run, *args):
+        problem = run.problem
+        seen.append((problem.reference is fine, problem.steps, type(problem.runs.scheme).__name__))
+        return descend(run, *args)
+
+    monkeypatch.setattr(search, "gauss_newton_descent", spy)
+    scheme = fpc.Exponential()
+    result = steered(fine, pieces=8, max_evaluations=60, coarse=coarse, scheme=scheme)
+    assert list(dict.fromkeys(seen)) == [
+        (False, 8, "CrankNicolson"),
+        (True, 8, "Exponential"),
+        (True, 32, "Exponential"),
+    ]
+    assert result.relative_error < 0.3 * result.uncontrolled.relative_error
+
+
+@pytest.mark.parallel([1, 2])
 def test_a_drift_that_is_no_network_is_descended_from():
     flow = reference()
     field = fpc.NetworkDrift(flow.elements.mesh, 2, 4).field
