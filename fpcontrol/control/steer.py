@@ -70,8 +70,8 @@ def steer(
         seed: Seed of all that is random.
         modes: See ``minimize``.
         wide: Width of the network to begin with, a multiple of the width; it is held on as many
-            times fewer pieces. Four times the width unless given, or less where that does not
-            divide the pieces; not wider with a bound on the speed.
+            times fewer pieces. Up to four times the width unless given, as far as that divides the
+            pieces and leaves 25; not wider with a bound on the speed.
         coarse: The same reference on a coarser mesh of the domain, or with a cheaper method, for
             all but the last descent; it is run with Crank-Nicolson steps.
         weights: To descend from at once, such as the best of searches that ran side by side
